@@ -1,0 +1,186 @@
+//! What the pipeline observed about a track, and what was decided about it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{BoundingBox, CameraId, Candidate, DoorId, Moment, PadScore, PersonId, TrackId};
+
+/// What a decision says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The door may open; the decision carries a grant.
+    Granted,
+    /// The door stays shut.
+    Denied,
+    /// A person should look; the door stays shut.
+    Review,
+}
+
+/// Why a decision fell as it did: a closed list, part of the published contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// A live, enrolled person, clearly recognised.
+    Match,
+    /// Nobody in the gallery is alike enough.
+    Unknown,
+    /// Two people in the gallery are alike enough, and too close to each other.
+    Ambiguous,
+    /// Liveness says that this is a presentation attack.
+    Spoof,
+    /// Liveness could not be told, or no liveness network is loaded where one is required.
+    LivenessUncertain,
+    /// The gallery's entry of this person has expired.
+    ExpiredPerson,
+    /// The evidence was too old when it could be decided.
+    Stale,
+    /// The gallery is empty or belongs to another model.
+    GalleryUnavailable,
+}
+
+impl Outcome {
+    /// The word of the contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Granted => "granted",
+            Outcome::Denied => "denied",
+            Outcome::Review => "review",
+        }
+    }
+}
+
+impl Reason {
+    /// The word of the contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Match => "match",
+            Reason::Unknown => "unknown",
+            Reason::Ambiguous => "ambiguous",
+            Reason::Spoof => "spoof",
+            Reason::LivenessUncertain => "liveness-uncertain",
+            Reason::ExpiredPerson => "expired-person",
+            Reason::Stale => "stale",
+            Reason::GalleryUnavailable => "gallery-unavailable",
+        }
+    }
+}
+
+/// Why a face was not used: the quality gate's closed list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    /// The eyes are too close together: too far away.
+    TooSmall,
+    /// Out of focus or moving.
+    TooBlurred,
+    /// Under-exposed.
+    TooDark,
+    /// Over-exposed.
+    TooBright,
+    /// Turned too far to the side, up or down.
+    TurnedAway,
+    /// Cut by the picture's edge.
+    CutOff,
+    /// The detector was not sure enough.
+    LowConfidence,
+}
+
+impl Refusal {
+    /// The word of the contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Refusal::TooSmall => "too-small",
+            Refusal::TooBlurred => "too-blurred",
+            Refusal::TooDark => "too-dark",
+            Refusal::TooBright => "too-bright",
+            Refusal::TurnedAway => "turned-away",
+            Refusal::CutOff => "cut-off",
+            Refusal::LowConfidence => "low-confidence",
+        }
+    }
+}
+
+/// What the pipeline learnt about one track, once its evidence was enough.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observation {
+    /// Where.
+    pub camera: CameraId,
+    /// Whose stay.
+    pub track: TrackId,
+    /// When the newest frame of the evidence was captured.
+    pub captured_at: Moment,
+    /// When the track's first usable face was captured: decision latency counts from here.
+    pub first_usable_at: Moment,
+    /// The most alike people, best first; empty when the gallery is empty.
+    pub candidates: Vec<Candidate>,
+    /// Fused over the track's frames; `None` when no liveness network is loaded.
+    pub liveness: Option<PadScore>,
+    /// How many frames the evidence comes from.
+    pub frames: u32,
+    /// Mean quality of those frames, 0 to 1.
+    pub quality: f32,
+    /// Where the face was last.
+    pub bounding_box: BoundingBox,
+}
+
+/// What may leave the device of the evidence: bands, never raw numbers, which would let an attacker climb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Evidence {
+    /// How many frames.
+    pub frames: u32,
+    /// `low`, `medium` or `high`.
+    pub quality_band: &'static str,
+    /// `none`, `weak`, `near`, `good` or `strong`.
+    pub match_band: &'static str,
+    /// `none`, `low`, `uncertain` or `high`.
+    pub liveness_band: &'static str,
+}
+
+/// One decision about one track at one door.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// Granted, denied or review.
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: Reason,
+    /// At which door.
+    pub door: DoorId,
+    /// Seen by which camera.
+    pub camera: CameraId,
+    /// On which track.
+    pub track: TrackId,
+    /// Who; on a denial only where the reason is about that person.
+    pub person: Option<PersonId>,
+    /// What may be told of the evidence.
+    pub evidence: Evidence,
+    /// When the newest evidence was captured.
+    pub captured_at: Moment,
+    /// When it was decided.
+    pub decided_at: Moment,
+    /// The compact JWS that a door controller acts on; on `granted` only.
+    pub grant: Option<String>,
+}
+
+/// Who stands before a camera, published when it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presence {
+    /// Which camera.
+    pub camera: CameraId,
+    /// How many faces.
+    pub faces: u32,
+    /// Who of them was recognised.
+    pub people: Vec<PersonId>,
+}
+
+/// A track that ended without a decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which camera.
+    pub camera: CameraId,
+    /// Whose stay.
+    pub track: TrackId,
+    /// The refusal met most often, or `None` when the face was usable but not for long enough.
+    pub refusal: Option<Refusal>,
+    /// How many frames the track had.
+    pub frames: u32,
+}

@@ -1,0 +1,20 @@
+//! Values that cross a room's boundary, and the invariants they keep. Nothing here does I/O, reads a clock or names an outside
+//! system; every other room may import this one, and this one imports none.
+
+pub mod decision;
+pub mod embedding;
+pub mod face;
+pub mod frame;
+pub mod id;
+pub mod person;
+pub mod score;
+pub mod time;
+
+pub use decision::{Attempt, Decision, Evidence, Observation, Outcome, Presence, Reason, Refusal};
+pub use embedding::Embedding;
+pub use face::{AlignedFace, BoundingBox, Detection, Landmarks, Point};
+pub use frame::{Colorimetry, Frame, Layout, Picture, PlaneSource};
+pub use id::{CameraId, DeviceId, DoorId, GroupId, InvalidId, ModelId, PersonId, TrackId};
+pub use person::{Candidate, Person};
+pub use score::{OutOfRange, PadScore, Score};
+pub use time::{Moment, Monotonic, Wall};

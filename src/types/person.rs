@@ -1,0 +1,31 @@
+//! People in the gallery, and what a search says about them.
+
+use serde::{Deserialize, Serialize};
+
+use super::{GroupId, PersonId, Score, Wall};
+
+/// What the gallery keeps about a person besides templates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Person {
+    /// The key.
+    pub id: PersonId,
+    /// A name for people to read; leaves the device only when the config says so.
+    pub name: Option<String>,
+    /// The groups that policies name.
+    pub groups: Vec<GroupId>,
+    /// When the person agreed to be enrolled, where that was recorded.
+    pub consented_at: Option<Wall>,
+    /// From when on the person is to be denied and purged.
+    pub expires_at: Option<Wall>,
+    /// When the person was enrolled.
+    pub enrolled_at: Wall,
+}
+
+/// One person that a probe resembles, with the score of that person's best template.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// Who.
+    pub person: PersonId,
+    /// How much alike, by the person's best template.
+    pub score: Score,
+}
