@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BoundingBox, CameraId, Candidate, DoorId, Moment, PadScore, PersonId, TrackId};
+use super::{BoundingBox, CameraId, Candidate, DoorId, Moment, PadScore, PersonId, TrackId, Wall};
 
 /// What a decision says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -113,6 +113,10 @@ pub struct Observation {
     pub first_usable_at: Moment,
     /// The most alike people, best first; empty when the gallery is empty.
     pub candidates: Vec<Candidate>,
+    /// When the best candidate's entry expires, where it does.
+    pub expires_at: Option<Wall>,
+    /// Whether the gallery could be searched at all.
+    pub gallery: bool,
     /// Fused over the track's frames; `None` when no liveness network is loaded.
     pub liveness: Option<PadScore>,
     /// How many frames the evidence comes from.
@@ -121,6 +125,8 @@ pub struct Observation {
     pub quality: f32,
     /// Where the face was last.
     pub bounding_box: BoundingBox,
+    /// Whether the track has ended: no better evidence will come.
+    pub ended: bool,
 }
 
 /// What may leave the device of the evidence: bands, never raw numbers, which would let an attacker climb.

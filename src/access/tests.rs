@@ -1,0 +1,136 @@
+//! The decider's rules, each by its history.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::types::{BoundingBox, Monotonic, Wall};
+
+fn decider(settings: Settings) -> Decider {
+    let doors = [DoorSettings { id: DoorId::new("front").unwrap(), cameras: vec![CameraId::new("cam").unwrap()] }];
+    let thresholds =
+        Thresholds { matching: Score::new(0.3).unwrap(), margin: 0.05, liveness: PadScore::new(0.5).unwrap() };
+    Decider::new(DeviceId::new("unit").unwrap(), settings, thresholds, &doors, GrantKey::from_seed([7; 32]))
+}
+
+fn moment(ms: u64) -> Moment {
+    Moment { monotonic: Monotonic(ms * 1_000_000), wall: Wall(1_700_000_000_000 + i64::try_from(ms).unwrap()) }
+}
+
+fn candidate(person: &str, score: f32) -> Candidate {
+    Candidate { person: PersonId::new(person).unwrap(), score: Score::new(score).unwrap() }
+}
+
+fn observation(candidates: Vec<Candidate>, liveness: Option<f32>) -> Observation {
+    Observation {
+        camera: CameraId::new("cam").unwrap(),
+        track: TrackId(1),
+        captured_at: moment(2000),
+        first_usable_at: moment(0),
+        candidates,
+        expires_at: None,
+        gallery: true,
+        liveness: liveness.map(|l| PadScore::new(l).unwrap()),
+        frames: 5,
+        quality: 0.8,
+        bounding_box: BoundingBox::default(),
+        ended: false,
+    }
+}
+
+fn outcome(settings: Settings, observation: &Observation, now: Moment) -> Option<(Outcome, Reason)> {
+    let decisions = decider(settings).decide(observation, now, &mut || "id".into());
+    decisions.first().map(|d| (d.outcome, d.reason))
+}
+
+#[test]
+fn nothing_but_a_live_clear_fresh_match_is_granted() {
+    let one = |score, live| observation(vec![candidate("a", score)], live);
+    let denied = |reason| Some((Outcome::Denied, reason));
+    let cases = [
+        (one(0.29, Some(0.9)), denied(Reason::Unknown)),
+        (observation(vec![], Some(0.9)), denied(Reason::Unknown)),
+        (one(0.9, Some(0.49)), denied(Reason::Spoof)),
+        (one(0.9, None), denied(Reason::LivenessUncertain)),
+        (observation(vec![candidate("a", 0.6), candidate("b", 0.58)], Some(0.9)), denied(Reason::Ambiguous)),
+        (Observation { gallery: false, ..one(0.9, Some(0.9)) }, denied(Reason::GalleryUnavailable)),
+        (Observation { expires_at: Some(Wall(0)), ..one(0.9, Some(0.9)) }, denied(Reason::ExpiredPerson)),
+        (Observation { frames: 2, ended: true, ..one(0.9, Some(0.9)) }, denied(Reason::LivenessUncertain)),
+        (Observation { frames: 2, ..one(0.9, Some(0.9)) }, None),
+        (one(0.9, Some(0.9)), Some((Outcome::Granted, Reason::Match))),
+    ];
+    for (index, (observation, expected)) in cases.into_iter().enumerate() {
+        assert_eq!(outcome(Settings::default(), &observation, moment(2010)), expected, "case {index}");
+    }
+}
+
+#[test]
+fn stale_evidence_is_denied_however_good_it_was() {
+    let good = observation(vec![candidate("a", 0.9)], Some(0.9));
+    assert_eq!(outcome(Settings::default(), &good, moment(3001)), Some((Outcome::Denied, Reason::Stale)));
+}
+
+#[test]
+fn a_refusal_waits_for_better_evidence_and_a_grant_does_not() {
+    let early = Observation { captured_at: moment(100), ..observation(vec![candidate("a", 0.2)], Some(0.9)) };
+    assert_eq!(outcome(Settings::default(), &early, moment(110)), None);
+    let ended = Observation { ended: true, ..early.clone() };
+    assert_eq!(outcome(Settings::default(), &ended, moment(110)), Some((Outcome::Denied, Reason::Unknown)));
+    let good = Observation { candidates: vec![candidate("a", 0.9)], ..early };
+    assert_eq!(outcome(Settings::default(), &good, moment(110)), Some((Outcome::Granted, Reason::Match)));
+}
+
+#[test]
+fn a_track_is_decided_once() {
+    let mut decider = decider(Settings::default());
+    let spoof = observation(vec![candidate("a", 0.9)], Some(0.1));
+    let live = observation(vec![candidate("a", 0.9)], Some(0.9));
+    assert_eq!(decider.decide(&spoof, moment(2010), &mut || "1".into()).len(), 1);
+    assert!(decider.decide(&live, moment(2020), &mut || "2".into()).is_empty(), "a denied track was let in by waiting");
+}
+
+#[test]
+fn a_camera_without_a_door_decides_nothing() {
+    let elsewhere = Observation { camera: CameraId::new("other").unwrap(), ..observation(vec![candidate("a", 0.9)], Some(0.9)) };
+    assert_eq!(outcome(Settings::default(), &elsewhere, moment(2010)), None);
+}
+
+#[test]
+fn review_is_only_ever_a_shut_door() {
+    let settings = Settings { ambiguous: Ambiguous::Review, ..Settings::default() };
+    let twins = observation(vec![candidate("a", 0.6), candidate("b", 0.6)], Some(0.9));
+    let decisions = decider(settings).decide(&twins, moment(2010), &mut || "id".into());
+    assert_eq!(decisions[0].outcome, Outcome::Review);
+    assert!(decisions[0].grant.is_none());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever history comes in: a grant is fresh, live, matched, ahead by the margin and unexpired, and only grants carry a token.
+    #[test]
+    fn no_history_grants_outside_the_rules(steps in prop::collection::vec(
+        (1u64..4, -1.0f32..1.0, -1.0f32..1.0, prop::option::of(0.0f32..1.0), 0u32..8, 0u64..4000, 0u64..3000, any::<bool>(), any::<bool>(), any::<bool>()), 1..40)) {
+        let mut decider = decider(Settings::default());
+        let mut granted = HashSet::new();
+        for (track, best, second, live, frames, at, delay, ended, gallery, expired) in steps {
+            let (best, second) = (best.max(second), best.min(second));
+            let seen = Observation {
+                track: TrackId(track),
+                captured_at: moment(at),
+                frames,
+                ended,
+                gallery,
+                expires_at: expired.then_some(Wall(0)),
+                ..observation(vec![candidate("a", best), candidate("b", second)], live)
+            };
+            for decision in decider.decide(&seen, moment(at + delay), &mut || "id".into()) {
+                prop_assert_eq!(decision.grant.is_some(), decision.outcome == Outcome::Granted);
+                if decision.outcome == Outcome::Granted {
+                    prop_assert!(gallery && !expired && delay <= 1000 && frames >= 3);
+                    prop_assert!(best >= 0.3 && best - second >= 0.05 && live.is_some_and(|l| l >= 0.5));
+                    prop_assert!(granted.insert(track), "track {} was granted twice", track);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! Frame in, observations out. This is the only place that knows the order of the stages: motion gate, detection, tracking, quality,
+//! liveness, embedding, match. Stages never name each other; they meet here.
+//!
+//! Effort follows need. Nobody moves: no network runs. Nobody is undecided: detection alone runs, at a slower pace. A track is undecided:
+//! every frame is looked at, liveness and embedding run on its usable faces until it is decided, then never again for that track.
+
+mod still;
+mod visit;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+pub use still::{StillFace, look};
+use visit::{Recent, Visit};
+
+use crate::capture::motion::{self, MotionGate};
+use crate::gallery::{Gallery, Snapshot};
+use crate::system::metrics::Histogram;
+use crate::types::{Attempt, CameraId, Detection, Frame, Moment, Observation, PadScore, Score, TrackId};
+use crate::vision::stack::Stack;
+use crate::vision::track::{self, Tracker};
+use crate::vision::{VisionError, align, quality};
+
+/// How much effort the pipeline makes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    /// The least time between two detections while nobody is in view or everybody is decided, in milliseconds (0 to 1000).
+    pub idle_interval_ms: u64,
+    /// The least time between two faces of one track that are judged and embedded, in milliseconds (0 to 1000).
+    pub evidence_interval_ms: u64,
+    /// The most faces of one track whose embeddings are fused (1 to 20).
+    pub best_shots: usize,
+    /// A face that comes back within this time after its track was lost, alike enough to match, goes on with its visit and is not
+    /// decided again, in milliseconds (0 to 10000).
+    pub rejoin_ms: u64,
+    /// The motion gate.
+    pub motion: motion::Settings,
+    /// The quality gate.
+    pub quality: quality::Settings,
+    /// The tracker.
+    pub tracker: track::Settings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            idle_interval_ms: 100,
+            evidence_interval_ms: 60,
+            best_shots: 5,
+            rejoin_ms: 1200,
+            motion: motion::Settings::default(),
+            quality: quality::Settings::default(),
+            tracker: track::Settings::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Values out of range, each with its key and the way out.
+    pub fn findings(&self) -> Vec<(String, String)> {
+        let mut findings = Vec::new();
+        let ranges = [
+            ("idle-interval-ms", self.idle_interval_ms, 0, 1000),
+            ("evidence-interval-ms", self.evidence_interval_ms, 0, 1000),
+            ("best-shots", self.best_shots as u64, 1, 20),
+            ("rejoin-ms", self.rejoin_ms, 0, 10_000),
+        ];
+        for (key, value, low, high) in ranges {
+            if !(low..=high).contains(&value) {
+                findings.push((key.to_owned(), format!("{value} is out of range: use {low} to {high}")));
+            }
+        }
+        let rooms =
+            [("motion", self.motion.findings()), ("quality", self.quality.findings()), ("tracker", self.tracker.findings())];
+        for (room, inner) in rooms {
+            findings.extend(inner.into_iter().map(|(key, text)| (format!("{room}.{key}"), text)));
+        }
+        findings
+    }
+}
+
+/// Why a frame could not be taken through.
+#[derive(Debug, Error)]
+pub enum PipelineError {
+    /// A stage failed.
+    #[error(transparent)]
+    Vision(#[from] VisionError),
+}
+
+/// One face of one frame, for dumps and annotated pictures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeenFace {
+    /// Whose stay.
+    pub track: TrackId,
+    /// Where.
+    pub detection: Detection,
+    /// This frame's liveness score, where it was judged.
+    pub liveness: Option<PadScore>,
+    /// The best comparison score of the track's evidence so far, where it was searched.
+    pub best: Option<Score>,
+}
+
+/// What one frame gave.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Whether the detector looked at it at all.
+    pub looked: bool,
+    /// The faces on tracks.
+    pub faces: Vec<SeenFace>,
+    /// Tracks with new evidence, or that ended undecided.
+    pub observations: Vec<Observation>,
+    /// Tracks that ended without a usable face.
+    pub attempts: Vec<Attempt>,
+    /// Tracks that ended in this frame, decided or not.
+    pub ended: Vec<TrackId>,
+    /// How many faces stand there, when that has changed.
+    pub presence: Option<u32>,
+}
+
+/// Where a frame's time went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stage {
+    /// The motion gate.
+    Motion,
+    /// Small picture, detector, decode, tracker.
+    Detect,
+    /// Alignment and quality of one face.
+    Align,
+    /// Liveness of one face.
+    Liveness,
+    /// Embedding of one face.
+    Embed,
+    /// One search.
+    Match,
+}
+
+impl Stage {
+    /// All stages, in the order of the path.
+    pub const ALL: [Stage; 6] = [Stage::Motion, Stage::Detect, Stage::Align, Stage::Liveness, Stage::Embed, Stage::Match];
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Motion => "motion",
+            Stage::Detect => "detect",
+            Stage::Align => "align",
+            Stage::Liveness => "liveness",
+            Stage::Embed => "embed",
+            Stage::Match => "match",
+        }
+    }
+}
+
+/// The time each stage took, a histogram a stage.
+#[derive(Default)]
+pub struct Timings([Histogram; 6]);
+
+impl Timings {
+    fn time<T>(&mut self, stage: Stage, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = work();
+        self.0[stage as usize].record(start.elapsed());
+        result
+    }
+
+    /// One stage's histogram.
+    pub fn of(&self, stage: Stage) -> &Histogram {
+        &self.0[stage as usize]
+    }
+}
+
+/// One camera's state between frames.
+struct View {
+    gate: MotionGate,
+    tracker: Tracker,
+    visits: HashMap<TrackId, Visit>,
+    recent: Vec<Recent>,
+    last_look: Option<Moment>,
+    presence: u32,
+}
+
+/// The stages of one worker, and each camera's state.
+pub struct Pipeline {
+    settings: Settings,
+    stack: Stack,
+    gallery: Option<Arc<Gallery>>,
+    views: HashMap<CameraId, View>,
+    next_track: u64,
+    timings: Timings,
+}
+
+impl Pipeline {
+    /// A pipeline over opened networks. Without a gallery every observation says so, and nothing is ever granted.
+    pub fn new(settings: Settings, stack: Stack, gallery: Option<Arc<Gallery>>) -> Self {
+        Self { settings, stack, gallery, views: HashMap::new(), next_track: 1, timings: Timings::default() }
+    }
+
+    /// The networks.
+    pub fn stack(&mut self) -> &mut Stack {
+        &mut self.stack
+    }
+
+    /// The time each stage took so far.
+    pub fn timings(&self) -> &Timings {
+        &self.timings
+    }
+
+    /// This track is decided: no more effort for it.
+    pub fn settle(&mut self, camera: &CameraId, track: TrackId) {
+        if let Some(visit) = self.views.get_mut(camera).and_then(|view| view.visits.get_mut(&track)) {
+            visit.settle();
+        }
+    }
+
+    /// The camera's stream has ended or been lost: its tracks end, with their last observations.
+    pub fn end_of_stream(&mut self, camera: &CameraId) -> Seen {
+        let mut seen = Seen::default();
+        if let Some(view) = self.views.remove(camera) {
+            let snapshot = self.gallery.as_deref().map(Gallery::snapshot);
+            for (track, visit) in view.visits {
+                finish(&mut seen, camera, track, visit, snapshot.as_deref(), &mut self.timings);
+            }
+            if view.presence > 0 {
+                seen.presence = Some(0);
+            }
+        }
+        seen
+    }
+
+    /// Takes one frame through the stages it needs.
+    pub fn process(&mut self, frame: &Frame) -> Result<Seen, PipelineError> {
+        let Self { settings, stack, gallery, views, next_track, timings } = self;
+        let view = views.entry(frame.camera.clone()).or_insert_with(|| View {
+            gate: MotionGate::new(settings.motion.clone()),
+            tracker: Tracker::new(settings.tracker.clone()),
+            visits: HashMap::new(),
+            recent: Vec::new(),
+            last_look: None,
+            presence: 0,
+        });
+        let at = frame.captured_at;
+        let mut seen = Seen::default();
+        let moving = timings.time(Stage::Motion, || view.gate.look(&frame.picture, at.monotonic));
+        if !view.is_due(settings, at, moving) {
+            return Ok(seen);
+        }
+        view.last_look = Some(at);
+        seen.looked = true;
+
+        let detections = timings.time(Stage::Detect, || stack.detector.detect(&frame.picture))?;
+        let update = view.tracker.update(at.monotonic, &detections, next_track);
+        let snapshot = gallery.as_deref().map(Gallery::snapshot);
+        for (track, index) in update.matched {
+            let detection = detections[index];
+            let visit = view.visits.entry(track).or_insert_with(|| Visit::new(at));
+            visit.meet(&detection, at);
+            let mut face = SeenFace { track, detection, liveness: None, best: None };
+            if visit.wants_evidence(at, settings) {
+                face.liveness = gather(visit, frame, &detection, stack, settings, timings)?;
+                if visit.take_news() && !view.recent.iter().any(|r| r.continues(visit, at, settings, stack.thresholds.matching)) {
+                    let observation = visit.observe(&frame.camera, track, snapshot.as_deref(), timings, false);
+                    face.best = observation.candidates.first().map(|c| c.score);
+                    seen.observations.push(observation);
+                } else if visit.has_evidence() {
+                    visit.settle();
+                }
+            }
+            seen.faces.push(face);
+        }
+        view.recent.retain(|recent| recent.is_live(at, settings));
+        for track in update.ended {
+            let Some(visit) = view.visits.remove(&track) else { continue };
+            view.recent.extend(visit.recent());
+            finish(&mut seen, &frame.camera, track, visit, snapshot.as_deref(), timings);
+        }
+        let standing = u32::try_from(view.visits.len()).unwrap_or(u32::MAX);
+        if standing != view.presence {
+            view.presence = standing;
+            seen.presence = Some(standing);
+        }
+        Ok(seen)
+    }
+}
+
+impl View {
+    /// Whether the detector looks at this frame: always while somebody is undecided, at the idle pace otherwise, and not at all while
+    /// nothing moves before an empty view.
+    fn is_due(&self, settings: &Settings, at: Moment, moving: bool) -> bool {
+        let undecided = self.visits.values().any(Visit::is_open) || self.tracker.has_candidates();
+        if undecided {
+            return true;
+        }
+        let pace = Duration::from_millis(settings.idle_interval_ms);
+        let paced = self.last_look.is_none_or(|last| at.monotonic.since(last.monotonic) >= pace);
+        paced && (moving || !self.visits.is_empty())
+    }
+}
+
+/// Judges one face of a visit and keeps what it is worth. Gives this frame's liveness score.
+fn gather(
+    visit: &mut Visit,
+    frame: &Frame,
+    detection: &Detection,
+    stack: &mut Stack,
+    settings: &Settings,
+    timings: &mut Timings,
+) -> Result<Option<PadScore>, PipelineError> {
+    let picture = &frame.picture;
+    let judged = timings.time(Stage::Align, || {
+        let face = align::align(picture, &detection.landmarks, stack.embedder.template(), stack.embedder.side())?;
+        let quality = quality::assess(picture, detection, &face, &settings.quality);
+        Some((face, quality))
+    });
+    let Some((face, quality)) = judged else { return Ok(None) };
+    if !quality.refusals.is_empty() {
+        visit.refuse(&quality.refusals);
+        return Ok(None);
+    }
+    let liveness = match &mut stack.liveness {
+        Some(network) => Some(timings.time(Stage::Liveness, || network.score(picture, &detection.bounding_box))?),
+        None => None,
+    };
+    visit.use_frame(frame.captured_at, quality.score, liveness);
+    if visit.wants_shot(quality.score, settings) {
+        let embedding = timings.time(Stage::Embed, || stack.embedder.embed(&face))?;
+        visit.keep_shot(quality.score, embedding, settings);
+    }
+    Ok(liveness)
+}
+
+/// A track is over: it leaves its last observation, or an attempt.
+fn finish(
+    seen: &mut Seen,
+    camera: &CameraId,
+    track: TrackId,
+    visit: Visit,
+    snapshot: Option<&Snapshot>,
+    timings: &mut Timings,
+) {
+    seen.ended.push(track);
+    if !visit.is_open() {
+        return;
+    }
+    if visit.has_evidence() {
+        seen.observations.push(visit.observe(camera, track, snapshot, timings, true));
+    } else {
+        seen.attempts.push(visit.attempt(camera, track));
+    }
+}

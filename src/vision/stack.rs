@@ -1,0 +1,65 @@
+//! A pack's networks, opened and ready: what one worker owns.
+
+use std::path::Path;
+
+use super::{Detector, Embedder, Liveness, VisionError};
+use crate::inference::manifest::{Manifest, Model, Pack, Role};
+use crate::inference::{self, InferenceError};
+use crate::types::{ModelId, PadScore, Score};
+
+/// The pack's thresholds, as the manifest states them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PackThresholds {
+    /// The least comparison score of a match.
+    pub matching: Score,
+    /// How far the best person must be ahead of the second.
+    pub margin: f32,
+    /// The least liveness score.
+    pub liveness: PadScore,
+}
+
+/// Opened networks.
+pub struct Stack {
+    /// The pack's name.
+    pub pack: String,
+    /// Finds faces.
+    pub detector: Detector,
+    /// Tells a living face; absent when the pack claims no liveness.
+    pub liveness: Option<Liveness>,
+    /// Makes embeddings.
+    pub embedder: Embedder,
+    /// The pack's thresholds.
+    pub thresholds: PackThresholds,
+    /// Each model with what runs it, for logs, `birth` and `doctor`.
+    pub providers: Vec<(ModelId, String)>,
+}
+
+impl Stack {
+    /// Opens every network of `pack` from the folder `dir`.
+    pub fn open(manifest: &Manifest, pack: &str, dir: &Path, settings: &inference::Settings) -> Result<Self, VisionError> {
+        let name = pack;
+        let pack: &Pack = manifest.pack(name)?;
+        let mut providers = Vec::new();
+        let mut open = |id: &ModelId| -> Result<(Model, Box<dyn inference::Network>), VisionError> {
+            let model = manifest.model(id)?.clone();
+            let network = inference::open(settings, id, &model, dir)?;
+            providers.push((id.clone(), network.provider().to_owned()));
+            Ok((model, network))
+        };
+        let (model, network) = open(&pack.detector)?;
+        let detector = Detector::new(pack.detector.clone(), &model, network)?;
+        let (model, network) = open(&pack.embedder)?;
+        let Role::Embedder { threshold, .. } = &model.role else {
+            return Err(InferenceError::BadModel { model: pack.embedder.to_string(), reason: "is no embedder".into() }.into());
+        };
+        let thresholds = PackThresholds { matching: threshold.score, margin: pack.margin, liveness: pack.liveness_threshold };
+        let embedder = Embedder::new(pack.embedder.clone(), &model, network)?;
+        let mut parts = Vec::new();
+        for id in &pack.liveness {
+            let (model, network) = open(id)?;
+            parts.push((id.clone(), model, network));
+        }
+        let liveness = if parts.is_empty() { None } else { Some(Liveness::new(parts)?) };
+        Ok(Self { pack: name.to_owned(), detector, liveness, embedder, thresholds, providers })
+    }
+}
