@@ -1,0 +1,197 @@
+//! `doctor`: one line a thing: what works, what does not, and the command that mends it.
+
+use std::net::{TcpStream, ToSocketAddrs};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::context::{Context, GALLERY_KEY, GRANT_KEY};
+use super::{Places, Result, code, say, say_json};
+use crate::capture;
+use crate::gallery::{Gallery, GalleryError};
+use crate::inference::{self, packs};
+use crate::system::secret;
+
+/// Free space below which a journal or a gallery may not be written.
+const LEAST_FREE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// `faceid doctor`
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// An array of {"check", "state", "says", "mend"}
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a thing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Works,
+    /// The daemon runs, but not as well as it could.
+    Weak,
+    /// The daemon would not do its work.
+    Broken,
+}
+
+struct Finding {
+    check: String,
+    state: State,
+    says: String,
+    mend: String,
+}
+
+/// Collects findings.
+#[derive(Default)]
+struct Chart(Vec<Finding>);
+
+impl Chart {
+    fn note(&mut self, check: impl Into<String>, state: State, says: impl ToString, mend: impl ToString) {
+        self.0.push(Finding { check: check.into(), state, says: says.to_string(), mend: mend.to_string() });
+    }
+}
+
+pub(super) fn doctor(places: &Places, args: &Args) -> Result {
+    let mut chart = Chart::default();
+    match Context::load(places) {
+        Ok(context) => {
+            chart.note("config", State::Works, "no findings", "");
+            examine(&context, &mut chart);
+        }
+        Err(failure) => chart.note("config", State::Broken, failure.message, "faceid check"),
+    }
+    let is_broken = chart.0.iter().any(|finding| finding.state == State::Broken);
+    if args.json {
+        say_json(&chart.0.iter().map(|f| json!({"check": f.check, "state": word(f.state), "says": f.says, "mend": f.mend})).collect());
+    } else {
+        for Finding { check, state, says, mend } in &chart.0 {
+            let mend = if mend.is_empty() { String::new() } else { format!(" -> {mend}") };
+            say(format!("{:<6} {check}: {says}{mend}", word(*state)));
+        }
+    }
+    Ok(if is_broken { code::NO } else { code::YES })
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Works => "ok",
+        State::Weak => "weak",
+        State::Broken => "BROKEN",
+    }
+}
+
+fn examine(context: &Context, chart: &mut Chart) {
+    cameras(context, chart);
+    networks(context, chart);
+    keys(context, chart);
+    gallery(context, chart);
+    state_folder(&context.config.state_dir, chart);
+    clock(chart);
+    broker(context, chart);
+}
+
+fn cameras(context: &Context, chart: &mut Chart) {
+    let cameras = &context.config.cameras;
+    if cameras.is_empty() {
+        chart.note("cameras", State::Broken, "the config names none", "add a [[cameras]] section: faceid check --print-default shows one");
+    }
+    for camera in cameras {
+        let check = format!("camera {}", camera.id);
+        match capture::describe(camera) {
+            Ok(description) => chart.note(check, State::Works, description, ""),
+            Err(error) => chart.note(check, State::Broken, error, "make deps, or apt-get install the named package"),
+        }
+    }
+}
+
+fn networks(context: &Context, chart: &mut Chart) {
+    let report = inference::probe(&context.config.inference);
+    match &report.fallback {
+        None => chart.note("backend", State::Works, &report, ""),
+        Some(why) => chart.note("backend", State::Weak, format!("{report}: {why}"), "make deps, or set inference.library to libonnxruntime.so"),
+    }
+    let pack = &context.config.models.pack;
+    let fetch = format!("faceid models fetch {pack}");
+    let manifest = match context.manifest() {
+        Ok(manifest) => manifest,
+        Err(failure) => return chart.note("models", State::Broken, failure.message, "correct the manifest"),
+    };
+    match packs::verify(&manifest, pack, &context.models_dir()) {
+        Ok(rows) => {
+            for row in rows {
+                match row.fault {
+                    None => chart.note(format!("model {}", row.id), State::Works, "as pinned", ""),
+                    Some(fault) => chart.note(format!("model {}", row.id), State::Broken, fault, &fetch),
+                }
+            }
+        }
+        Err(error) => chart.note("models", State::Broken, error, "name a pack of `faceid models list` in models.pack"),
+    }
+}
+
+fn keys(context: &Context, chart: &mut Chart) {
+    for name in [GALLERY_KEY, GRANT_KEY] {
+        let folder = &context.config.secrets_dir;
+        let (path, is_credential) = secret::locate(name, folder);
+        match secret::read(name, folder) {
+            Ok(_) if is_credential => chart.note(format!("key {name}"), State::Works, "a systemd credential", ""),
+            Ok(_) => chart.note(format!("key {name}"), State::Works, format!("a file only its owner may read, {}", path.display()), ""),
+            Err(error) => chart.note(format!("key {name}"), State::Broken, error, "faceid keygen"),
+        }
+    }
+}
+
+fn gallery(context: &Context, chart: &mut Chart) {
+    let Ok(key) = context.sealing_key() else { return };
+    match Gallery::verify(&context.gallery_dir(), &key) {
+        Ok(report) if report.people == 0 => chart.note("gallery", State::Weak, "nobody is enrolled", "faceid enroll PERSON IMAGE..."),
+        Ok(report) => chart.note("gallery", State::Works, format!("{} people, {} templates", report.people, report.templates), ""),
+        Err(GalleryError::Missing { .. }) => chart.note("gallery", State::Weak, "nobody is enrolled", "faceid enroll PERSON IMAGE..."),
+        Err(error) => chart.note("gallery", State::Broken, error, "faceid gallery verify"),
+    }
+}
+
+fn state_folder(folder: &Path, chart: &mut Chart) {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = match std::fs::metadata(folder) {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            let mend = format!("install -d -m 0700 {}", folder.display());
+            return chart.note("state folder", State::Weak, format!("{}: {error}", folder.display()), mend);
+        }
+    };
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        chart.note("state folder", State::Weak, format!("{} has mode {mode:03o}", folder.display()), format!("chmod 700 {}", folder.display()));
+    }
+    match rustix::fs::statvfs(folder) {
+        Ok(space) => {
+            let free = space.f_bavail.saturating_mul(space.f_frsize);
+            let state = if free < LEAST_FREE_BYTES { State::Broken } else { State::Works };
+            chart.note("disk", state, format!("{} MB free under {}", free / 1_000_000, folder.display()), if state == State::Broken { "free some space" } else { "" });
+        }
+        Err(error) => chart.note("disk", State::Weak, error, ""),
+    }
+}
+
+/// Grants carry times: a controller refuses them when the clocks disagree.
+fn clock(chart: &mut Chart) {
+    let synchronised = ["/run/systemd/timesync/synchronized", "/run/chrony/chronyd.pid", "/run/ntpd.pid"].into_iter().find(|path| Path::new(path).exists());
+    match synchronised {
+        Some(path) => chart.note("clock", State::Works, format!("a time service runs ({path})"), ""),
+        None => chart.note("clock", State::Weak, "no time service was found", "systemctl enable --now systemd-timesyncd"),
+    }
+}
+
+fn broker(context: &Context, chart: &mut Chart) {
+    let mqtt = &context.config.publish;
+    let place = format!("{}:{}", mqtt.host, mqtt.port);
+    let reached = (mqtt.host.as_str(), mqtt.port)
+        .to_socket_addrs()
+        .and_then(|mut addresses| addresses.next().ok_or_else(|| std::io::Error::other("the name has no address")))
+        .and_then(|address| TcpStream::connect_timeout(&address, Duration::from_secs(3)));
+    match reached {
+        Ok(_) => chart.note("broker", State::Works, format!("{place} answers"), ""),
+        Err(error) => chart.note("broker", State::Weak, format!("{place}: {error}"), "start the broker or correct [publish]; decisions wait until it is back"),
+    }
+}

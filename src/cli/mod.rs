@@ -1,0 +1,202 @@
+//! The command line: one file per group of verbs. A verb gives its exit code or a [`Failure`], which names the thing and the way out.
+
+mod annotate;
+mod bench;
+mod context;
+mod demo;
+mod doctor;
+mod gallery;
+mod models;
+mod people;
+mod recognize;
+mod run;
+mod shots;
+mod watch;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit codes, after sysexits.h where it has one.
+pub mod code {
+    /// Yes: done, recognised, live.
+    pub const YES: u8 = 0;
+    /// No: not recognised, not live, something vital is wrong.
+    pub const NO: u8 = 1;
+    /// The command line was wrong.
+    pub const USAGE: u8 = 64;
+    /// The input was wrong.
+    pub const DATA: u8 = 65;
+    /// Something that is needed is not there.
+    pub const UNAVAILABLE: u8 = 69;
+    /// A bug.
+    pub const BUG: u8 = 70;
+    /// Not allowed.
+    pub const PERMISSION: u8 = 77;
+    /// The configuration is wrong.
+    pub const CONFIG: u8 = 78;
+}
+
+/// Why a verb did not do its work.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn new(code: u8, message: impl std::fmt::Display) -> Self {
+        Self { code, message: message.to_string() }
+    }
+
+    fn data(message: impl std::fmt::Display) -> Self {
+        Self::new(code::DATA, message)
+    }
+
+    fn unavailable(message: impl std::fmt::Display) -> Self {
+        Self::new(code::UNAVAILABLE, message)
+    }
+}
+
+/// What a verb gives: an exit code, or why it failed.
+type Result<T = u8> = std::result::Result<T, Failure>;
+
+/// Face access for doors: decisions that are signed, single-use and expire.
+#[derive(Parser)]
+#[command(name = "faceid", version, about, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+struct Args {
+    #[command(flatten)]
+    places: Places,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Where things lie; each overrides the config.
+#[derive(clap::Args, Clone, Default)]
+pub(crate) struct Places {
+    /// The config file [default: /etc/faceid/config.toml, or built-in defaults where that is absent]
+    #[arg(long, global = true, value_name = "PATH", env = "FACEID_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where the gallery and other state lie [default: the config's, /var/lib/faceid]
+    #[arg(long, global = true, value_name = "DIR", env = "FACEID_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+    /// Where keys and passwords lie when they are no systemd credentials [default: the config's, /etc/faceid/secrets]
+    #[arg(long, global = true, value_name = "DIR", env = "FACEID_SECRETS_DIR")]
+    secrets_dir: Option<PathBuf>,
+    /// The folder with the model files [default: the config's, /var/cache/faceid/models]
+    #[arg(long, global = true, value_name = "DIR", env = "FACEID_MODELS_DIR")]
+    models_dir: Option<PathBuf>,
+    /// The model pack [default: the config's]
+    #[arg(long, global = true, value_name = "NAME")]
+    pack: Option<String>,
+    /// What runs the networks: auto, ort or tract [default: the config's]
+    #[arg(long, global = true, value_name = "NAME")]
+    backend: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Show the whole main job: bundled clip, scratch gallery, embedded broker, every decision as a line
+    Demo(demo::Args),
+    /// Run the daemon
+    Run,
+    /// Print every finding in the config; exit 78 when the daemon would not run with it
+    Check(run::CheckArgs),
+    /// Enrol a person from photos, from a clip or at a camera
+    Enroll(people::EnrollArgs),
+    /// Enrol many people from a folder that holds a folder of photos for each
+    Import(people::ImportArgs),
+    /// See and change who is enrolled
+    #[command(subcommand)]
+    People(people::PeopleVerb),
+    /// Say who is on photos
+    Recognize(recognize::RecognizeArgs),
+    /// Say whether the faces on photos are of living people
+    Liveness(recognize::LivenessArgs),
+    /// Care for the sealed gallery
+    #[command(subcommand)]
+    Gallery(gallery::GalleryVerb),
+    /// See, fetch and check model packs
+    #[command(subcommand)]
+    Models(models::ModelsVerb),
+    /// Show decisions and states as they come over MQTT
+    Watch(watch::Args),
+    /// Say what works here, what does not, and what mends it
+    Doctor(doctor::Args),
+    /// Measure speed and memory
+    #[command(subcommand)]
+    Bench(bench::BenchVerb),
+    /// Make the sealing key and the grant-signing key
+    Keygen(run::KeygenArgs),
+}
+
+/// Parses the command line, runs the verb and gives its exit code.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // clap prints help and version as "errors" of exit code 0.
+            let code = if error.use_stderr() { code::USAGE } else { code::YES };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    crate::daemon::install_panic_hook();
+    let places = args.places;
+    let outcome = match args.verb {
+        Verb::Demo(args) => demo::demo(&places, &args),
+        Verb::Run => run::run(&places),
+        Verb::Check(args) => run::check(&places, &args),
+        Verb::Enroll(args) => people::enroll(&places, &args),
+        Verb::Import(args) => people::import(&places, &args),
+        Verb::People(verb) => people::people(&places, &verb),
+        Verb::Recognize(args) => recognize::recognize(&places, &args),
+        Verb::Liveness(args) => recognize::liveness(&places, &args),
+        Verb::Gallery(verb) => gallery::gallery(&places, &verb),
+        Verb::Models(verb) => models::models(&places, &verb),
+        Verb::Watch(args) => watch::watch(&places, &args),
+        Verb::Doctor(args) => doctor::doctor(&places, &args),
+        Verb::Bench(verb) => bench::bench(&places, &verb),
+        Verb::Keygen(args) => run::keygen(&places, &args),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            complain(&failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// One line to standard output. A reader that went away (`faceid … | head`) is no error.
+fn say(line: impl std::fmt::Display) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}");
+    let _ = out.flush();
+}
+
+/// One line to standard error.
+fn complain(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr().lock(), "faceid: {line}");
+}
+
+/// A value as one line of JSON to standard output.
+fn say_json(value: &serde_json::Value) {
+    say(value);
+}
+
+/// A progress bar on a terminal, and none in a pipe.
+fn progress(length: u64, unit: &str) -> indicatif::ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return indicatif::ProgressBar::hidden();
+    }
+    let template = format!("{{bar:32}} {{pos}}/{{len}} {unit} {{eta}} {{msg}}");
+    let style = indicatif::ProgressStyle::with_template(&template);
+    let bar = indicatif::ProgressBar::new(length);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

@@ -1,0 +1,344 @@
+//! The daemon from its start to its stop. Both orders are written here, each once.
+//!
+//! Start: log and config (the caller's), keys, gallery, models, publisher, workers, the first heartbeat of each vital worker, READY.
+//! Stop: STOPPING, cameras, vision, decider, the publisher's outbox with the offline message. One deadline; the late are named.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use thiserror::Error;
+
+use super::supervisor::{Failure, Role, Supervisor};
+use super::workers::{self, Counts, DecisionWatcher, Decisions, FrameWatcher, Vision};
+use crate::access::grant::{GrantError, GrantKey};
+use crate::access::{Decider, Thresholds};
+use crate::capture::{CameraEvent, Slots};
+use crate::config::{Config, ConfigError};
+use crate::gallery::{Gallery, GalleryError, SealingKey};
+use crate::inference::InferenceError;
+use crate::pipeline::Pipeline;
+use crate::publish::{self, Event, PublishError, Publisher};
+use crate::system::notify::Notifier;
+use crate::system::secret::SecretError;
+use crate::system::{Stop, StopHandle, clock, process};
+use crate::types::{CameraId, ModelId};
+use crate::vision::VisionError;
+use crate::vision::stack::Stack;
+
+/// The name of the gallery's sealing key among the secrets.
+pub const GALLERY_KEY: &str = "gallery.key";
+/// The name of the grant-signing key among the secrets.
+pub const GRANT_KEY: &str = "grant.key";
+
+/// All of stopping must fit in this; systemd waits for 90 s by default.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// A camera's first and longest wait between tries that failed for good; the room retries what mends itself.
+const CAMERA_RETRY: Role = Role::Restartable { floor: Duration::from_secs(1), ceiling: Duration::from_secs(4) };
+/// One frame's stages take well under a second on the slowest board; a first run of an engine may take longer.
+const STALE_AFTER: Duration = Duration::from_secs(20);
+/// How often `stats` is published.
+const STATS_EVERY: Duration = Duration::from_secs(60);
+/// How often the gallery's file is looked at for what the command line has changed.
+const GALLERY_EVERY: Duration = Duration::from_secs(1);
+
+/// Why the daemon did not start or had to end.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The config cannot be run with.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Nothing to watch.
+    #[error("the config names no camera: add a [[cameras]] section")]
+    NoCamera,
+    /// A key is missing or open to others.
+    #[error("{0}; `faceid keygen` makes the keys")]
+    Secret(#[from] SecretError),
+    /// The grant key is no key.
+    #[error("the grant key: {0}")]
+    GrantKey(#[from] GrantError),
+    /// The gallery cannot be used.
+    #[error(transparent)]
+    Gallery(#[from] GalleryError),
+    /// A network cannot be used.
+    #[error(transparent)]
+    Vision(#[from] VisionError),
+    /// The manifest cannot be used.
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
+    /// The publisher cannot start.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// Another daemon runs on this state folder.
+    #[error("another daemon runs on {0}")]
+    SecondDaemon(String),
+    /// The system refused.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// A vital worker failed.
+    #[error(transparent)]
+    Worker(#[from] Failure),
+}
+
+impl DaemonError {
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            DaemonError::Config(_) | DaemonError::NoCamera => 78,
+            DaemonError::Secret(_) | DaemonError::GrantKey(_) => 77,
+            DaemonError::Worker(failure) => failure.exit_code(),
+            _ => 69,
+        }
+    }
+}
+
+/// Who else wants to hear what the daemon does: the demo.
+#[derive(Default, Clone)]
+pub struct Watchers {
+    /// Every frame with what was seen on it.
+    pub frame: Option<FrameWatcher>,
+    /// Every decision.
+    pub decision: Option<DecisionWatcher>,
+    /// Every change of a camera.
+    pub camera: Option<Arc<dyn Fn(&CameraEvent) + Send + Sync>>,
+}
+
+/// A daemon whose workers run.
+pub struct Service {
+    supervisor: Supervisor,
+    publisher: Arc<Publisher>,
+    gallery: Arc<Gallery>,
+    counts: Arc<Counts>,
+    slots: Slots<crate::types::Frame>,
+    cameras: Vec<CameraId>,
+    providers: Vec<(ModelId, String)>,
+    /// Held for as long as the daemon runs; the system lets go of it however the process ends.
+    _lock: std::fs::File,
+}
+
+impl Service {
+    /// Starts everything, in order. Nothing runs when this fails.
+    pub fn start(config: &Config, watchers: &Watchers, stop: (StopHandle, Stop)) -> Result<Self, DaemonError> {
+        if config.cameras.is_empty() {
+            return Err(DaemonError::NoCamera);
+        }
+        let lock = lock_state(&config.state_dir)?;
+        let key = SealingKey::read(GALLERY_KEY, &config.secrets_dir)?;
+        let grant_key = read_grant_key(&config.secrets_dir)?;
+        let manifest = config.manifest()?;
+        let began = Instant::now();
+        let stack = Stack::open(&manifest, &config.models.pack, &config.models_dir(), &config.inference)?;
+        for (model, provider) in &stack.providers {
+            log::info!(model = model.as_str(), provider = provider.as_str(); "network ready");
+        }
+        log::info!(pack = stack.pack.as_str(), took_ms = began.elapsed().as_millis() as u64; "pack ready");
+        let gallery = Arc::new(Gallery::open_shared(
+            &config.gallery,
+            &config.state_dir.join("gallery"),
+            &key,
+            stack.embedder.model(),
+            stack.embedder.dimension(),
+        )?);
+        let stats = gallery.snapshot().stats();
+        log::info!(people = stats.people, templates = stats.templates; "gallery ready");
+        let providers = stack.providers.clone();
+        let context = publish::Context {
+            device: config.device.clone(),
+            boot_id: uuid::Uuid::new_v4().to_string(),
+            models: providers.iter().map(|(model, _)| model.clone()).collect(),
+        };
+        let publisher = Arc::new(Publisher::start(&config.mqtt, context, &config.secrets_dir)?);
+        publisher.publish(Event::birth(birth(config, &providers, &stats)));
+
+        let pack = stack.thresholds;
+        let thresholds = Thresholds { matching: pack.matching, margin: pack.margin, liveness: pack.liveness };
+        let decider = Decider::new(config.device.clone(), config.access.clone(), thresholds, &config.doors, grant_key);
+        let cameras: Vec<CameraId> = config.cameras.iter().map(|camera| camera.id.clone()).collect();
+        let mut service = Self {
+            supervisor: Supervisor::new(stop.0, stop.1),
+            publisher,
+            gallery,
+            counts: Arc::default(),
+            slots: Slots::new(cameras.len()),
+            cameras,
+            providers,
+            _lock: lock,
+        };
+        let pipeline = Pipeline::new(config.pipeline.clone(), stack, Some(service.gallery.clone()));
+        service.spawn(config, watchers, pipeline, decider)?;
+        Ok(service)
+    }
+
+    fn spawn(&mut self, config: &Config, watchers: &Watchers, pipeline: Pipeline, decider: Decider) -> Result<(), DaemonError> {
+        let io = |what: &str| {
+            let what = what.to_owned();
+            move |source| DaemonError::Io { what, source }
+        };
+        let (wires, reports, decided) = workers::wires();
+        let vital = Role::Vital { stale_after: STALE_AFTER };
+        let mut decisions = Decisions {
+            decider,
+            reports,
+            decided: wires.decided,
+            publisher: self.publisher.clone(),
+            counts: self.counts.clone(),
+            watcher: watchers.decision.clone(),
+            standing: std::collections::HashMap::new(),
+        };
+        let mut vision = Vision {
+            pipeline,
+            slots: self.slots.clone(),
+            reports: wires.reports,
+            decided,
+            counts: self.counts.clone(),
+            watcher: watchers.frame.clone(),
+            cameras: self.cameras.clone(),
+            failures: 0,
+        };
+        self.supervisor.spawn("decider", vital, 2, move |context| decisions.run(context)).map_err(io("decider"))?;
+        self.supervisor.spawn("vision", vital, 1, move |context| vision.run(context)).map_err(io("vision"))?;
+        for (settings, slot) in config.cameras.iter().cloned().zip(self.slots.writers()) {
+            let (secrets, publisher, watcher) =
+                (config.secrets_dir.clone(), self.publisher.clone(), watchers.camera.clone());
+            let name = format!("cam-{}", settings.id);
+            let work = move |context: &super::supervisor::WorkerContext| {
+                workers::camera(context, &settings, &secrets, &slot, &publisher, &watcher)
+            };
+            self.supervisor.spawn(&name, CAMERA_RETRY, 0, work).map_err(io(&name))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for every vital worker's first heartbeat, says READY, and watches until told to stop or until a vital worker fails.
+    pub fn watch(&self, notifier: &Notifier) -> Result<(), DaemonError> {
+        let ready = self.supervisor.wait_ready(|missing| {
+            notifier.extend_start(Duration::from_secs(30));
+            notifier.status(&format!("waiting for {}", missing.join(", ")));
+        })?;
+        if !ready {
+            return Ok(());
+        }
+        notifier.ready(&self.status());
+        let (mut stats_at, mut gallery_at) = (clock::monotonic(), clock::monotonic());
+        self.supervisor.watch(notifier, || {
+            let now = clock::monotonic();
+            if now.since(gallery_at) >= GALLERY_EVERY {
+                gallery_at = now;
+                self.refresh_gallery();
+            }
+            if now.since(stats_at) >= STATS_EVERY {
+                stats_at = now;
+                notifier.status(&self.status());
+                self.publisher.publish(Event::stats(self.stats()));
+            }
+        })?;
+        Ok(())
+    }
+
+    /// The command line may have enrolled or removed somebody: matching sees it within [`GALLERY_EVERY`].
+    pub fn refresh_gallery(&self) {
+        match self.gallery.refresh() {
+            Ok(true) => {
+                let stats = self.gallery.snapshot().stats();
+                log::info!(people = stats.people, templates = stats.templates; "gallery read again");
+            }
+            Ok(false) => {}
+            Err(error) => log::error!("the gallery on disk cannot be read, matching goes on with what was read before: {error}"),
+        }
+    }
+
+    /// Stops the workers in their order and flushes the outbox.
+    pub fn stop(self, notifier: &Notifier) {
+        notifier.stopping("stopping");
+        let Self { supervisor, publisher, .. } = self;
+        let late = supervisor.shut_down(STOP_DEADLINE);
+        if !late.is_empty() {
+            log::error!("these workers did not stop in time: {}", late.join(", "));
+        }
+        if !publisher.stop(STOP_DEADLINE / 2) {
+            log::warn!("the broker did not take the last messages in time");
+        }
+    }
+
+    /// What was counted so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    fn status(&self) -> String {
+        format!(
+            "{} camera(s), {} people, {} frames, {} granted, {} refused",
+            self.cameras.len(),
+            self.gallery.snapshot().stats().people,
+            self.counts.frames.get(),
+            self.counts.granted.get(),
+            self.counts.refused.get()
+        )
+    }
+
+    fn stats(&self) -> serde_json::Value {
+        let (age, decision) = (self.counts.frame_age.summary(), self.counts.decision_time.summary());
+        let cameras: Vec<_> = self
+            .cameras
+            .iter()
+            .zip(self.slots.writers())
+            .map(|(camera, slot)| json!({"camera": camera, "frames": slot.counts().put, "lost": slot.counts().replaced}))
+            .collect();
+        json!({
+            "frames": self.counts.frames.get(),
+            "detected": self.counts.looked.get(),
+            "failures": self.counts.failures.get(),
+            "reports_lost": self.counts.reports_lost.get(),
+            "granted": self.counts.granted.get(),
+            "refused": self.counts.refused.get(),
+            "frame_ms": {"p50": ms(age.p50), "p99": ms(age.p99)},
+            "decision_ms": {"p50": ms(decision.p50), "p99": ms(decision.p99)},
+            "cameras": cameras,
+            "providers": self.providers.iter().map(|(model, provider)| json!({"model": model, "provider": provider})).collect::<Vec<_>>(),
+            "cpu_s": process::cpu_time().as_secs_f64(),
+            "peak_rss_bytes": process::peak_resident_bytes(),
+        })
+    }
+}
+
+fn ms(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn birth(config: &Config, providers: &[(ModelId, String)], stats: &crate::gallery::Stats) -> serde_json::Value {
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pack": config.models.pack,
+        "models": providers.iter().map(|(model, provider)| json!({"model": model, "provider": provider})).collect::<Vec<_>>(),
+        "gallery": {"people": stats.people, "templates": stats.templates},
+        "cameras": config.cameras.iter().map(|camera| camera.id.clone()).collect::<Vec<_>>(),
+        "doors": config.doors.iter().map(|door| door.id.clone()).collect::<Vec<_>>(),
+        "started_at": clock::wall().rfc3339(),
+    })
+}
+
+/// Reads the grant-signing key.
+pub fn read_grant_key(secrets: &Path) -> Result<GrantKey, DaemonError> {
+    let bytes = crate::system::secret::read(GRANT_KEY, secrets)?;
+    Ok(GrantKey::from_secret(&bytes)?)
+}
+
+/// One daemon a state folder: the second is told so.
+fn lock_state(folder: &Path) -> Result<std::fs::File, DaemonError> {
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    let io = |source| DaemonError::Io { what: folder.display().to_string(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
+    let path = folder.join("daemon.lock");
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(DaemonError::SecondDaemon(folder.display().to_string())),
+        Err(std::fs::TryLockError::Error(source)) => Err(io(source)),
+    }
+}

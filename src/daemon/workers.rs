@@ -1,0 +1,271 @@
+//! What each worker does between its start and its stop: cameras fill slots, vision empties them, the decider decides, the publisher is
+//! told. Every queue is bounded, and what happens when it is full is written where it is filled.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use super::supervisor::{WorkerContext, WorkerError};
+use crate::access::Decider;
+use crate::capture::{self, CameraEvent, CameraSettings, CameraState, Slot, Slots, Taken};
+use crate::pipeline::{Pipeline, Seen};
+use crate::publish::{Event, Publisher};
+use crate::system::clock;
+use crate::system::metrics::{Counter, Histogram};
+use crate::types::{Attempt, CameraId, Decision, Frame, Observation, Outcome, PersonId, Presence, TrackId};
+
+/// Vision → decider. When full, the newest report is dropped and counted: the track's next frame brings another.
+const REPORTS: usize = 64;
+
+/// How long a worker waits for work before it beats and looks for stop.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// A worker that fails on this many frames in a row will not recover by itself.
+const MOST_FAILURES: u32 = 30;
+
+/// What the workers count, for `stats` and for the demo's summary.
+#[derive(Default)]
+pub struct Counts {
+    /// Frames that vision took.
+    pub frames: Counter,
+    /// Frames that the detector looked at.
+    pub looked: Counter,
+    /// Reports that the decider had no room for.
+    pub reports_lost: Counter,
+    /// Frames that a stage failed on.
+    pub failures: Counter,
+    /// Decisions, granted.
+    pub granted: Counter,
+    /// Decisions, not granted.
+    pub refused: Counter,
+    /// From a frame's capture to the end of its stages.
+    pub frame_age: Histogram,
+    /// From a track's first usable face to its decision.
+    pub decision_time: Histogram,
+}
+
+/// What vision tells the decider.
+pub(super) enum Report {
+    Observed(Observation),
+    Ended(CameraId, TrackId),
+    Standing(CameraId, u32),
+    Missed(Attempt),
+}
+
+/// The queues between the workers.
+pub(super) struct Wires {
+    pub(super) reports: SyncSender<Report>,
+    pub(super) decided: SyncSender<(CameraId, TrackId)>,
+}
+
+/// The ends that the workers read from.
+pub(super) fn wires() -> (Wires, Receiver<Report>, Receiver<(CameraId, TrackId)>) {
+    let (reports, reports_in) = sync_channel(REPORTS);
+    let (decided, decided_in) = sync_channel(REPORTS);
+    (Wires { reports, decided }, reports_in, decided_in)
+}
+
+/// Runs one camera. An error is told as `offline` by the room itself; the supervisor tries again.
+pub(super) fn camera(
+    context: &WorkerContext,
+    settings: &CameraSettings,
+    secrets: &PathBuf,
+    slot: &Slot<Frame>,
+    publisher: &Publisher,
+    watcher: &Option<Arc<dyn Fn(&CameraEvent) + Send + Sync>>,
+) -> Result<(), WorkerError> {
+    let tell = |event: CameraEvent| {
+        match event.state {
+            CameraState::Online | CameraState::Ended => {
+                log::info!(camera = event.camera.as_str(), state = event.state.as_str(); "{}", event.reason);
+            }
+            _ => log::warn!(camera = event.camera.as_str(), state = event.state.as_str(); "{}", event.reason),
+        }
+        if let Some(watcher) = watcher {
+            watcher(&event);
+        }
+        publisher.publish(Event::camera(&event.camera, event.state.as_str(), &event.reason));
+    };
+    capture::run(settings, secrets, slot, &tell, context.stop()).map_err(Into::into)
+}
+
+/// What a frame looked like to vision, for whoever draws it.
+pub type FrameWatcher = Arc<dyn Fn(&Frame, &Seen) + Send + Sync>;
+
+/// Takes frames through the pipeline until it is told to stop or, in a demo, until every camera has ended.
+pub(super) struct Vision {
+    pub(super) pipeline: Pipeline,
+    pub(super) slots: Slots<Frame>,
+    pub(super) reports: SyncSender<Report>,
+    pub(super) decided: Receiver<(CameraId, TrackId)>,
+    pub(super) counts: Arc<Counts>,
+    pub(super) watcher: Option<FrameWatcher>,
+    pub(super) cameras: Vec<CameraId>,
+    pub(super) failures: u32,
+}
+
+impl Vision {
+    pub(super) fn run(&mut self, context: &WorkerContext) -> Result<(), WorkerError> {
+        let mut ended = false;
+        while !context.stop().is_asked() {
+            context.beat();
+            while let Ok((camera, track)) = self.decided.try_recv() {
+                self.pipeline.settle(&camera, track);
+            }
+            match self.slots.take_any(PATIENCE) {
+                Taken::Item(_, frame) => {
+                    ended = false;
+                    self.take(&frame)?;
+                }
+                Taken::TimedOut => {}
+                Taken::Closed if !ended => {
+                    ended = true;
+                    for camera in self.cameras.clone() {
+                        let seen = self.pipeline.end_of_stream(&camera);
+                        self.report(&camera, seen);
+                    }
+                }
+                Taken::Closed => {
+                    context.stop().sleep(PATIENCE);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, frame: &Frame) -> Result<(), WorkerError> {
+        self.counts.frames.increment();
+        match self.pipeline.process(frame) {
+            Ok(seen) => {
+                self.failures = 0;
+                if seen.looked {
+                    self.counts.looked.increment();
+                    self.counts.frame_age.record(clock::monotonic().since(frame.captured_at.monotonic));
+                }
+                if let Some(watcher) = &self.watcher {
+                    watcher(frame, &seen);
+                }
+                self.report(&frame.camera, seen);
+                Ok(())
+            }
+            Err(error) => {
+                self.counts.failures.increment();
+                self.failures += 1;
+                log::error!(camera = frame.camera.as_str(), frame = frame.number; "a frame could not be judged: {error}");
+                if self.failures >= MOST_FAILURES { Err(error.into()) } else { Ok(()) }
+            }
+        }
+    }
+
+    fn report(&self, camera: &CameraId, seen: Seen) {
+        let standing = seen.presence.map(|faces| Report::Standing(camera.clone(), faces));
+        let observed = seen.observations.into_iter().map(Report::Observed);
+        let missed = seen.attempts.into_iter().map(Report::Missed);
+        let ended = seen.ended.into_iter().map(|track| Report::Ended(camera.clone(), track));
+        for report in observed.chain(missed).chain(ended).chain(standing) {
+            if let Err(TrySendError::Full(_)) = self.reports.try_send(report) {
+                self.counts.reports_lost.increment();
+            }
+        }
+    }
+}
+
+/// Who is told of each decision, besides the publisher.
+pub type DecisionWatcher = Arc<dyn Fn(&Decision) + Send + Sync>;
+
+/// Turns reports into decisions and events: the decider's one owner.
+pub(super) struct Decisions {
+    pub(super) decider: Decider,
+    pub(super) reports: Receiver<Report>,
+    pub(super) decided: SyncSender<(CameraId, TrackId)>,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) counts: Arc<Counts>,
+    pub(super) watcher: Option<DecisionWatcher>,
+    pub(super) standing: HashMap<CameraId, Standing>,
+}
+
+/// Who stands before one camera.
+#[derive(Default)]
+pub(super) struct Standing {
+    faces: u32,
+    people: HashMap<TrackId, PersonId>,
+}
+
+impl Decisions {
+    pub(super) fn run(&mut self, context: &WorkerContext) -> Result<(), WorkerError> {
+        loop {
+            context.beat();
+            match self.reports.recv_timeout(PATIENCE) {
+                Ok(report) => self.hear(report),
+                Err(RecvTimeoutError::Timeout) if !context.stop().is_asked() => {}
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+
+    fn hear(&mut self, report: Report) {
+        match report {
+            Report::Observed(observation) => self.decide(&observation),
+            Report::Missed(attempt) => {
+                let reason = attempt.refusal.map_or("too-short", |refusal| refusal.as_str());
+                log::info!(camera = attempt.camera.as_str(), track = attempt.track.0, reason = reason; "nobody was decided");
+                self.publisher.publish(Event::attempt(&attempt));
+            }
+            Report::Standing(camera, faces) => {
+                self.standing.entry(camera.clone()).or_default().faces = faces;
+                self.tell_presence(&camera);
+            }
+            Report::Ended(camera, track) => {
+                let standing = self.standing.entry(camera.clone()).or_default();
+                if standing.people.remove(&track).is_some() {
+                    self.tell_presence(&camera);
+                }
+            }
+        }
+    }
+
+    fn decide(&mut self, observation: &Observation) {
+        let mut grant_id = || uuid::Uuid::now_v7().to_string();
+        let decisions = self.decider.decide(observation, clock::now(), &mut grant_id);
+        if decisions.is_empty() {
+            return;
+        }
+        // Vision drains this queue before each frame; should it be full, the track only costs effort for a while longer.
+        let _ = self.decided.try_send((observation.camera.clone(), observation.track));
+        for decision in decisions {
+            let took = decision.decided_at.monotonic.since(observation.first_usable_at.monotonic);
+            self.counts.decision_time.record(took);
+            let is_granted = decision.outcome == Outcome::Granted;
+            if is_granted { self.counts.granted.increment() } else { self.counts.refused.increment() }
+            log::info!(
+                door = decision.door.as_str(), camera = decision.camera.as_str(), track = decision.track.0,
+                outcome = decision.outcome.as_str(), reason = decision.reason.as_str(),
+                person = decision.person.as_ref().map_or("-", PersonId::as_str), frames = decision.evidence.frames;
+                "decided"
+            );
+            if let Some(watcher) = &self.watcher {
+                watcher(&decision);
+            }
+            if let (true, Some(person)) = (is_granted, &decision.person) {
+                let standing = self.standing.entry(decision.camera.clone()).or_default();
+                if !observation.ended && standing.people.insert(decision.track, person.clone()).is_none() {
+                    self.tell_presence(&decision.camera);
+                }
+            }
+            if !self.publisher.publish(Event::decision(decision)) {
+                log::error!("the outbox is full: a decision was not published");
+            }
+        }
+    }
+
+    fn tell_presence(&self, camera: &CameraId) {
+        if let Some(standing) = self.standing.get(camera) {
+            let mut people: Vec<PersonId> = standing.people.values().cloned().collect();
+            people.sort();
+            people.dedup();
+            self.publisher.publish(Event::presence(&Presence { camera: camera.clone(), faces: standing.faces, people }));
+        }
+    }
+}
