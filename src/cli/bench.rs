@@ -249,13 +249,13 @@ fn pipeline(places: &Places, args: &PipelineArgs) -> Result {
         "cpu_s": round(cpu.as_secs_f64()),
         "frames_per_cpu_s": round(counted as f64 / cpu.as_secs_f64().max(1e-9)),
         "cpu_percent": round(100.0 * cpu.as_secs_f64() / wall.as_secs_f64().max(1e-9)),
-        "peak_rss_mb": round(process::peak_rss_bytes() as f64 / 1e6),
+        "peak_rss_mb": round(process::peak_resident_bytes().unwrap_or(0) as f64 / 1e6),
         "start_to_first_decision_ms": tally.first_decision.map(|d| round(d.as_secs_f64() * 1e3)),
         "capture_to_decision_ms": quantiles(&mut tally.ages_ms),
         "stages": Stage::ALL.iter().map(|stage| {
             let histogram = pipeline.timings().of(*stage);
-            json!({"name": stage.name(), "n": histogram.count(),
-                   "p50_us": histogram.quantile(0.5).as_micros() as u64, "p99_us": histogram.quantile(0.99).as_micros() as u64})
+            let times = histogram.summary();
+            json!({"name": stage.name(), "n": times.n, "p50_us": times.p50_us, "p99_us": times.p99_us})
         }).collect::<Vec<_>>(),
         "decisions": tally.decisions,
     });

@@ -106,9 +106,11 @@ fn cameras(context: &Context, chart: &mut Chart) {
 
 fn networks(context: &Context, chart: &mut Chart) {
     let report = inference::probe(&context.config.inference);
-    match &report.fallback {
-        None => chart.note("backend", State::Works, &report, ""),
-        Some(why) => chart.note("backend", State::Weak, format!("{report}: {why}"), "make deps, or set inference.library to libonnxruntime.so"),
+    let running = format!("{} {}", report.provider.as_deref().unwrap_or("nothing"), report.version);
+    match &report.reason {
+        None => chart.note("backend", State::Works, running, ""),
+        Some(why) if report.provider.is_none() => chart.note("backend", State::Broken, why, "make deps"),
+        Some(why) => chart.note("backend", State::Weak, format!("{running}, because {why}"), "make deps, or set inference.library to libonnxruntime.so"),
     }
     let pack = &context.config.models.pack;
     let fetch = format!("faceid models fetch {pack}");
@@ -176,8 +178,7 @@ fn state_folder(folder: &Path, chart: &mut Chart) {
 
 /// Grants carry times: a controller refuses them when the clocks disagree.
 fn clock(chart: &mut Chart) {
-    let synchronised = ["/run/systemd/timesync/synchronized", "/run/chrony/chronyd.pid", "/run/ntpd.pid"].into_iter().find(|path| Path::new(path).exists());
-    match synchronised {
+    match crate::system::clock::time_service() {
         Some(path) => chart.note("clock", State::Works, format!("a time service runs ({path})"), ""),
         None => chart.note("clock", State::Weak, "no time service was found", "systemctl enable --now systemd-timesyncd"),
     }

@@ -5,12 +5,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
 use thiserror::Error;
 
-use super::supervisor::{Failure, Role, Supervisor};
+use super::events;
+use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
 use super::workers::{self, Counts, DecisionWatcher, Decisions, FrameWatcher, Vision};
 use crate::access::grant::{GrantError, GrantKey};
 use crate::access::{Decider, Thresholds};
@@ -18,12 +19,13 @@ use crate::capture::{CameraEvent, Slots};
 use crate::config::{Config, ConfigError};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
 use crate::inference::InferenceError;
-use crate::pipeline::Pipeline;
-use crate::publish::{self, Event, PublishError, Publisher};
+use crate::pipeline::{Pipeline, Stage, Timings};
+use crate::publish::{self, Birth, CameraStats, Event, Latency, Publisher, Stats};
+use crate::system::metrics::Summary;
 use crate::system::notify::Notifier;
 use crate::system::secret::SecretError;
 use crate::system::{Stop, StopHandle, clock, process};
-use crate::types::{CameraId, ModelId};
+use crate::types::{CameraId, Monotonic};
 use crate::vision::VisionError;
 use crate::vision::stack::Stack;
 
@@ -34,6 +36,8 @@ pub const GRANT_KEY: &str = "grant.key";
 
 /// All of stopping must fit in this; systemd waits for 90 s by default.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// The courier returns only when told to stop; should it ever fail, it is started again.
+const COURIER_RETRY: Role = Role::Restartable { floor: Duration::from_secs(1), ceiling: Duration::from_secs(30) };
 /// A camera's first and longest wait between tries that failed for good; the room retries what mends itself.
 const CAMERA_RETRY: Role = Role::Restartable { floor: Duration::from_secs(1), ceiling: Duration::from_secs(4) };
 /// One frame's stages take well under a second on the slowest board; a first run of an engine may take longer.
@@ -67,9 +71,6 @@ pub enum DaemonError {
     /// The manifest cannot be used.
     #[error(transparent)]
     Inference(#[from] InferenceError),
-    /// The publisher cannot start.
-    #[error(transparent)]
-    Publish(#[from] PublishError),
     /// Another daemon runs on this state folder.
     #[error("another daemon runs on {0}")]
     SecondDaemon(String),
@@ -112,12 +113,16 @@ pub struct Watchers {
 /// A daemon whose workers run.
 pub struct Service {
     supervisor: Supervisor,
-    publisher: Arc<Publisher>,
+    publisher: Publisher,
     gallery: Arc<Gallery>,
     counts: Arc<Counts>,
     slots: Slots<crate::types::Frame>,
     cameras: Vec<CameraId>,
-    providers: Vec<(ModelId, String)>,
+    provider: String,
+    has_liveness: bool,
+    timings: Arc<Timings>,
+    started: Monotonic,
+    looked_before: AtomicU64,
     /// Held for as long as the daemon runs; the system lets go of it however the process ends.
     _lock: std::fs::File,
 }
@@ -147,14 +152,15 @@ impl Service {
         )?);
         let stats = gallery.snapshot().stats();
         log::info!(people = stats.people, templates = stats.templates; "gallery ready");
-        let providers = stack.providers.clone();
         let context = publish::Context {
             device: config.device.clone(),
-            boot_id: uuid::Uuid::new_v4().to_string(),
-            models: providers.iter().map(|(model, _)| model.clone()).collect(),
+            boot_id: uuid::Uuid::new_v4(),
+            first_sequence: 1,
+            models: stack.models(),
+            person_names: config.publish.person_names,
         };
-        let publisher = Arc::new(Publisher::start(&config.mqtt, context, &config.secrets_dir)?);
-        publisher.publish(Event::birth(birth(config, &providers, &stats)));
+        let (publisher, courier) = Publisher::new(config.publish.clone(), context, &config.secrets_dir);
+        publisher.publish(birth(config, &provider(&stack), &stats));
 
         let pack = stack.thresholds;
         let thresholds = Thresholds { matching: pack.matching, margin: pack.margin, liveness: pack.liveness };
@@ -167,15 +173,20 @@ impl Service {
             counts: Arc::default(),
             slots: Slots::new(cameras.len()),
             cameras,
-            providers,
+            provider: provider(&stack),
+            has_liveness: stack.liveness.is_some(),
+            timings: Arc::default(),
+            started: clock::monotonic(),
+            looked_before: AtomicU64::new(0),
             _lock: lock,
         };
         let pipeline = Pipeline::new(config.pipeline.clone(), stack, Some(service.gallery.clone()));
-        service.spawn(config, watchers, pipeline, decider)?;
+        service.timings = pipeline.timings();
+        service.spawn(config, watchers, pipeline, decider, courier)?;
         Ok(service)
     }
 
-    fn spawn(&mut self, config: &Config, watchers: &Watchers, pipeline: Pipeline, decider: Decider) -> Result<(), DaemonError> {
+    fn spawn(&mut self, config: &Config, watchers: &Watchers, pipeline: Pipeline, decider: Decider, courier: publish::Worker) -> Result<(), DaemonError> {
         let io = |what: &str| {
             let what = what.to_owned();
             move |source| DaemonError::Io { what, source }
@@ -187,6 +198,8 @@ impl Service {
             reports,
             decided: wires.decided,
             publisher: self.publisher.clone(),
+            gallery: self.gallery.clone(),
+            grant_lifetime: Duration::from_secs(config.access.grant_lifetime_s),
             counts: self.counts.clone(),
             watcher: watchers.decision.clone(),
             standing: std::collections::HashMap::new(),
@@ -201,13 +214,18 @@ impl Service {
             cameras: self.cameras.clone(),
             failures: 0,
         };
+        let deliver = move |context: &WorkerContext| {
+            courier.run(context.stop(), &|| context.beat());
+            Ok(())
+        };
+        self.supervisor.spawn("mqtt", COURIER_RETRY, 3, deliver).map_err(io("mqtt"))?;
         self.supervisor.spawn("decider", vital, 2, move |context| decisions.run(context)).map_err(io("decider"))?;
         self.supervisor.spawn("vision", vital, 1, move |context| vision.run(context)).map_err(io("vision"))?;
         for (settings, slot) in config.cameras.iter().cloned().zip(self.slots.writers()) {
             let (secrets, publisher, watcher) =
                 (config.secrets_dir.clone(), self.publisher.clone(), watchers.camera.clone());
             let name = format!("cam-{}", settings.id);
-            let work = move |context: &super::supervisor::WorkerContext| {
+            let work = move |context: &WorkerContext| {
                 workers::camera(context, &settings, &secrets, &slot, &publisher, &watcher)
             };
             self.supervisor.spawn(&name, CAMERA_RETRY, 0, work).map_err(io(&name))?;
@@ -233,9 +251,10 @@ impl Service {
                 self.refresh_gallery();
             }
             if now.since(stats_at) >= STATS_EVERY {
+                let interval = now.since(stats_at);
                 stats_at = now;
                 notifier.status(&self.status());
-                self.publisher.publish(Event::stats(self.stats()));
+                self.publisher.publish(Event::Stats(Box::new(self.stats(interval))));
             }
         })?;
         Ok(())
@@ -256,19 +275,29 @@ impl Service {
     /// Stops the workers in their order and flushes the outbox.
     pub fn stop(self, notifier: &Notifier) {
         notifier.stopping("stopping");
-        let Self { supervisor, publisher, .. } = self;
-        let late = supervisor.shut_down(STOP_DEADLINE);
+        let late = self.supervisor.shut_down(STOP_DEADLINE);
         if !late.is_empty() {
             log::error!("these workers did not stop in time: {}", late.join(", "));
         }
-        if !publisher.stop(STOP_DEADLINE / 2) {
-            log::warn!("the broker did not take the last messages in time");
+        let waiting = self.publisher.counts().waiting;
+        if waiting > 0 {
+            log::warn!("the broker did not take the last {waiting} message(s)");
         }
     }
 
     /// What was counted so far.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Where the networks run.
+    pub fn provider(&self) -> &str {
+        &self.provider
+    }
+
+    /// Whether the pack claims liveness.
+    pub fn has_liveness(&self) -> bool {
+        self.has_liveness
     }
 
     fn status(&self) -> String {
@@ -282,45 +311,60 @@ impl Service {
         )
     }
 
-    fn stats(&self) -> serde_json::Value {
-        let (age, decision) = (self.counts.frame_age.summary(), self.counts.decision_time.summary());
-        let cameras: Vec<_> = self
-            .cameras
-            .iter()
-            .zip(self.slots.writers())
-            .map(|(camera, slot)| json!({"camera": camera, "frames": slot.counts().put, "lost": slot.counts().replaced}))
-            .collect();
-        json!({
-            "frames": self.counts.frames.get(),
-            "detected": self.counts.looked.get(),
-            "failures": self.counts.failures.get(),
-            "reports_lost": self.counts.reports_lost.get(),
-            "granted": self.counts.granted.get(),
-            "refused": self.counts.refused.get(),
-            "frame_ms": {"p50": ms(age.p50), "p99": ms(age.p99)},
-            "decision_ms": {"p50": ms(decision.p50), "p99": ms(decision.p99)},
-            "cameras": cameras,
-            "providers": self.providers.iter().map(|(model, provider)| json!({"model": model, "provider": provider})).collect::<Vec<_>>(),
-            "cpu_s": process::cpu_time().as_secs_f64(),
-            "peak_rss_bytes": process::peak_resident_bytes(),
-        })
+    /// The figures since the last call.
+    fn stats(&self, interval: Duration) -> Stats {
+        let stages = Stage::ALL.iter().filter_map(|stage| {
+            let latency = latency(&self.timings.of(*stage).take())?;
+            Some((stage.name().to_owned(), latency))
+        });
+        let looked = self.counts.looked.get();
+        let fps = looked.saturating_sub(self.looked_before.swap(looked, Relaxed)) as f32 / interval.as_secs_f32().max(0.001);
+        let share = self.cameras.len().max(1) as f32;
+        let cameras = self.cameras.iter().zip(self.slots.writers()).map(|(camera, slot)| CameraStats {
+            camera: camera.clone(),
+            fps: fps / share,
+            frames: slot.counts().put,
+            frames_dropped: slot.counts().replaced,
+        });
+        let published = self.publisher.counts();
+        Stats {
+            at: clock::wall(),
+            uptime_s: clock::monotonic().since(self.started).as_secs(),
+            provider: self.provider.clone(),
+            cameras: cameras.collect(),
+            stages: stages.collect(),
+            decision: latency(&self.counts.decision_time.take()),
+            decisions: self.counts.granted.get() + self.counts.refused.get(),
+            events_dropped: published.events_dropped + published.decisions_lost + self.counts.reports_lost.get(),
+            temperature_c: process::warmest_celsius(),
+        }
     }
 }
 
-fn ms(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
+fn latency(summary: &Summary) -> Option<Latency> {
+    let ms = |us: u64| us as f32 / 1e3;
+    (summary.n > 0).then(|| Latency { p50_ms: ms(summary.p50_us), p99_ms: ms(summary.p99_us) })
 }
 
-fn birth(config: &Config, providers: &[(ModelId, String)], stats: &crate::gallery::Stats) -> serde_json::Value {
-    json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "pack": config.models.pack,
-        "models": providers.iter().map(|(model, provider)| json!({"model": model, "provider": provider})).collect::<Vec<_>>(),
-        "gallery": {"people": stats.people, "templates": stats.templates},
-        "cameras": config.cameras.iter().map(|camera| camera.id.clone()).collect::<Vec<_>>(),
-        "doors": config.doors.iter().map(|door| door.id.clone()).collect::<Vec<_>>(),
-        "started_at": clock::wall().rfc3339(),
-    })
+/// Where the networks run; all the different answers when they do not run in one place.
+fn provider(stack: &Stack) -> String {
+    let mut all: Vec<&str> = stack.providers.iter().map(|(_, provider)| provider.as_str()).collect();
+    all.sort_unstable();
+    all.dedup();
+    all.join("+")
+}
+
+fn birth(config: &Config, provider: &str, stats: &crate::gallery::Stats) -> Event {
+    Event::Birth(Box::new(Birth {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        provider: provider.to_owned(),
+        gallery_people: stats.people as u64,
+        gallery_templates: stats.templates as u64,
+        cameras: config.cameras.iter().map(|camera| camera.id.clone()).collect(),
+        doors: config.doors.iter().map(|door| door.id.clone()).collect(),
+        clock: events::clock_quality(),
+        at: clock::wall(),
+    }))
 }
 
 /// Reads the grant-signing key.

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use super::events;
 use super::supervisor::{WorkerContext, WorkerError};
 use crate::access::Decider;
 use crate::capture::{self, CameraEvent, CameraSettings, CameraState, Slot, Slots, Taken};
 use crate::pipeline::{Pipeline, Seen};
-use crate::publish::{Event, Publisher};
+use crate::gallery::Gallery;
+use crate::publish::Publisher;
 use crate::system::clock;
 use crate::system::metrics::{Counter, Histogram};
-use crate::types::{Attempt, CameraId, Decision, Frame, Observation, Outcome, PersonId, Presence, TrackId};
+use crate::types::{Attempt, CameraId, Decision, Frame, Observation, Outcome, PersonId, Presence, Reason, TrackId};
 
 /// Vision → decider. When full, the newest report is dropped and counted: the track's next frame brings another.
 const REPORTS: usize = 64;
@@ -86,7 +88,7 @@ pub(super) fn camera(
         if let Some(watcher) = watcher {
             watcher(&event);
         }
-        publisher.publish(Event::camera(&event.camera, event.state.as_str(), &event.reason));
+        publisher.publish(events::camera(&event));
     };
     capture::run(settings, secrets, slot, &tell, context.stop()).map_err(Into::into)
 }
@@ -180,7 +182,9 @@ pub(super) struct Decisions {
     pub(super) decider: Decider,
     pub(super) reports: Receiver<Report>,
     pub(super) decided: SyncSender<(CameraId, TrackId)>,
-    pub(super) publisher: Arc<Publisher>,
+    pub(super) publisher: Publisher,
+    pub(super) gallery: Arc<Gallery>,
+    pub(super) grant_lifetime: Duration,
     pub(super) counts: Arc<Counts>,
     pub(super) watcher: Option<DecisionWatcher>,
     pub(super) standing: HashMap<CameraId, Standing>,
@@ -211,7 +215,7 @@ impl Decisions {
             Report::Missed(attempt) => {
                 let reason = attempt.refusal.map_or("too-short", |refusal| refusal.as_str());
                 log::info!(camera = attempt.camera.as_str(), track = attempt.track.0, reason = reason; "nobody was decided");
-                self.publisher.publish(Event::attempt(&attempt));
+                self.publisher.publish(events::attempt(attempt));
             }
             Report::Standing(camera, faces) => {
                 self.standing.entry(camera.clone()).or_default().faces = faces;
@@ -248,13 +252,18 @@ impl Decisions {
             if let Some(watcher) = &self.watcher {
                 watcher(&decision);
             }
+            if decision.reason == Reason::Spoof {
+                self.publisher.publish(events::spoof(&decision));
+            }
             if let (true, Some(person)) = (is_granted, &decision.person) {
                 let standing = self.standing.entry(decision.camera.clone()).or_default();
                 if !observation.ended && standing.people.insert(decision.track, person.clone()).is_none() {
                     self.tell_presence(&decision.camera);
                 }
             }
-            if !self.publisher.publish(Event::decision(decision)) {
+            let name = decision.person.as_ref().and_then(|id| self.gallery.snapshot().person(id).and_then(|p| p.name.clone()));
+            let expires_at = decision.decided_at.plus(self.grant_lifetime);
+            if !self.publisher.publish(events::decision(decision, name, expires_at)) {
                 log::error!("the outbox is full: a decision was not published");
             }
         }
@@ -265,7 +274,7 @@ impl Decisions {
             let mut people: Vec<PersonId> = standing.people.values().cloned().collect();
             people.sort();
             people.dedup();
-            self.publisher.publish(Event::presence(&Presence { camera: camera.clone(), faces: standing.faces, people }));
+            self.publisher.publish(events::presence(Presence { camera: camera.clone(), faces: standing.faces, people }));
         }
     }
 }

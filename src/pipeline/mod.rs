@@ -17,13 +17,16 @@ use thiserror::Error;
 pub use still::{StillFace, look};
 use visit::{Recent, Visit};
 
-use crate::capture::motion::{self, MotionGate};
+use crate::capture::{MotionGate, MotionSettings};
 use crate::gallery::{Gallery, Snapshot};
 use crate::system::metrics::Histogram;
 use crate::types::{Attempt, CameraId, Detection, Frame, Moment, Observation, PadScore, Score, TrackId};
 use crate::vision::stack::Stack;
 use crate::vision::track::{self, Tracker};
-use crate::vision::{VisionError, align, quality};
+use crate::vision::{VisionError, align, quality, assess};
+
+/// Each camera numbers its tracks from its own start, so that no number is given twice in a process.
+const TRACKS_A_CAMERA: u64 = 1_000_000_000;
 
 /// How much effort the pipeline makes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,7 +42,7 @@ pub struct Settings {
     /// decided again, in milliseconds (0 to 10000).
     pub rejoin_ms: u64,
     /// The motion gate.
-    pub motion: motion::Settings,
+    pub motion: MotionSettings,
     /// The quality gate.
     pub quality: quality::Settings,
     /// The tracker.
@@ -53,7 +56,7 @@ impl Default for Settings {
             evidence_interval_ms: 60,
             best_shots: 5,
             rejoin_ms: 1200,
-            motion: motion::Settings::default(),
+            motion: MotionSettings::default(),
             quality: quality::Settings::default(),
             tracker: track::Settings::default(),
         }
@@ -161,7 +164,7 @@ impl Stage {
 pub struct Timings([Histogram; 6]);
 
 impl Timings {
-    fn time<T>(&mut self, stage: Stage, work: impl FnOnce() -> T) -> T {
+    fn time<T>(&self, stage: Stage, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = work();
         self.0[stage as usize].record(start.elapsed());
@@ -190,14 +193,13 @@ pub struct Pipeline {
     stack: Stack,
     gallery: Option<Arc<Gallery>>,
     views: HashMap<CameraId, View>,
-    next_track: u64,
-    timings: Timings,
+    timings: Arc<Timings>,
 }
 
 impl Pipeline {
     /// A pipeline over opened networks. Without a gallery every observation says so, and nothing is ever granted.
     pub fn new(settings: Settings, stack: Stack, gallery: Option<Arc<Gallery>>) -> Self {
-        Self { settings, stack, gallery, views: HashMap::new(), next_track: 1, timings: Timings::default() }
+        Self { settings, stack, gallery, views: HashMap::new(), timings: Arc::default() }
     }
 
     /// The networks.
@@ -206,8 +208,8 @@ impl Pipeline {
     }
 
     /// The time each stage took so far.
-    pub fn timings(&self) -> &Timings {
-        &self.timings
+    pub fn timings(&self) -> Arc<Timings> {
+        self.timings.clone()
     }
 
     /// This track is decided: no more effort for it.
@@ -220,12 +222,12 @@ impl Pipeline {
     /// The camera's stream has ended or been lost: its tracks end, with their last observations.
     pub fn end_of_stream(&mut self, camera: &CameraId) -> Seen {
         let mut seen = Seen::default();
-        if let Some(view) = self.views.remove(camera) {
+        if let Some(view) = self.views.get_mut(camera) {
             let snapshot = self.gallery.as_deref().map(Gallery::snapshot);
-            for (track, visit) in view.visits {
-                finish(&mut seen, camera, track, visit, snapshot.as_deref(), &mut self.timings);
-            }
-            if view.presence > 0 {
+            view.tracker.clear();
+            view.end_lost(&mut seen, camera, snapshot.as_deref(), &self.timings);
+            view.recent.clear();
+            if std::mem::take(&mut view.presence) > 0 {
                 seen.presence = Some(0);
             }
         }
@@ -234,10 +236,11 @@ impl Pipeline {
 
     /// Takes one frame through the stages it needs.
     pub fn process(&mut self, frame: &Frame) -> Result<Seen, PipelineError> {
-        let Self { settings, stack, gallery, views, next_track, timings } = self;
+        let Self { settings, stack, gallery, views, timings } = self;
+        let first_track = 1 + TRACKS_A_CAMERA * views.len() as u64;
         let view = views.entry(frame.camera.clone()).or_insert_with(|| View {
             gate: MotionGate::new(settings.motion.clone()),
-            tracker: Tracker::new(settings.tracker.clone()),
+            tracker: Tracker::new(settings.tracker, first_track),
             visits: HashMap::new(),
             recent: Vec::new(),
             last_look: None,
@@ -253,9 +256,9 @@ impl Pipeline {
         seen.looked = true;
 
         let detections = timings.time(Stage::Detect, || stack.detector.detect(&frame.picture))?;
-        let update = view.tracker.update(at.monotonic, &detections, next_track);
+        let matched = view.tracker.update(at.monotonic, &detections);
         let snapshot = gallery.as_deref().map(Gallery::snapshot);
-        for (track, index) in update.matched {
+        for (track, index) in matched {
             let detection = detections[index];
             let visit = view.visits.entry(track).or_insert_with(|| Visit::new(at));
             visit.meet(&detection, at);
@@ -273,11 +276,7 @@ impl Pipeline {
             seen.faces.push(face);
         }
         view.recent.retain(|recent| recent.is_live(at, settings));
-        for track in update.ended {
-            let Some(visit) = view.visits.remove(&track) else { continue };
-            view.recent.extend(visit.recent());
-            finish(&mut seen, &frame.camera, track, visit, snapshot.as_deref(), timings);
-        }
+        view.end_lost(&mut seen, &frame.camera, snapshot.as_deref(), timings);
         let standing = u32::try_from(view.visits.len()).unwrap_or(u32::MAX);
         if standing != view.presence {
             view.presence = standing;
@@ -288,10 +287,19 @@ impl Pipeline {
 }
 
 impl View {
+    /// Takes leave of the tracks that the tracker has given up.
+    fn end_lost(&mut self, seen: &mut Seen, camera: &CameraId, snapshot: Option<&Snapshot>, timings: &Timings) {
+        for track in self.tracker.ended() {
+            let Some(visit) = self.visits.remove(&track) else { continue };
+            self.recent.extend(visit.recent());
+            finish(seen, camera, track, visit, snapshot, timings);
+        }
+    }
+
     /// Whether the detector looks at this frame: always while somebody is undecided, at the idle pace otherwise, and not at all while
     /// nothing moves before an empty view.
     fn is_due(&self, settings: &Settings, at: Moment, moving: bool) -> bool {
-        let undecided = self.visits.values().any(Visit::is_open) || self.tracker.has_candidates();
+        let undecided = self.visits.values().any(Visit::is_open) || self.tracker.unconfirmed() > 0;
         if undecided {
             return true;
         }
@@ -308,12 +316,12 @@ fn gather(
     detection: &Detection,
     stack: &mut Stack,
     settings: &Settings,
-    timings: &mut Timings,
+    timings: &Timings,
 ) -> Result<Option<PadScore>, PipelineError> {
     let picture = &frame.picture;
     let judged = timings.time(Stage::Align, || {
-        let face = align::align(picture, &detection.landmarks, stack.embedder.template(), stack.embedder.side())?;
-        let quality = quality::assess(picture, detection, &face, &settings.quality);
+        let face = align(picture, &detection.landmarks, stack.embedder.template(), stack.embedder.side())?;
+        let quality = assess(picture, detection, &face, &settings.quality);
         Some((face, quality))
     });
     let Some((face, quality)) = judged else { return Ok(None) };
@@ -322,13 +330,21 @@ fn gather(
         return Ok(None);
     }
     let liveness = match &mut stack.liveness {
-        Some(network) => Some(timings.time(Stage::Liveness, || network.score(picture, &detection.bounding_box))?),
+        Some(network) => match timings.time(Stage::Liveness, || network.score(picture, &detection.bounding_box)) {
+            Ok(score) => Some(score),
+            // A frame whose liveness cannot be told is no evidence at all.
+            Err(VisionError::UnusableBox) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        },
         None => None,
     };
     visit.use_frame(frame.captured_at, quality.score, liveness);
     if visit.wants_shot(quality.score, settings) {
-        let embedding = timings.time(Stage::Embed, || stack.embedder.embed(&face))?;
-        visit.keep_shot(quality.score, embedding, settings);
+        match timings.time(Stage::Embed, || stack.embedder.embed(&face)) {
+            Ok(embedding) => visit.keep_shot(quality.score, embedding, settings),
+            Err(VisionError::NoAnswer { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(liveness)
 }
@@ -340,7 +356,7 @@ fn finish(
     track: TrackId,
     visit: Visit,
     snapshot: Option<&Snapshot>,
-    timings: &mut Timings,
+    timings: &Timings,
 ) {
     seen.ended.push(track);
     if !visit.is_open() {

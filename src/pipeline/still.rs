@@ -2,9 +2,8 @@
 
 use super::PipelineError;
 use crate::types::{Detection, Embedding, PadScore, Picture};
-use crate::vision::quality::{self, Quality};
+use crate::vision::{Quality, VisionError, align, assess, quality};
 use crate::vision::stack::Stack;
-use crate::vision::align;
 
 /// One face of a photo with everything that the networks say about it.
 pub struct StillFace {
@@ -25,17 +24,26 @@ pub fn look(stack: &mut Stack, picture: &Picture, settings: &quality::Settings) 
     let mut faces = Vec::with_capacity(detections.len());
     for detection in detections {
         let liveness = match &mut stack.liveness {
-            Some(network) => Some(network.score(picture, &detection.bounding_box)?),
+            Some(network) => answer(network.score(picture, &detection.bounding_box))?,
             None => None,
         };
-        let face = align::align(picture, &detection.landmarks, stack.embedder.template(), stack.embedder.side());
+        let face = align(picture, &detection.landmarks, stack.embedder.template(), stack.embedder.side());
         let (quality, embedding) = match face {
             Some(face) => {
-                (Some(quality::assess(picture, &detection, &face, settings)), stack.embedder.embed(&face)?)
+                (Some(assess(picture, &detection, &face, settings)), answer(stack.embedder.embed(&face))?)
             }
             None => (None, None),
         };
         faces.push(StillFace { detection, quality, liveness, embedding });
     }
     Ok(faces)
+}
+
+/// A face that the networks can say nothing about is no failure of the photo.
+fn answer<T>(result: Result<T, VisionError>) -> Result<Option<T>, PipelineError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(VisionError::UnusableBox | VisionError::NoAnswer { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }

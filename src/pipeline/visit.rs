@@ -95,9 +95,8 @@ impl Visit {
         self.shots.len() < settings.best_shots || quality > worst + CLEARLY_BETTER
     }
 
-    /// Keeps an embedding among the best; an embedding without length says nothing and is dropped.
-    pub(super) fn keep_shot(&mut self, quality: f32, embedding: Option<Embedding>, settings: &Settings) {
-        let Some(embedding) = embedding else { return };
+    /// Keeps an embedding among the best.
+    pub(super) fn keep_shot(&mut self, quality: f32, embedding: Embedding, settings: &Settings) {
         self.shots.push(Shot { quality, embedding });
         if self.shots.len() > settings.best_shots {
             let worst = (0..self.shots.len()).min_by(|&a, &b| self.shots[a].quality.total_cmp(&self.shots[b].quality));
@@ -133,7 +132,7 @@ impl Visit {
         camera: &CameraId,
         track: TrackId,
         snapshot: Option<&Snapshot>,
-        timings: &mut Timings,
+        timings: &Timings,
         ended: bool,
     ) -> Observation {
         let probe = self.fused();

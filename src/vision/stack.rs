@@ -1,5 +1,6 @@
 //! A pack's networks, opened and ready: what one worker owns.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Detector, Embedder, Liveness, VisionError};
@@ -61,5 +62,18 @@ impl Stack {
         }
         let liveness = if parts.is_empty() { None } else { Some(Liveness::new(parts)?) };
         Ok(Self { pack: name.to_owned(), detector, liveness, embedder, thresholds, providers })
+    }
+
+    /// The models by role, as decisions name them.
+    pub fn models(&self) -> BTreeMap<String, Vec<ModelId>> {
+        let liveness: Vec<ModelId> = self.liveness.iter().flat_map(Liveness::models).cloned().collect();
+        let mut models = BTreeMap::from([
+            ("detector".to_owned(), vec![self.detector.model().clone()]),
+            ("embedder".to_owned(), vec![self.embedder.model().clone()]),
+        ]);
+        if !liveness.is_empty() {
+            models.insert("liveness".to_owned(), liveness);
+        }
+        models
     }
 }

@@ -1,0 +1,60 @@
+//! What happened, as events for the publisher.
+
+use crate::capture::{CameraEvent, CameraState};
+use crate::publish::{Alarm, AlarmKind, AttemptEvent, CameraStatus, CameraWord, Clock, DecisionEvent, Event, Policy, PresenceEvent};
+use crate::system::clock;
+use crate::types::{Attempt, Decision, Moment, Presence};
+
+/// A camera's change of state.
+pub(super) fn camera(event: &CameraEvent) -> Event {
+    let status = match event.state {
+        CameraState::Online => CameraWord::Online,
+        CameraState::Offline | CameraState::Ended => CameraWord::Offline,
+        CameraState::Stalled => CameraWord::Stalled,
+        CameraState::Dark => CameraWord::Dark,
+    };
+    let reason = (!event.reason.is_empty()).then(|| event.reason.clone());
+    Event::CameraStatus(CameraStatus { camera: event.camera.clone(), status, reason, at: clock::wall() })
+}
+
+/// Who stands before a camera.
+pub(super) fn presence(presence: Presence) -> Event {
+    Event::Presence(PresenceEvent { presence, at: clock::wall() })
+}
+
+/// A track that ended without a decision.
+pub(super) fn attempt(attempt: Attempt) -> Event {
+    Event::Attempt(AttemptEvent { attempt, at: clock::wall() })
+}
+
+/// A decision. From `expires_at` on it is history and is delivered without its grant.
+pub(super) fn decision(decision: Decision, person_name: Option<String>, expires_at: Moment) -> Event {
+    Event::Decision(Box::new(DecisionEvent {
+        id: uuid::Uuid::now_v7(),
+        decision,
+        person_name,
+        factors: vec!["face".to_owned()],
+        policy: Policy { id: "default".to_owned(), version: 1 },
+        clock: clock_quality(),
+        expires_at,
+    }))
+}
+
+/// A presentation attack at a door.
+pub(super) fn spoof(decision: &Decision) -> Event {
+    Event::Alarm(Alarm {
+        kind: AlarmKind::Spoof,
+        door: Some(decision.door.clone()),
+        camera: Some(decision.camera.clone()),
+        detail: "a face was held up that liveness takes for a picture of one".to_owned(),
+        at: clock::wall(),
+    })
+}
+
+/// Whether a time service says that it follows its source. Its error is not known without asking the service itself.
+pub(super) fn clock_quality() -> Clock {
+    match clock::time_service() {
+        Some(_) => Clock { source: "ntp".to_owned(), synced: true, error_ms: None },
+        None => Clock { source: "unknown".to_owned(), synced: false, error_ms: None },
+    }
+}
