@@ -1,1 +1,3 @@
+//! The `faceid` program.
+
 fn main() {}
