@@ -1,7 +1,12 @@
-//! What every worker needs of the machine: clocks, the stop signal, back-off. It knows nothing of faces.
+//! What every worker needs of the machine: clocks, the stop signal, back-off, secrets, the log, counters, and systemd's notifications.
+//! It knows nothing of faces.
 
 pub mod backoff;
 pub mod clock;
+pub mod logging;
+pub mod metrics;
+pub mod notify;
+pub mod process;
 pub mod secret;
 pub mod stop;
 

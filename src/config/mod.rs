@@ -1,0 +1,1 @@
+//! Composed later in this change.

@@ -1,0 +1,59 @@
+//! What this process has used, and what must not be seen of it.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
+
+/// CPU time of all threads so far, user and system.
+pub fn cpu_time() -> Duration {
+    let spent = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(u64::try_from(spent.tv_sec).unwrap_or(0), u32::try_from(spent.tv_nsec).unwrap_or(0))
+}
+
+/// The most memory that was resident at once, in bytes; `None` where the kernel does not say.
+pub fn peak_resident_bytes() -> Option<u64> {
+    status_kib("VmHWM:").map(|kib| kib * 1024)
+}
+
+/// The memory that is resident now, in bytes; `None` where the kernel does not say.
+pub fn resident_bytes() -> Option<u64> {
+    status_kib("VmRSS:").map(|kib| kib * 1024)
+}
+
+fn status_kib(field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Keeps keys and faces out of core dumps and away from debuggers of the same user. To be called before a key is read.
+///
+/// `LimitCORE=0` in the unit is not enough: a crash handler that core_pattern pipes into is fed all the same. Not being dumpable also
+/// closes `/proc/PID/mem` to other processes of our user (prctl(2), PR_SET_DUMPABLE).
+pub fn forbid_core_dumps() -> io::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_says_what_we_used() {
+        let peak = peak_resident_bytes().unwrap();
+        assert!(peak > 100 * 1024, "{peak}");
+        assert!(resident_bytes().is_some());
+        assert!(cpu_time() > Duration::ZERO);
+    }
+
+    #[test]
+    fn a_process_that_forbade_dumps_is_not_dumpable() {
+        forbid_core_dumps().unwrap();
+        assert_eq!(rustix::process::dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+        assert_eq!(rustix::process::getrlimit(Resource::Core).current, Some(0));
+        assert!(peak_resident_bytes().is_some(), "our own figures stay readable");
+    }
+}
