@@ -2,3 +2,4 @@
 pub mod inference;
 pub mod system;
 pub mod types;
+pub mod vision;
