@@ -204,3 +204,27 @@ pub struct Pack {
     /// How far the best person must be ahead of the second.
     pub margin: f32,
 }
+
+impl Model {
+    /// The pinned SHA-256; `None` when the entry pins none, and the file can then neither be fetched nor opened.
+    pub fn pinned(&self) -> Option<&str> {
+        (!self.sha256.is_empty()).then_some(self.sha256.as_str())
+    }
+}
+
+/// Something wrong in a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Line, from 1; 0 when unknown.
+    pub line: usize,
+    /// Column, from 1; 0 when unknown.
+    pub column: usize,
+    /// What is wrong and the way out.
+    pub what: String,
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "line {}, column {}: {}", self.line, self.column, self.what)
+    }
+}
