@@ -4,3 +4,4 @@ pub mod daemon;
 pub mod inference;
 pub mod system;
 pub mod types;
+pub mod vision;
