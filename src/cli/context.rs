@@ -1,21 +1,16 @@
 //! What most verbs need: the config with the command line's places over it, the opened networks, the gallery and its key.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::{Failure, Places, Result, code};
 use crate::access::Thresholds;
 use crate::config::{self, Config};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
+use crate::inference::BackendChoice;
 use crate::inference::manifest::Manifest;
-use crate::system::secret::SecretError;
+use crate::inference::packs;
 use crate::vision::quality;
 use crate::vision::stack::Stack;
-
-/// The name of the gallery's sealing key among the secrets.
-pub(crate) const GALLERY_KEY: &str = "gallery.key";
-/// The name of the grant-signing key among the secrets.
-pub(crate) const GRANT_KEY: &str = "grant.key";
 
 /// The config in force.
 pub(crate) struct Context {
@@ -33,6 +28,7 @@ impl Context {
         };
         if let Some(folder) = &places.state_dir {
             config.state_dir.clone_from(folder);
+            config.gallery.dir = folder.join("gallery");
         }
         if let Some(folder) = &places.secrets_dir {
             config.secrets_dir.clone_from(folder);
@@ -43,8 +39,8 @@ impl Context {
         if let Some(pack) = &places.pack {
             config.models.pack.clone_from(pack);
         }
-        if let Some(backend) = &places.backend {
-            config.inference.backend = backend.parse().map_err(|error| Failure::new(code::USAGE, format!("--backend: {error}")))?;
+        if let Some(backend) = places.backend {
+            config.inference.backend = backend;
         }
         Ok(Self { config })
     }
@@ -74,30 +70,50 @@ impl Context {
     }
 
     pub(crate) fn sealing_key(&self) -> Result<SealingKey> {
-        SealingKey::read(GALLERY_KEY, &self.config.secrets_dir).map_err(|error| match error {
-            GalleryError::Secret(SecretError::Unreadable { .. }) => {
-                Failure::new(code::PERMISSION, format!("{error}; `faceid keygen` makes one"))
-            }
-            _ => Failure::new(code::PERMISSION, error),
-        })
+        SealingKey::read(&self.config.gallery.key, &self.config.secrets_dir)
+            .map_err(|error| Failure::new(code::PERMISSION, error))
     }
 
-    pub(crate) fn gallery_dir(&self) -> PathBuf {
-        self.config.state_dir.join("gallery")
-    }
-
-    /// The gallery for reading: a running daemon is not disturbed.
+    /// The gallery for reading, of the pack's embedder: a running daemon is not disturbed.
     pub(crate) fn open_gallery_to_read(&self, stack: &Stack) -> Result<Gallery> {
-        let key = self.sealing_key()?;
-        let (model, dimension) = (stack.embedder.model(), stack.embedder.dimension());
-        Gallery::open_to_read(&self.gallery_dir(), &key, model, dimension).map_err(gallery_failure)
+        let gallery = Gallery::open_read_only(&self.config.gallery, &self.sealing_key()?).map_err(gallery_failure)?;
+        let stored = gallery.snapshot().stats();
+        if stored.model != *stack.embedder.model() || stored.dimension != stack.embedder.dimension() {
+            let text = format!(
+                "gallery {} holds templates of {} ({}-D), pack `{}` embeds with {}: choose the gallery's pack with --pack, or enrol anew",
+                gallery.path().display(),
+                stored.model,
+                stored.dimension,
+                stack.pack,
+                stack.embedder.model()
+            );
+            return Err(Failure::data(text));
+        }
+        Ok(gallery)
     }
 
     /// The gallery for changing; made where there is none.
-    pub(crate) fn open_gallery(&self, stack: &Stack) -> Result<Arc<Gallery>> {
+    pub(crate) fn open_gallery(&self, stack: &Stack) -> Result<Gallery> {
         let key = self.sealing_key()?;
         let (model, dimension) = (stack.embedder.model(), stack.embedder.dimension());
-        Gallery::create_or_open(&self.config.gallery, &self.gallery_dir(), &key, model, dimension).map(Arc::new).map_err(gallery_failure)
+        Gallery::create_or_open(&self.config.gallery, &key, model, dimension).map_err(gallery_failure)
+    }
+
+    /// The pack to show a demo with: the one that was asked for, otherwise the first one whose files are all there.
+    pub(crate) fn ready_pack(&self, asked: Option<&str>) -> Result<String> {
+        if let Some(pack) = asked {
+            return Ok(pack.to_owned());
+        }
+        let (manifest, dir) = (self.manifest()?, self.models_dir());
+        let is_ready = |pack: &str| packs::verify(&manifest, pack, &dir).is_ok_and(|rows| rows.iter().all(|row| row.fault.is_none()));
+        let wanted = self.config.models.pack.clone();
+        let names = std::iter::once(wanted).chain(manifest.packs.keys().cloned());
+        names.into_iter().find(|name| is_ready(name)).ok_or_else(|| {
+            Failure::unavailable(format!(
+                "no model pack is complete in {}: `faceid models list` shows the packs, `faceid models fetch PACK` brings one",
+                dir.display()
+            ))
+        })
     }
 }
 

@@ -18,14 +18,15 @@ use crate::capture::{CameraEvent, CameraState};
 use crate::config::Config;
 use crate::daemon::{self, Service, Watchers};
 use crate::pipeline::Seen;
-use crate::publish::broker::Broker;
-use crate::publish::{Notice, Subscriber};
+use crate::publish::{Notice, Subscriber, broker};
 use crate::system::notify::Notifier;
 use crate::system::{logging, process, stop};
 use crate::types::{BoundingBox, CameraId, Decision, DeviceId, DoorId, Frame, TrackId};
 
 /// How much a track's box must overlap the truth's to be that face.
 const SAME_FACE: f32 = 0.3;
+/// How long the embedded broker may take to answer.
+const CONNECT: Duration = Duration::from_secs(10);
 /// How long the last decisions may take after the clip has ended.
 const DRAIN: Duration = Duration::from_secs(3);
 
@@ -103,19 +104,21 @@ pub(super) fn demo(places: &Places, args: &Args) -> Result {
     }
     let truth = read_truth(&clip.with_extension("json"))?;
     let scratch = Scratch::new()?;
-    let broker = Broker::start().map_err(Failure::unavailable)?;
-    let config = scratch_config(places, &scratch, &clip, args.keep, broker.port())?;
+    let (broker_handle, broker_stop) = stop::pair();
+    let port = broker::start(0, &broker_stop).map_err(Failure::unavailable)?;
+    let config = scratch_config(places, &scratch, &clip, args.keep, port)?;
     if args.verbose {
         logging::init(&config.log).map_err(Failure::unavailable)?;
     }
-    say(format!("FaceID+ demo: {} as camera `entrance`, pack `{}`, broker on 127.0.0.1:{}", args.clip, config.models.pack, broker.port()));
+    say(format!("FaceID+ demo: {} as camera `entrance`, pack `{}`, broker on 127.0.0.1:{port}", args.clip, config.models.pack));
     let enrolled = enroll(&config, &data, truth.as_ref())?;
     say(format!("enrolled: {enrolled}"));
 
     let watched = Arc::new(Mutex::new(Watched::default()));
     let watchers = watchers(&watched, truth.clone(), args.snapshot.clone())?;
-    let mut subscriber = Subscriber::connect(&config.mqtt, &config.device, &config.secrets_dir).map_err(Failure::unavailable)?;
-    subscriber.wait_subscribed(Duration::from_secs(10)).map_err(Failure::unavailable)?;
+    let filter = format!("{}/#", config.publish.topic_root(&config.device));
+    let subscriber = Subscriber::start(&config.publish, &config.secrets_dir, &filter).map_err(Failure::unavailable)?;
+    await_subscription(&subscriber)?;
 
     let (handle, ear) = stop::pair();
     let signals = daemon::signals::watch(handle.clone(), || {}).map_err(Failure::unavailable)?;
@@ -130,7 +133,7 @@ pub(super) fn demo(places: &Places, args: &Args) -> Result {
     let mut lines = Vec::new();
     let mut ended_at = None;
     while !ear.is_asked() {
-        match subscriber.next(Duration::from_millis(200)).map_err(Failure::unavailable)? {
+        match subscriber.next(Duration::from_millis(200)) {
             Some(Notice::Message(message)) if message.topic.ends_with("/decision") => {
                 let event: Value = serde_json::from_slice(&message.payload).map_err(Failure::data)?;
                 say(watch::decision_line(&event));
@@ -151,6 +154,7 @@ pub(super) fn demo(places: &Places, args: &Args) -> Result {
     let frames = service.counts().frames.get();
     let decision_time = service.counts().decision_time.summary();
     service.stop(&Notifier::silent());
+    broker_handle.stop();
     drop(signals);
     let watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
     for fault in &watched.faults {
@@ -196,20 +200,32 @@ fn read_truth(path: &Path) -> Result<Option<Truth>> {
 /// A config that lives and dies with the demo.
 fn scratch_config(places: &Places, scratch: &Scratch, clip: &Path, keep: bool, port: u16) -> Result<Config> {
     let bug = |error: &dyn std::fmt::Display| Failure::new(code::BUG, error);
-    let mut context = Context::load(places)?;
-    let ready = context.choose_ready_pack(places.pack.is_some())?;
+    let context = Context::load(places)?;
+    let ready = context.ready_pack(places.pack.as_deref())?;
     let mut config = context.config;
     config.models.pack = ready;
     config.state_dir = scratch.path().join("state");
+    config.gallery.dir = config.state_dir.join("gallery");
     config.secrets_dir = scratch.path().join("secrets");
     super::run::make_private_folder(&config.secrets_dir)?;
-    super::run::make_keys(&config.secrets_dir, false)?;
+    super::run::make_keys(&config, false)?;
     config.device = DeviceId::new("demo").map_err(|e| bug(&e))?;
     let id = CameraId::new("entrance").map_err(|e| bug(&e))?;
     config.doors = vec![DoorSettings { id: DoorId::new("front").map_err(|e| bug(&e))?, cameras: vec![id.clone()] }];
     config.cameras = vec![super::shots::file_camera(id, clip, keep, true)];
-    config.mqtt = crate::publish::Settings { host: "127.0.0.1".into(), port, ..crate::publish::Settings::default() };
+    config.publish = crate::publish::Settings { host: "127.0.0.1".into(), port, ..crate::publish::Settings::default() };
     Ok(config)
+}
+
+/// Waits until the broker has confirmed the subscription: then no decision is missed.
+fn await_subscription(subscriber: &Subscriber) -> Result<()> {
+    let deadline = Instant::now() + CONNECT;
+    while Instant::now() < deadline {
+        if let Some(Notice::Subscribed) = subscriber.next(Duration::from_millis(200)) {
+            return Ok(());
+        }
+    }
+    Err(Failure::unavailable("the embedded broker does not answer"))
 }
 
 /// Enrols who the truth says is enrolled, from the demo's photos.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::context::{Context, GALLERY_KEY, GRANT_KEY};
+use super::context::Context;
+use crate::daemon::GRANT_KEY;
 use super::{Places, Result, code, say, say_json};
 use crate::capture;
 use crate::gallery::{Gallery, GalleryError};
@@ -132,7 +133,7 @@ fn networks(context: &Context, chart: &mut Chart) {
 }
 
 fn keys(context: &Context, chart: &mut Chart) {
-    for name in [GALLERY_KEY, GRANT_KEY] {
+    for name in [context.config.gallery.key.as_str(), GRANT_KEY] {
         let folder = &context.config.secrets_dir;
         let (path, is_credential) = secret::locate(name, folder);
         match secret::read(name, folder) {
@@ -145,9 +146,9 @@ fn keys(context: &Context, chart: &mut Chart) {
 
 fn gallery(context: &Context, chart: &mut Chart) {
     let Ok(key) = context.sealing_key() else { return };
-    match Gallery::verify(&context.gallery_dir(), &key) {
-        Ok(report) if report.people == 0 => chart.note("gallery", State::Weak, "nobody is enrolled", "faceid enroll PERSON IMAGE..."),
-        Ok(report) => chart.note("gallery", State::Works, format!("{} people, {} templates", report.people, report.templates), ""),
+    match Gallery::verify(&context.config.gallery.dir, &key) {
+        Ok(report) if report.stats.people == 0 => chart.note("gallery", State::Weak, "nobody is enrolled", "faceid enroll PERSON IMAGE..."),
+        Ok(report) => chart.note("gallery", State::Works, format!("{} people, {} templates", report.stats.people, report.stats.templates), ""),
         Err(GalleryError::Missing { .. }) => chart.note("gallery", State::Weak, "nobody is enrolled", "faceid enroll PERSON IMAGE..."),
         Err(error) => chart.note("gallery", State::Broken, error, "faceid gallery verify"),
     }

@@ -19,6 +19,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::inference::BackendChoice;
+
 /// Exit codes, after sysexits.h where it has one.
 pub mod code {
     /// Yes: done, recognised, live.
@@ -92,8 +94,17 @@ pub(crate) struct Places {
     #[arg(long, global = true, value_name = "NAME")]
     pack: Option<String>,
     /// What runs the networks: auto, ort or tract [default: the config's]
-    #[arg(long, global = true, value_name = "NAME")]
-    backend: Option<String>,
+    #[arg(long, global = true, value_name = "NAME", value_parser = parse_backend)]
+    backend: Option<BackendChoice>,
+}
+
+fn parse_backend(text: &str) -> std::result::Result<BackendChoice, String> {
+    match text {
+        "auto" => Ok(BackendChoice::Auto),
+        "ort" => Ok(BackendChoice::Ort),
+        "tract" => Ok(BackendChoice::Tract),
+        _ => Err("use auto, ort or tract".to_owned()),
+    }
 }
 
 #[derive(Subcommand)]

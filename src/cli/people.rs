@@ -138,11 +138,8 @@ pub(super) fn enroll(places: &Places, args: &EnrollArgs) -> Result {
     }
     let threshold = context.thresholds(&stack).matching;
     let snapshot = gallery.snapshot();
-    let twin = embeddings.iter().find_map(|probe| {
-        let found = snapshot.search(probe, 2).ok()?;
-        found.into_iter().find(|c| c.person != args.person && c.score >= threshold)
-    });
-    if let Some(twin) = twin.filter(|_| !args.allow_duplicate) {
+    let twin = snapshot.nearest_other(&args.person, &embeddings).map_err(gallery_failure)?;
+    if let Some(twin) = twin.filter(|twin| twin.score >= threshold && !args.allow_duplicate) {
         let text = format!(
             "{}: this face is already enrolled as {} (score {:.3}); nobody was enrolled; --allow-duplicate enrols all the same",
             args.person,
@@ -231,8 +228,7 @@ fn aligned_face(stack: &mut Stack, picture: &Picture) -> Result<Embedding> {
         .map(|[x, y]| Point { x: scale(x, picture.width()), y: scale(y, picture.height()) });
     let face = align::align(picture, &Landmarks(points), stack.embedder.template(), stack.embedder.side());
     let face = face.ok_or_else(|| Failure::data("the crop is too small"))?;
-    let embedding = stack.embedder.embed(&face).map_err(Failure::unavailable)?;
-    embedding.ok_or_else(|| Failure::data("the network says nothing about this face"))
+    stack.embedder.embed(&face).map_err(Failure::data)
 }
 
 /// A folder's name as a person's id: what an id cannot hold becomes `_`.
@@ -241,36 +237,63 @@ fn id_of(folder: &str) -> Result<PersonId> {
     PersonId::new(id).map_err(Failure::data)
 }
 
+/// What an import did.
+pub(super) struct Imported {
+    pub(super) people: Vec<String>,
+    templates: usize,
+    refused: Vec<(PathBuf, String)>,
+}
+
 pub(super) fn import(places: &Places, args: &ImportArgs) -> Result {
     let context = Context::load(places)?;
+    let folders = folders_in(&args.dir)?;
+    let imported = import_folders(&context, &folders, args.aligned)?;
+    let Imported { people, templates, refused } = &imported;
+    if args.json {
+        let rows: Vec<Value> = refused.iter().map(|(path, why)| json!({"path": path, "reason": why})).collect();
+        say_json(&json!({"people": people.len(), "templates": templates, "refused": rows}));
+    } else {
+        for (path, why) in refused {
+            complain(format!("{}: {why}", path.display()));
+        }
+        say(format!("{} people with {templates} templates enrolled, {} refused", people.len(), refused.len()));
+    }
+    if people.is_empty() {
+        return Err(Failure::data(format!("{}: nobody could be enrolled", args.dir.display())));
+    }
+    Ok(code::YES)
+}
+
+/// Enrols a person from each folder; what cannot be used is refused with its reason and stops nothing.
+pub(super) fn import_folders(context: &Context, folders: &[(PathBuf, Vec<PathBuf>)], aligned: bool) -> Result<Imported> {
     let mut stack = context.open_stack()?;
     let gallery = context.open_gallery(&stack)?;
-    let folders = folders_in(&args.dir)?;
     let bar = progress(folders.iter().map(|(_, photos)| photos.len() as u64).sum(), "photos");
-    let (mut people, mut templates, mut refused, mut batch) = (0usize, 0usize, Vec::new(), Vec::new());
-    for (folder, photos) in &folders {
+    let mut imported = Imported { people: Vec::new(), templates: 0, refused: Vec::new() };
+    let mut batch = Vec::new();
+    for (folder, photos) in folders {
         let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let mut embeddings = Vec::new();
         for photo in photos {
             let picture = still::read_picture(photo).map_err(Failure::data);
-            let embedding = picture.and_then(|picture| match args.aligned {
+            let embedding = picture.and_then(|picture| match aligned {
                 true => aligned_face(&mut stack, &picture),
                 false => one_face(&mut stack, &picture, context.quality()),
             });
             match embedding {
                 Ok(embedding) => embeddings.push(embedding),
-                Err(failure) => refused.push((photo.clone(), failure.message)),
+                Err(failure) => imported.refused.push((photo.clone(), failure.message)),
             }
             bar.inc(1);
         }
         match id_of(&name) {
             Ok(id) if !embeddings.is_empty() => {
-                people += 1;
-                templates += embeddings.len();
+                imported.people.push(id.to_string());
+                imported.templates += embeddings.len();
                 batch.push((new_person(id, Some(name), Vec::new()), embeddings));
             }
-            Ok(_) => refused.push((folder.clone(), "no usable photo: the person was not enrolled".into())),
-            Err(failure) => refused.push((folder.clone(), failure.message)),
+            Ok(_) => imported.refused.push((folder.clone(), "no usable photo: the person was not enrolled".into())),
+            Err(failure) => imported.refused.push((folder.clone(), failure.message)),
         }
         if batch.len() >= BATCH {
             gallery.enroll_many(std::mem::take(&mut batch)).map_err(gallery_failure)?;
@@ -278,23 +301,11 @@ pub(super) fn import(places: &Places, args: &ImportArgs) -> Result {
     }
     gallery.enroll_many(batch).map_err(gallery_failure)?;
     bar.finish_and_clear();
-    if args.json {
-        let rows: Vec<Value> = refused.iter().map(|(path, why)| json!({"path": path, "reason": why})).collect();
-        say_json(&json!({"people": people, "templates": templates, "refused": rows}));
-    } else {
-        for (path, why) in &refused {
-            complain(format!("{}: {why}", path.display()));
-        }
-        say(format!("{people} people with {templates} templates enrolled, {} refused", refused.len()));
-    }
-    if people == 0 {
-        return Err(Failure::data(format!("{}: nobody could be enrolled", args.dir.display())));
-    }
-    Ok(code::YES)
+    Ok(imported)
 }
 
 /// Each person's folder with its photos, both sorted, so that an import is repeatable.
-fn folders_in(dir: &Path) -> Result<Vec<(PathBuf, Vec<PathBuf>)>> {
+pub(super) fn folders_in(dir: &Path) -> Result<Vec<(PathBuf, Vec<PathBuf>)>> {
     let entries = |dir: &Path| -> Result<Vec<PathBuf>> {
         let read = std::fs::read_dir(dir).map_err(|error| Failure::data(format!("{}: {error}", dir.display())))?;
         let mut paths: Vec<PathBuf> = read.filter_map(|entry| entry.ok().map(|e| e.path())).collect();
@@ -333,36 +344,35 @@ pub(super) fn people(places: &Places, verb: &PeopleVerb) -> Result {
         }
         PeopleVerb::Remove { person } => {
             let gallery = super::gallery::open_for_care(&context, &key)?;
-            if !gallery.remove(person).map_err(gallery_failure)? {
+            if gallery.snapshot().person(person).is_none() {
                 return Err(missing(person));
             }
+            gallery.remove(person).map_err(gallery_failure)?;
             say(format!("{person}: removed"));
             Ok(code::YES)
         }
         PeopleVerb::List { json } => {
             let snapshot = super::gallery::open_for_reading(&context, &key)?.snapshot();
-            let people = snapshot.people();
             if *json {
-                say_json(&people.iter().map(|(person, templates)| person_json(person, *templates)).collect());
+                say_json(&snapshot.people().map(|(person, templates)| person_json(person, templates)).collect());
             } else {
-                people.iter().for_each(|(person, templates)| say(line(person, *templates)));
+                snapshot.people().for_each(|(person, templates)| say(line(person, templates)));
             }
             Ok(code::YES)
         }
         PeopleVerb::Show { person, json } => {
             let snapshot = super::gallery::open_for_reading(&context, &key)?.snapshot();
-            let people = snapshot.people();
-            let (found, templates) = people.iter().find(|(p, _)| p.id == *person).ok_or_else(|| missing(person))?;
+            let (found, templates) = snapshot.people().find(|(p, _)| p.id == *person).ok_or_else(|| missing(person))?;
             if *json {
-                say_json(&person_json(found, *templates));
+                say_json(&person_json(found, templates));
             } else {
-                say(line(found, *templates));
+                say(line(found, templates));
             }
             Ok(code::YES)
         }
         PeopleVerb::Export => {
             let snapshot = super::gallery::open_for_reading(&context, &key)?.snapshot();
-            say_json(&snapshot.people().iter().map(|(person, templates)| person_json(person, *templates)).collect());
+            say_json(&snapshot.people().map(|(person, templates)| person_json(person, templates)).collect());
             Ok(code::YES)
         }
     }

@@ -5,13 +5,13 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::context::{Context, GALLERY_KEY, GRANT_KEY};
+use super::context::Context;
 use super::{Failure, Places, Result, code, complain, say};
 use crate::access::grant::GrantKey;
 use crate::config::{self, Config};
 use crate::daemon;
 use crate::gallery::SealingKey;
-use crate::system::{logging, secret};
+use crate::system::logging;
 
 /// `faceid check`
 #[derive(clap::Args)]
@@ -31,8 +31,8 @@ pub(super) struct KeygenArgs {
 
 pub(super) fn run(places: &Places) -> Result {
     let context = Context::load(places)?;
-    logging::init(&context.config.log);
-    let exit = daemon::run(context.config, places.config.clone());
+    logging::init(&context.config.log).map_err(|error| Failure::new(code::CONFIG, error))?;
+    let exit = daemon::run(&context.config, places.config.clone());
     exit.map(|()| code::YES).map_err(|error| Failure::new(error.exit_code(), error))
 }
 
@@ -60,27 +60,36 @@ pub(super) fn keygen(places: &Places, args: &KeygenArgs) -> Result {
     let context = Context::load(places)?;
     let folder = &context.config.secrets_dir;
     make_private_folder(folder)?;
-    let mut made = 0;
-    for name in [GALLERY_KEY, GRANT_KEY] {
-        let path = folder.join(name);
-        if path.exists() && !args.force {
-            complain(format!("{}: is there already, kept (--force replaces it)", path.display()));
-            continue;
-        }
-        let seed = if name == GALLERY_KEY { SealingKey::generate_hex() } else { GrantKey::generate_hex() };
-        let seed = seed.map_err(|error| Failure::unavailable(format!("the system gives no random bytes: {error}")))?;
-        write_private(&path, seed.as_bytes())?;
-        made += 1;
-        say(format!("{}: made", path.display()));
-    }
-    if made > 0 {
-        say("On a host with systemd 250 or newer, `systemd-creds encrypt` seals them to the machine: see systemd/README.md.");
-    }
+    make_keys(&context.config, args.force)?.iter().for_each(say);
     let key = daemon::read_grant_key(folder).map_err(|error| Failure::new(code::PERMISSION, error))?;
     say(format!("grant key id {}", key.key_id()));
-    let (_, is_credential) = secret::locate(GALLERY_KEY, folder);
-    say(if is_credential { "the daemon reads its keys as systemd credentials" } else { "the daemon reads its keys from these files" });
+    say("Where systemd is 250 or newer, `systemd-creds encrypt` seals both to the machine: see systemd/README.md.");
     Ok(code::YES)
+}
+
+/// Makes the keys that are missing, or all of them with `force`. Gives a line a key.
+pub(super) fn make_keys(config: &Config, force: bool) -> Result<Vec<String>> {
+    let folder = &config.secrets_dir;
+    let refused = |error: &dyn std::fmt::Display| Failure::new(code::PERMISSION, error);
+    let mut lines = Vec::new();
+    for name in [config.gallery.key.as_str(), daemon::GRANT_KEY] {
+        let path = folder.join(name);
+        if path.exists() && !force {
+            lines.push(format!("{}: is there already, kept (--force replaces it)", path.display()));
+            continue;
+        }
+        if path.exists() {
+            std::fs::remove_file(&path).map_err(|error| refused(&format!("{}: {error}", path.display())))?;
+        }
+        if name == daemon::GRANT_KEY {
+            let key = GrantKey::generate().map_err(|error| refused(&error))?;
+            write_private(&path, key.to_hex().as_bytes())?;
+        } else {
+            SealingKey::generate().and_then(|key| key.write_new(&path)).map_err(|error| refused(&error))?;
+        }
+        lines.push(format!("{}: made", path.display()));
+    }
+    Ok(lines)
 }
 
 pub(super) fn make_private_folder(folder: &Path) -> Result<()> {
@@ -88,12 +97,9 @@ pub(super) fn make_private_folder(folder: &Path) -> Result<()> {
     made.map_err(|error| Failure::new(code::PERMISSION, format!("{}: {error}", folder.display())))
 }
 
-/// Writes a secret that only its owner can read, never through a moment when others could.
-pub(super) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
+/// Writes a new secret that only its owner can read, never through a moment when others could.
+fn write_private(path: &Path, content: &[u8]) -> Result<()> {
     let fail = |error: std::io::Error| Failure::new(code::PERMISSION, format!("{}: {error}", path.display()));
-    let temporary = path.with_extension("new");
-    let _ = std::fs::remove_file(&temporary);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(fail)?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(fail)?;
-    std::fs::rename(&temporary, path).map_err(fail)
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(fail)?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(fail)
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::{Failure, Places, Result, code, say};
-use crate::publish::subscribe::{Message, Subscriber};
+use crate::publish::{Notice, Received, Subscriber};
 
 /// `faceid watch`
 #[derive(clap::Args)]
@@ -25,8 +25,8 @@ pub(super) struct Args {
 pub(super) fn watch(places: &Places, args: &Args) -> Result {
     let context = Context::load(places)?;
     let config = &context.config;
-    let mut subscriber =
-        Subscriber::connect(&config.mqtt, &config.device, &config.secrets_dir).map_err(Failure::unavailable)?;
+    let filter = format!("{}/#", config.publish.topic_root(&config.device));
+    let subscriber = Subscriber::start(&config.publish, &config.secrets_dir, &filter).map_err(Failure::unavailable)?;
     let started = crate::system::clock::monotonic();
     let mut decisions = 0;
     loop {
@@ -34,7 +34,14 @@ pub(super) fn watch(places: &Places, args: &Args) -> Result {
         if args.seconds.is_some_and(|limit| age >= Duration::from_secs(limit)) {
             return Ok(code::YES);
         }
-        let Some(message) = subscriber.next(Duration::from_millis(500)).map_err(Failure::unavailable)? else { continue };
+        let message = match subscriber.next(Duration::from_millis(500)) {
+            Some(Notice::Message(message)) => message,
+            Some(Notice::Lost(problem)) => {
+                super::complain(problem);
+                continue;
+            }
+            Some(Notice::Subscribed) | None => continue,
+        };
         if args.raw {
             say(format!("{} {}", message.topic, String::from_utf8_lossy(&message.payload)));
         } else if let Some(line) = readable(&message) {
@@ -48,7 +55,7 @@ pub(super) fn watch(places: &Places, args: &Args) -> Result {
 }
 
 /// One line for a person; `None` for what only machines read.
-pub(super) fn readable(message: &Message) -> Option<String> {
+pub(super) fn readable(message: &Received) -> Option<String> {
     let payload = String::from_utf8_lossy(&message.payload);
     let Ok(value) = serde_json::from_str::<Value>(&payload) else {
         return Some(format!("{}: {payload}", message.topic));
@@ -62,7 +69,7 @@ pub(super) fn readable(message: &Message) -> Option<String> {
         return Some(format!("camera {}: {} face(s) in view", text("camera"), data.get("faces")?.as_u64()?));
     }
     if message.topic.contains("/camera/") && message.topic.ends_with("/status") {
-        return Some(format!("camera {}: {} ({})", text("camera"), text("state"), text("reason")));
+        return Some(format!("camera {}: {} ({})", text("camera"), text("status"), text("reason")));
     }
     if message.topic.ends_with("/attempt") {
         return Some(format!("camera {}: nobody was decided: {}", text("camera"), text("reason")));

@@ -1,5 +1,51 @@
-//! The process: workers that are watched, signals that are heard, a panic that ends everything.
+//! The process: workers that are watched, signals that are heard, a panic that ends everything, and the daemon made of them.
 
+mod events;
 pub mod panic;
+pub mod service;
 pub mod signals;
 pub mod supervisor;
+pub mod workers;
+
+pub use panic::install_panic_hook;
+pub use service::{DaemonError, GRANT_KEY, Service, Watchers, read_grant_key};
+
+use std::path::PathBuf;
+
+use crate::config::Config;
+use crate::system::notify::Notifier;
+use crate::system::{logging, process, stop};
+
+/// Runs the daemon until it is told to stop or a vital worker fails. HUP reads the log's settings from `config_path` again and looks at
+/// the gallery at once; everything else of the config needs a restart.
+pub fn run(config: &Config, config_path: Option<PathBuf>) -> Result<(), DaemonError> {
+    if let Err(error) = process::forbid_core_dumps() {
+        log::warn!("a crash could leave a core dump: {error}");
+    }
+    let (handle, ear) = stop::pair();
+    let signals = signals::watch(handle.clone(), move || reload(config_path.as_deref()));
+    let signals = signals.map_err(|source| DaemonError::Io { what: "signals".to_owned(), source })?;
+    let notifier = Notifier::from_env();
+    notifier.status("starting");
+    let service = Service::start(config, &Watchers::default(), (handle, ear))?;
+    let outcome = service.watch(&notifier);
+    if let Err(error) = &outcome {
+        log::error!("stopping: {error}");
+    }
+    service.stop(&notifier);
+    drop(signals);
+    outcome
+}
+
+fn reload(config_path: Option<&std::path::Path>) {
+    let Some(path) = config_path else { return };
+    match Config::load(path) {
+        Ok(config) => {
+            if let Err(error) = logging::reload(&config.log) {
+                log::error!("the log's settings were not changed: {error}");
+            }
+            log::info!("log settings read again; everything else of the config changes with a restart");
+        }
+        Err(error) => log::error!("the config was not read again: {error}"),
+    }
+}

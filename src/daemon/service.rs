@@ -29,8 +29,6 @@ use crate::types::{CameraId, Monotonic};
 use crate::vision::VisionError;
 use crate::vision::stack::Stack;
 
-/// The name of the gallery's sealing key among the secrets.
-pub const GALLERY_KEY: &str = "gallery.key";
 /// The name of the grant-signing key among the secrets.
 pub const GRANT_KEY: &str = "grant.key";
 
@@ -134,7 +132,7 @@ impl Service {
             return Err(DaemonError::NoCamera);
         }
         let lock = lock_state(&config.state_dir)?;
-        let key = SealingKey::read(GALLERY_KEY, &config.secrets_dir)?;
+        let key = SealingKey::read(&config.gallery.key, &config.secrets_dir).map_err(GalleryError::from)?;
         let grant_key = read_grant_key(&config.secrets_dir)?;
         let manifest = config.manifest()?;
         let began = Instant::now();
@@ -143,13 +141,7 @@ impl Service {
             log::info!(model = model.as_str(), provider = provider.as_str(); "network ready");
         }
         log::info!(pack = stack.pack.as_str(), took_ms = began.elapsed().as_millis() as u64; "pack ready");
-        let gallery = Arc::new(Gallery::open_shared(
-            &config.gallery,
-            &config.state_dir.join("gallery"),
-            &key,
-            stack.embedder.model(),
-            stack.embedder.dimension(),
-        )?);
+        let gallery = Arc::new(Gallery::follow(&config.gallery, key, stack.embedder.model(), stack.embedder.dimension())?);
         let stats = gallery.snapshot().stats();
         log::info!(people = stats.people, templates = stats.templates; "gallery ready");
         let context = publish::Context {
