@@ -1,0 +1,3 @@
+//! Who may pass which door, and the grant that says so.
+
+pub mod grant;
