@@ -1,0 +1,509 @@
+//! The grant: a compact JWS (RFC 7515) signed with Ed25519 (RFC 8032, `EdDSA` of RFC 8037), bound to one door, short-lived and of
+//! single use. A door controller acts on nothing else.
+//!
+//! Only the exact form that [`GrantKey::sign`] makes is taken: a header of `alg`, `kid` and `typ` alone, so that no `crit`, `jwk` or
+//! `jku` of an attacker is ever looked at, and no algorithm but EdDSA. Whether a `jti` was seen before is the controller's to
+//! remember; nothing here keeps state or reads a clock.
+
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::types::{DeviceId, DoorId, PersonId, Wall};
+
+/// Bytes of a key's seed (RFC 8032's private key).
+pub const SEED_BYTES: usize = 32;
+/// The longest token that is looked at, in bytes; ours have about 500.
+pub const MAX_TOKEN_BYTES: usize = 2048;
+/// The longest life that is believed, in seconds: a grant opens a door now or not at all.
+pub const MAX_LIFETIME_S: i64 = 300;
+/// The largest JWK set that is looked at, in bytes.
+pub const MAX_JWK_SET_BYTES: usize = 16 * 1024;
+/// The most keys of a set; a rotation needs two.
+pub const MAX_KEYS: usize = 16;
+/// The longest `jti`, in bytes.
+const MAX_JTI_BYTES: usize = 64;
+
+/// Why a key, a key set or a token was refused. The token's content is never in it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum GrantError {
+    /// Not 32 bytes of seed.
+    #[error("a grant-signing key is exactly {SEED_BYTES} bytes, this one has {found}: make one with `faceid keygen`")]
+    KeyLength {
+        /// Bytes that were given.
+        found: usize,
+    },
+    /// The operating system gave no random numbers.
+    #[error("the operating system gave no random numbers: {0}")]
+    Random(String),
+    /// The JWK set is no such thing.
+    #[error("this is no JWK set of Ed25519 keys: {0}")]
+    KeySet(String),
+    /// Not three parts, not base64url, not JSON, a member that is not ours, or too long.
+    #[error("the grant is malformed: {0}")]
+    Malformed(&'static str),
+    /// Signed by another algorithm, or by none.
+    #[error("the grant's algorithm is not EdDSA")]
+    Algorithm,
+    /// Signed by a key that is not in the set.
+    #[error("the grant is signed by an unknown key")]
+    UnknownKey,
+    /// The signature does not fit.
+    #[error("the grant's signature is wrong")]
+    Signature,
+    /// For another door.
+    #[error("the grant is for another door")]
+    Audience,
+    /// Its time has not come: the clocks disagree, or it was made beforehand.
+    #[error("the grant is not valid yet: compare the clocks of device and door")]
+    NotYet,
+    /// Its time is over.
+    #[error("the grant has expired")]
+    Expired,
+    /// It claims to live longer than any grant may, or to end before it begins.
+    #[error("the grant's lifetime is impossible")]
+    Lifetime,
+}
+
+/// What a grant says (RFC 7519's registered claims; times in whole seconds since 1970).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// The device that decided.
+    pub iss: DeviceId,
+    /// The one door that it opens.
+    pub aud: DoorId,
+    /// The person who was recognised.
+    pub sub: PersonId,
+    /// When it was signed.
+    pub iat: i64,
+    /// From when on it is valid.
+    pub nbf: i64,
+    /// From when on it is void.
+    pub exp: i64,
+    /// Its own id, 1 to 64 letters, digits, `-` or `_`: a controller takes it once.
+    pub jti: String,
+}
+
+/// Only these three members; a fourth, and a second of one name, make the token malformed.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    alg: String,
+    kid: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    typ: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Jwk {
+    kty: String,
+    crv: String,
+    x: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kid: Option<String>,
+    #[serde(default, rename = "use", skip_serializing_if = "Option::is_none")]
+    usage: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    alg: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct JwkSet {
+    keys: Vec<Jwk>,
+}
+
+/// The device's signing key. Its memory is cleared when it goes, and it prints as its id alone.
+pub struct GrantKey {
+    key: SigningKey,
+    kid: String,
+}
+
+impl GrantKey {
+    /// A key from its 32-byte seed, as `faceid keygen` writes it.
+    pub fn from_seed(seed: &[u8]) -> Result<Self, GrantError> {
+        let mut exact = Zeroizing::new([0u8; SEED_BYTES]);
+        if seed.len() != SEED_BYTES {
+            return Err(GrantError::KeyLength { found: seed.len() });
+        }
+        exact.copy_from_slice(seed);
+        let key = SigningKey::from_bytes(&exact);
+        let kid = thumbprint(&key.verifying_key());
+        Ok(Self { key, kid })
+    }
+
+    /// A fresh key from the operating system's random numbers.
+    pub fn generate() -> Result<Self, GrantError> {
+        let mut seed = Zeroizing::new([0u8; SEED_BYTES]);
+        getrandom::fill(seed.as_mut_slice()).map_err(|error| GrantError::Random(error.to_string()))?;
+        Self::from_seed(seed.as_slice())
+    }
+
+    /// The seed, to be written to a credential or a 0600 file and nowhere else.
+    pub fn seed(&self) -> Zeroizing<[u8; SEED_BYTES]> {
+        Zeroizing::new(self.key.to_bytes())
+    }
+
+    /// The key's id: its RFC 7638 thumbprint (SHA-256, base64url).
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// The half that controllers pin.
+    pub fn public(&self) -> PublicKey {
+        PublicKey { key: self.key.verifying_key(), kid: self.kid.clone() }
+    }
+
+    /// The compact JWS of the claims.
+    pub fn sign(&self, claims: &Claims) -> String {
+        let header = Header { alg: "EdDSA".into(), kid: self.kid.clone(), typ: Some("JWT".into()) };
+        self.sign_parts(&json(&header), &json(claims))
+    }
+
+    fn sign_parts(&self, header: &str, payload: &str) -> String {
+        let mut token = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
+        let signature = self.key.sign(token.as_bytes());
+        token.push('.');
+        token.push_str(&URL_SAFE_NO_PAD.encode(signature.to_bytes()));
+        token
+    }
+}
+
+impl fmt::Debug for GrantKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GrantKey({})", self.kid)
+    }
+}
+
+/// One public key and its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicKey {
+    key: VerifyingKey,
+    kid: String,
+}
+
+impl PublicKey {
+    /// The key's id: its RFC 7638 thumbprint.
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+}
+
+/// The keys that a controller trusts: the current one, and the next or the last during a rotation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeySet(Vec<PublicKey>);
+
+impl KeySet {
+    /// A set of these keys.
+    pub fn new(keys: impl IntoIterator<Item = PublicKey>) -> Self {
+        Self(keys.into_iter().collect())
+    }
+
+    /// Reads a JWK set (RFC 7517). Every key in it must be an Ed25519 one that is no weak point of the curve; a `kid` is computed,
+    /// and one that is given must be the same.
+    pub fn from_jwk_set(text: &str) -> Result<Self, GrantError> {
+        let wrong = |what: String| GrantError::KeySet(what);
+        if text.len() > MAX_JWK_SET_BYTES {
+            return Err(wrong(format!("it is longer than {MAX_JWK_SET_BYTES} bytes")));
+        }
+        let set: JwkSet = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        if set.keys.is_empty() || set.keys.len() > MAX_KEYS {
+            return Err(wrong(format!("it has {} keys, allowed are 1 to {MAX_KEYS}", set.keys.len())));
+        }
+        set.keys.iter().map(public_key).collect::<Result<Vec<_>, _>>().map(Self)
+    }
+
+    /// The JWK set as JSON, as it is published retained.
+    pub fn to_jwk_set(&self) -> String {
+        let keys = self.0.iter().map(|key| Jwk {
+            kty: "OKP".into(),
+            crv: "Ed25519".into(),
+            x: URL_SAFE_NO_PAD.encode(key.key.as_bytes()),
+            kid: Some(key.kid.clone()),
+            usage: Some("sig".into()),
+            alg: Some("EdDSA".into()),
+        });
+        json(&JwkSet { keys: keys.collect() })
+    }
+
+    fn find(&self, kid: &str) -> Option<&PublicKey> {
+        self.0.iter().find(|key| key.kid == kid)
+    }
+}
+
+/// Checks a token of unknown origin for door `audience` at `now`, allowing the two clocks to differ by `leeway`.
+///
+/// The order is: form, algorithm, key, signature, then the claims, so that nothing unsigned is ever interpreted. The caller still
+/// has to refuse a `jti` that it has seen.
+pub fn verify(token: &str, keys: &KeySet, audience: &DoorId, now: Wall, leeway: Duration) -> Result<Claims, GrantError> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(GrantError::Malformed("it is too long"));
+    }
+    let (signed, signature) = token.rsplit_once('.').ok_or(GrantError::Malformed("it has not three parts"))?;
+    let (header, payload) = signed.split_once('.').ok_or(GrantError::Malformed("it has not three parts"))?;
+    let header: Header = part(header, "its header is not ours")?;
+    if header.alg != "EdDSA" {
+        return Err(GrantError::Algorithm);
+    }
+    if header.typ.as_deref().is_some_and(|typ| typ != "JWT") {
+        return Err(GrantError::Malformed("its header is not ours"));
+    }
+    let key = keys.find(&header.kid).ok_or(GrantError::UnknownKey)?;
+    check_signature(&key.key, signed, signature)?;
+    let claims: Claims = part(payload, "its claims are not ours")?;
+    let jti_is_plain = claims.jti.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    if claims.jti.is_empty() || claims.jti.len() > MAX_JTI_BYTES || !jti_is_plain {
+        return Err(GrantError::Malformed("its claims are not ours"));
+    }
+    check_claims(&claims, audience, now, leeway)?;
+    Ok(claims)
+}
+
+fn check_claims(claims: &Claims, audience: &DoorId, now: Wall, leeway: Duration) -> Result<(), GrantError> {
+    if claims.aud != *audience {
+        return Err(GrantError::Audience);
+    }
+    // `exp` counts from the earlier of the two beginnings, so that neither of them can stretch the life.
+    let begins = claims.iat.min(claims.nbf);
+    let lifetime = claims.exp.checked_sub(begins).ok_or(GrantError::Lifetime)?;
+    if claims.exp <= claims.nbf || claims.exp <= claims.iat || lifetime > MAX_LIFETIME_S {
+        return Err(GrantError::Lifetime);
+    }
+    let now = now.unix_seconds();
+    let leeway = i64::try_from(leeway.as_secs()).unwrap_or(i64::MAX);
+    if claims.nbf.max(claims.iat) > now.saturating_add(leeway) {
+        return Err(GrantError::NotYet);
+    }
+    if now >= claims.exp.saturating_add(leeway) {
+        return Err(GrantError::Expired);
+    }
+    Ok(())
+}
+
+/// Strict verification: no weak key, no other encoding of a signature (the crate's notes on malleability).
+fn check_signature(key: &VerifyingKey, signed: &str, signature: &str) -> Result<(), GrantError> {
+    let bytes = URL_SAFE_NO_PAD.decode(signature).map_err(|_| GrantError::Malformed("its signature is no base64url"))?;
+    let signature = Signature::from_slice(&bytes).map_err(|_| GrantError::Signature)?;
+    key.verify_strict(signed.as_bytes(), &signature).map_err(|_| GrantError::Signature)
+}
+
+fn part<T: for<'de> Deserialize<'de>>(text: &str, what: &'static str) -> Result<T, GrantError> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| GrantError::Malformed(what))?;
+    serde_json::from_slice(&bytes).map_err(|_| GrantError::Malformed(what))
+}
+
+fn public_key(jwk: &Jwk) -> Result<PublicKey, GrantError> {
+    let wrong = |what: &str| GrantError::KeySet(what.to_owned());
+    if jwk.kty != "OKP" || jwk.crv != "Ed25519" {
+        return Err(wrong("a key is not of `kty` OKP and `crv` Ed25519"));
+    }
+    if jwk.usage.as_deref().is_some_and(|usage| usage != "sig") || jwk.alg.as_deref().is_some_and(|alg| alg != "EdDSA") {
+        return Err(wrong("a key is meant for something else than EdDSA signatures"));
+    }
+    let bytes = URL_SAFE_NO_PAD.decode(&jwk.x).map_err(|_| wrong("a key's `x` is no base64url"))?;
+    let bytes: [u8; 32] = bytes.try_into().map_err(|_| wrong("a key's `x` has not 32 bytes"))?;
+    let key = VerifyingKey::from_bytes(&bytes).map_err(|_| wrong("a key's `x` is no point of the curve"))?;
+    if key.is_weak() {
+        return Err(wrong("a key is a weak point of the curve"));
+    }
+    let kid = thumbprint(&key);
+    if jwk.kid.as_ref().is_some_and(|given| *given != kid) {
+        return Err(wrong("a key's `kid` is not its RFC 7638 thumbprint"));
+    }
+    Ok(PublicKey { key, kid })
+}
+
+/// RFC 7638 with the members that RFC 8037 names, in lexicographic order and without white space.
+fn thumbprint(key: &VerifyingKey) -> String {
+    let canonical = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, URL_SAFE_NO_PAD.encode(key.as_bytes()));
+    URL_SAFE_NO_PAD.encode(Sha256::digest(canonical.as_bytes()))
+}
+
+/// Structs of strings and integers always serialise; should that ever change, an empty text verifies nowhere.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    // RFC 8037, appendix A.
+    const SEED: &str = "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A";
+    const X: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+    const THUMBPRINT: &str = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k";
+    const JWS: &str = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
+
+    const NOW: Wall = Wall(1_700_000_000_000);
+    const LEEWAY: Duration = Duration::from_secs(2);
+
+    fn rfc_key() -> GrantKey {
+        GrantKey::from_seed(&URL_SAFE_NO_PAD.decode(SEED).unwrap()).unwrap()
+    }
+
+    fn claims() -> Claims {
+        let now = NOW.unix_seconds();
+        Claims {
+            iss: DeviceId::new("gate").unwrap(),
+            aud: door("front"),
+            sub: PersonId::new("p0").unwrap(),
+            iat: now,
+            nbf: now,
+            exp: now + 10,
+            jti: "0190-a_Z".into(),
+        }
+    }
+
+    fn door(id: &str) -> DoorId {
+        DoorId::new(id).unwrap()
+    }
+
+    fn check(token: &str, key: &GrantKey) -> Result<Claims, GrantError> {
+        verify(token, &KeySet::new([key.public()]), &door("front"), NOW, LEEWAY)
+    }
+
+    #[test]
+    fn hostile_tokens_are_refused_by_their_form() {
+        let key = rfc_key();
+        let long = "a".repeat(MAX_TOKEN_BYTES + 1);
+        for token in ["", ".", "..", "...", "a.b", "a.b.c", "é.é.é", JWS, long.as_str()] {
+            assert!(matches!(check(token, &key), Err(GrantError::Malformed(_))), "{token}");
+        }
+    }
+
+    #[test]
+    fn no_algorithm_and_another_algorithm_are_refused_whatever_the_signature() {
+        let key = rfc_key();
+        for alg in ["none", "HS256", "ES256", "eddsa", "Ed25519"] {
+            let header = format!(r#"{{"alg":"{alg}","kid":"{THUMBPRINT}","typ":"JWT"}}"#);
+            assert_eq!(check(&key.sign_parts(&header, &json(&claims())), &key), Err(GrantError::Algorithm));
+        }
+    }
+
+    #[test]
+    fn headers_with_another_member_are_refused_though_signed() {
+        let key = rfc_key();
+        for more in [r#""crit":["exp"]"#, r#""jku":"https://example.org""#, r#""b64":false"#, r#""alg":"EdDSA""#, r#""jwk":{}"#] {
+            let header = format!(r#"{{"alg":"EdDSA","kid":"{THUMBPRINT}",{more}}}"#);
+            let token = key.sign_parts(&header, &json(&claims()));
+            assert!(matches!(check(&token, &key), Err(GrantError::Malformed(_))), "{more}");
+        }
+    }
+
+    #[test]
+    fn another_key_another_door_and_another_time_are_refused() {
+        let (key, other) = (rfc_key(), GrantKey::generate().unwrap());
+        assert_eq!(check(&other.sign(&claims()), &key), Err(GrantError::UnknownKey));
+        let mut stolen_kid = GrantKey::from_seed(other.seed().as_slice()).unwrap();
+        stolen_kid.kid = key.kid().to_owned();
+        assert_eq!(check(&stolen_kid.sign(&claims()), &key), Err(GrantError::Signature));
+
+        let token = key.sign(&claims());
+        let keys = KeySet::new([key.public()]);
+        let at = |door_id: &str, seconds: i64| verify(&token, &keys, &door(door_id), Wall(NOW.0 + seconds * 1000), LEEWAY);
+        assert_eq!(at("back", 0), Err(GrantError::Audience));
+        assert_eq!(at("front", -3), Err(GrantError::NotYet));
+        assert_eq!(at("front", 12), Err(GrantError::Expired));
+        assert!(at("front", -2).is_ok());
+        assert!(at("front", 11).is_ok());
+    }
+
+    #[test]
+    fn impossible_lifetimes_are_refused() {
+        let key = rfc_key();
+        let now = NOW.unix_seconds();
+        for (iat, nbf, exp) in [
+            (now, now, now),
+            (now, now, now - 1),
+            (now, now, now + MAX_LIFETIME_S + 1),
+            (now - MAX_LIFETIME_S, now, now + 10),
+            (now, now - MAX_LIFETIME_S, now + 10),
+            (i64::MIN, now, i64::MAX),
+        ] {
+            let token = key.sign(&Claims { iat, nbf, exp, ..claims() });
+            assert_eq!(check(&token, &key), Err(GrantError::Lifetime), "{iat} {nbf} {exp}");
+        }
+    }
+
+    #[test]
+    fn strange_ids_are_refused() {
+        let key = rfc_key();
+        for jti in ["", "a b", "../x", "é", &"x".repeat(65)] {
+            let token = key.sign(&Claims { jti: jti.to_owned(), ..claims() });
+            assert!(matches!(check(&token, &key), Err(GrantError::Malformed(_))), "{jti}");
+        }
+    }
+
+    #[test]
+    fn every_single_flipped_bit_is_noticed() {
+        let key = rfc_key();
+        let token = key.sign(&claims());
+        for index in 0..token.len() {
+            for bit in 0..8 {
+                let mut bytes = token.clone().into_bytes();
+                bytes[index] ^= 1 << bit;
+                if let Ok(text) = String::from_utf8(bytes) {
+                    assert!(check(&text, &key).is_err(), "byte {index} bit {bit}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn key_sets_with_anything_but_sound_ed25519_keys_are_refused() {
+        let weak = URL_SAFE_NO_PAD.encode([0u8; 32]);
+        let many = vec![format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{X}"}}"#); MAX_KEYS + 1].join(",");
+        for keys in [
+            String::new(),
+            r#"{"kty":"oct","crv":"Ed25519","x":"AA"}"#.into(),
+            r#"{"kty":"OKP","crv":"X25519","x":"AA"}"#.into(),
+            r#"{"kty":"OKP","crv":"Ed25519","x":"AA"}"#.into(),
+            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{weak}"}}"#),
+            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{X}","kid":"mine"}}"#),
+            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{X}","use":"enc"}}"#),
+            many,
+        ] {
+            let refused = KeySet::from_jwk_set(&format!(r#"{{"keys":[{keys}]}}"#));
+            assert!(matches!(refused, Err(GrantError::KeySet(_))), "{keys}");
+        }
+        assert!(matches!(GrantKey::from_seed(&[0; 31]), Err(GrantError::KeyLength { found: 31 })));
+    }
+
+    #[test]
+    fn the_examples_of_rfc_8037_come_out_as_printed() {
+        let key = rfc_key();
+        assert_eq!(URL_SAFE_NO_PAD.encode(key.public().key.as_bytes()), X);
+        assert_eq!(key.kid(), THUMBPRINT);
+        assert_eq!(key.sign_parts(r#"{"alg":"EdDSA"}"#, "Example of Ed25519 signing"), JWS);
+        let (signed, signature) = JWS.rsplit_once('.').unwrap();
+        assert_eq!(check_signature(&key.public().key, signed, signature), Ok(()));
+    }
+
+    #[test]
+    fn a_grant_survives_the_way_through_text_and_key_set() {
+        let (key, next) = (GrantKey::generate().unwrap(), GrantKey::generate().unwrap());
+        let keys = KeySet::from_jwk_set(&KeySet::new([key.public(), next.public()]).to_jwk_set()).unwrap();
+        for signer in [&key, &next] {
+            assert_eq!(verify(&signer.sign(&claims()), &keys, &door("front"), NOW, LEEWAY).unwrap(), claims());
+        }
+        assert_eq!(format!("{key:?}"), format!("GrantKey({})", key.kid()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_panics(token in "\\PC{0,200}", header in "\\PC{0,60}", payload in "\\PC{0,60}") {
+            let key = rfc_key();
+            prop_assert!(check(&token, &key).is_err());
+            prop_assert!(check(&key.sign_parts(&header, &payload), &key).is_err());
+            prop_assert!(KeySet::from_jwk_set(&token).is_err());
+        }
+    }
+}

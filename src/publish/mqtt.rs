@@ -1,0 +1,403 @@
+//! The connection to the broker: [`Worker::run`] for ever around one straight connection.
+//!
+//! Two futures share one thread, and neither ever waits for the other: one polls rumqttc's event loop without being cancelled, the
+//! other feeds it by `try_publish` from the outbox, and only while its window has room. So the deadlock of a thread that publishes
+//! into the full queue which it alone could drain (rumqttc's issues 263 and 910) cannot be built. Each connection gets a fresh client
+//! with a clean session: what is pending lives in the outbox, which no reconnection can lose.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rumqttc::Outgoing;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{ConnAck, LastWill, Packet, PubAck, PubAckReason, PublishProperties};
+use rumqttc::v5::{AsyncClient, Event as Happening, EventLoop, MqttOptions};
+use tokio::sync::Notify;
+
+use super::connect::{self, Problem};
+use super::outbox::{Counts, Message, Outbox, Ticket};
+use super::payload::{Context, Event};
+use super::settings::Settings;
+use crate::system::clock;
+use crate::system::{Backoff, Stop};
+
+/// How many messages may be with the client and not confirmed. More than a door ever has; a flood after an outage moves at this
+/// many a round trip.
+const WINDOW: usize = 16;
+/// The client's own queue: the window and the two messages of a goodbye always fit.
+const CLIENT_QUEUE: usize = WINDOW + 8;
+/// How often the feeding future looks at the stop signal and beats when nothing else wakes it.
+const TICK: Duration = Duration::from_millis(100);
+/// A connection that lasted this long was a good one: the next failure waits short again.
+const GOOD_CONNECTION: Duration = Duration::from_secs(5);
+/// What a packet may have besides topic and payload: header and properties.
+const PACKET_OVERHEAD_BYTES: usize = 128;
+
+/// How the connection is, for `doctor`, the health page and the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// The first try is under way.
+    Connecting,
+    /// Connected.
+    Online {
+        /// What the broker did not take since, in words; it is tried again after the next connection.
+        refusal: Option<String>,
+    },
+    /// Not connected; the next try comes by itself.
+    Failed(Problem),
+    /// The worker has ended.
+    Stopped,
+}
+
+struct Shared {
+    outbox: Mutex<Outbox>,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+impl Shared {
+    // A thread that panicked in here left the outbox whole: every method leaves it so between its steps.
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_state(&self, state: State) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+}
+
+/// What the other rooms hold: puts events into the outbox and never waits for the network.
+#[derive(Clone)]
+pub struct Publisher(Arc<Shared>);
+
+impl Publisher {
+    /// A publisher and the worker that delivers for it; `secrets` is where secrets lie that are no credentials of the service.
+    pub fn new(settings: Settings, context: Context, secrets: &Path) -> (Self, Worker) {
+        let root = settings.topic_root(&context.device);
+        let client_id = settings.client_id.clone().unwrap_or_else(|| format!("faceid-{}", context.device));
+        let capacity = usize::try_from(settings.queue_events).unwrap_or(usize::MAX);
+        let shared = Arc::new(Shared {
+            outbox: Mutex::new(Outbox::new(capacity, context)),
+            state: Mutex::new(State::Connecting),
+            wake: Notify::new(),
+        });
+        let worker = Worker { shared: shared.clone(), settings, secrets: secrets.to_owned(), root, client_id };
+        (Self(shared), worker)
+    }
+
+    /// Takes an event for delivery; false when something had to be given up for want of room (see [`Publisher::counts`]).
+    pub fn publish(&self, event: Event) -> bool {
+        let kept_all = self.0.outbox().push(event);
+        self.0.wake.notify_one();
+        kept_all
+    }
+
+    /// From now on events say this of the device.
+    pub fn set_context(&self, context: Context) {
+        self.0.outbox().set_context(context);
+    }
+
+    /// How the connection is.
+    pub fn state(&self) -> State {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What waits, was delivered, and was lost.
+    pub fn counts(&self) -> Counts {
+        self.0.outbox().counts()
+    }
+}
+
+/// What the MQTT thread runs.
+pub struct Worker {
+    shared: Arc<Shared>,
+    settings: Settings,
+    secrets: PathBuf,
+    root: String,
+    client_id: String,
+}
+
+/// How one connection ended.
+enum End {
+    /// We were told to stop.
+    Stopped,
+    /// Something failed; with how long we had been online.
+    Failed(Problem, Option<Duration>),
+}
+
+/// What rumqttc has of ours. Requests are handled in the order they were given, and the event of each names its packet id.
+#[derive(Default)]
+struct Session {
+    online_since: Option<Instant>,
+    max_packet_bytes: Option<usize>,
+    /// Given to the client, not yet sent.
+    handed: VecDeque<Ticket>,
+    /// Sent, not yet confirmed, by packet id.
+    sent: HashMap<u16, Ticket>,
+    /// Held back by the client because their packet id is still in use.
+    held: HashMap<u16, Ticket>,
+}
+
+impl Session {
+    fn under_way(&self) -> usize {
+        self.handed.len() + self.sent.len() + self.held.len()
+    }
+}
+
+impl Worker {
+    /// Delivers until told to stop, then says `offline` if it can within the time of the settings. `beat` is called at least once a
+    /// second.
+    pub fn run(&self, stop: &Stop, beat: &dyn Fn()) {
+        let floor = Duration::from_millis(u64::from(self.settings.retry_floor_ms));
+        let ceiling = Duration::from_millis(u64::from(self.settings.retry_ceiling_ms));
+        let mut backoff = Backoff::new(floor, ceiling);
+        let mut told: Option<Problem> = None;
+        while !stop.is_asked() {
+            match self.run_once(stop, beat) {
+                End::Stopped => break,
+                End::Failed(problem, online) => {
+                    if online.is_some_and(|lasted| lasted >= GOOD_CONNECTION) {
+                        backoff.reset();
+                    }
+                    // A broker that is away for a night makes one line, not thousands.
+                    let is_news = online.is_some() || told.as_ref() != Some(&problem);
+                    log::log!(if is_news { log::Level::Warn } else { log::Level::Debug }, "{problem}");
+                    self.shared.set_state(State::Failed(problem.clone()));
+                    told = Some(problem);
+                }
+            }
+            if wait(backoff.next_delay(), stop, beat) {
+                break;
+            }
+        }
+        self.shared.set_state(State::Stopped);
+        let waiting = self.shared.outbox().counts().decisions_waiting;
+        if waiting > 0 {
+            log::error!("{waiting} decisions were not delivered before the end");
+        }
+    }
+
+    /// One connection, from its first byte to its last.
+    fn run_once(&self, stop: &Stop, beat: &dyn Fn()) -> End {
+        let options = match self.options() {
+            Ok(options) => options,
+            Err(problem) => return End::Failed(problem, None),
+        };
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return End::Failed(Problem::Setup(error.to_string()), None),
+        };
+        let session = RefCell::new(Session::default());
+        let end = runtime.block_on(async {
+            let (client, mut events) = AsyncClient::new(options, CLIENT_QUEUE);
+            tokio::select! {
+                end = self.listen(&mut events, &client, &session) => end,
+                () = self.feed(&client, &session, stop, beat) => End::Stopped,
+            }
+        });
+        // A name resolution that hangs must not hold up a stop.
+        runtime.shutdown_background();
+        end
+    }
+
+    fn options(&self) -> Result<MqttOptions, Problem> {
+        let mut options = connect::options(&self.settings, &self.secrets, &self.client_id)?;
+        options.set_last_will(LastWill::new(self.topic("status"), "lost", QoS::AtLeastOnce, true, None));
+        Ok(options)
+    }
+
+    fn topic(&self, below: &str) -> String {
+        format!("{}/{below}", self.root)
+    }
+
+    /// Polls the client and takes in what happened, until the connection ends.
+    async fn listen(&self, events: &mut EventLoop, client: &AsyncClient, session: &RefCell<Session>) -> End {
+        loop {
+            match events.poll().await {
+                Ok(Happening::Incoming(Packet::ConnAck(connected))) => {
+                    self.connected(&connected, &mut session.borrow_mut(), client);
+                }
+                Ok(Happening::Incoming(Packet::PubAck(ack))) => self.acknowledged(&ack, &mut session.borrow_mut()),
+                Ok(Happening::Outgoing(Outgoing::Publish(id))) => self.sent(id, &mut session.borrow_mut()),
+                Ok(Happening::Outgoing(Outgoing::AwaitAck(id))) => {
+                    let mut session = session.borrow_mut();
+                    if let Some(ticket) = session.handed.pop_front() {
+                        session.held.insert(id, ticket);
+                    }
+                }
+                Ok(Happening::Outgoing(Outgoing::Disconnect)) => return End::Stopped,
+                Ok(_) => {}
+                Err(error) => {
+                    let online = session.borrow().online_since.map(|since| since.elapsed());
+                    return End::Failed(connect::problem(&error, &self.settings, online.is_some()), online);
+                }
+            }
+        }
+    }
+
+    fn connected(&self, connected: &ConnAck, session: &mut Session, client: &AsyncClient) {
+        log::info!("connected to broker {}:{} as `{}`", self.settings.host, self.settings.port, self.client_id);
+        session.online_since = Some(Instant::now());
+        let limit = connected.properties.as_ref().and_then(|properties| properties.max_packet_size);
+        session.max_packet_bytes = limit.and_then(|bytes| usize::try_from(bytes).ok());
+        self.shared.outbox().reconnected();
+        self.shared.set_state(State::Online { refusal: None });
+        self.say(client, session, "online");
+        self.shared.wake.notify_one();
+    }
+
+    fn sent(&self, id: u16, session: &mut Session) {
+        let Some(ticket) = session.held.remove(&id).or_else(|| session.handed.pop_front()) else { return };
+        // Packet id 0 is QoS 0: the socket has it, and nothing more will be heard.
+        if id == 0 {
+            self.shared.outbox().confirmed(&ticket);
+            self.shared.wake.notify_one();
+        } else {
+            session.sent.insert(id, ticket);
+        }
+    }
+
+    fn acknowledged(&self, ack: &PubAck, session: &mut Session) {
+        let Some(ticket) = session.sent.remove(&ack.pkid) else { return };
+        match ack.reason {
+            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => self.shared.outbox().confirmed(&ticket),
+            reason => self.refuse(&ticket, &format!("{reason:?}")),
+        }
+        self.shared.wake.notify_one();
+    }
+
+    /// Says once a connection that the broker does not take something.
+    fn refuse(&self, ticket: &Ticket, reason: &str) {
+        self.shared.outbox().refused(ticket);
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let State::Online { refusal: refusal @ None } = &mut *state {
+            let text = format!("the broker did not take a message ({reason}): may this user write to {}/#?", self.root);
+            log::error!("{text}");
+            *refusal = Some(text);
+        }
+    }
+
+    /// Gives the client what the outbox has while the window has room, and says goodbye when told to stop.
+    async fn feed(&self, client: &AsyncClient, session: &RefCell<Session>, stop: &Stop, beat: &dyn Fn()) {
+        let mut goodbye: Option<Goodbye> = None;
+        loop {
+            beat();
+            let online = session.borrow().online_since.is_some();
+            if stop.is_asked() && !online {
+                return;
+            }
+            if online && goodbye.as_ref().is_none_or(|goodbye| !goodbye.said) {
+                self.hand_out(client, &mut session.borrow_mut());
+            }
+            if stop.is_asked() {
+                let goodbye = goodbye.get_or_insert_with(|| Goodbye::new(self.settings.flush_timeout_ms));
+                if self.leave(goodbye, client, &mut session.borrow_mut()) {
+                    return;
+                }
+            }
+            // Running out of time here is the tick.
+            let _ = tokio::time::timeout(TICK, self.shared.wake.notified()).await;
+        }
+    }
+
+    fn hand_out(&self, client: &AsyncClient, session: &mut Session) {
+        while session.under_way() < WINDOW {
+            let Some((ticket, message)) = self.shared.outbox().next(clock::now()) else { return };
+            let bytes = self.root.len() + message.topic.len() + message.payload.len() + PACKET_OVERHEAD_BYTES;
+            if session.max_packet_bytes.is_some_and(|limit| bytes > limit) {
+                // rumqttc would end the connection over it, and the next one, for ever.
+                self.refuse(&ticket, &format!("{bytes} bytes are more than it allows"));
+                continue;
+            }
+            if !self.give(client, session, ticket, message) {
+                return;
+            }
+        }
+    }
+
+    /// Hands one message to the client; false when its queue is full, which the window rules out.
+    fn give(&self, client: &AsyncClient, session: &mut Session, ticket: Ticket, message: Message) -> bool {
+        let qos = if message.confirmed { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+        let properties = PublishProperties {
+            payload_format_indicator: Some(1),
+            message_expiry_interval: message.expiry_s,
+            content_type: Some(message.content_type.to_owned()),
+            ..PublishProperties::default()
+        };
+        let topic = self.topic(&message.topic);
+        let given = client.try_publish_with_properties(topic, qos, message.retained, message.payload, properties).is_ok();
+        if given {
+            session.handed.push_back(ticket);
+        } else {
+            log::error!("the MQTT client took no message on {}", message.topic);
+        }
+        given
+    }
+
+    /// Publishes the device's own status, retained.
+    fn say(&self, client: &AsyncClient, session: &mut Session, word: &str) {
+        let message = Message {
+            topic: "status".into(),
+            payload: word.into(),
+            retained: true,
+            confirmed: true,
+            expiry_s: None,
+            content_type: "text/plain",
+        };
+        self.give(client, session, Ticket::Status, message);
+    }
+
+    /// One step of leaving: drain, say `offline`, have it confirmed, disconnect. True when there is nothing more to wait for; the
+    /// usual end is the client's word that it has sent the disconnect.
+    fn leave(&self, goodbye: &mut Goodbye, client: &AsyncClient, session: &mut Session) -> bool {
+        let now = Instant::now();
+        let idle = session.under_way() == 0;
+        if !goodbye.said && ((idle && self.shared.outbox().is_handed_out()) || now >= goodbye.drain_until) {
+            self.say(client, session, "offline");
+            goodbye.said = true;
+        } else if goodbye.said && !goodbye.disconnecting && (idle || now >= goodbye.confirm_until) {
+            goodbye.disconnecting = client.try_disconnect().is_ok();
+        }
+        now >= goodbye.leave_at
+    }
+}
+
+/// The times of a clean stop: half of it for what waits, most of the rest for the confirmation of `offline`.
+struct Goodbye {
+    drain_until: Instant,
+    confirm_until: Instant,
+    leave_at: Instant,
+    said: bool,
+    disconnecting: bool,
+}
+
+impl Goodbye {
+    fn new(flush_timeout_ms: u32) -> Self {
+        let (now, whole) = (Instant::now(), Duration::from_millis(u64::from(flush_timeout_ms)));
+        Self {
+            drain_until: now + whole / 2,
+            confirm_until: now + whole * 9 / 10,
+            leave_at: now + whole,
+            said: false,
+            disconnecting: false,
+        }
+    }
+}
+
+/// Sleeps in steps that keep the heart beating; true when told to stop.
+fn wait(delay: Duration, stop: &Stop, beat: &dyn Fn()) -> bool {
+    let until = Instant::now() + delay;
+    loop {
+        beat();
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || stop.is_asked() {
+            return stop.is_asked();
+        }
+        if stop.sleep(left.min(Duration::from_millis(500))) {
+            return true;
+        }
+    }
+}

@@ -1,0 +1,647 @@
+//! How an event looks from outside: contract version 1. Pure: an event and its context in, a topic and a text out. The golden files
+//! in `tests/golden/payloads` are the contract's examples; changing one is changing the contract.
+//!
+//! A decision is one CloudEvents 1.0 object (structured mode) with the `sequence` and `expirytime` extensions. `sequence` is text of
+//! twenty digits, because that extension wants text that sorts; it has no gaps. The other messages are plain JSON objects.
+//! Numbers of the evidence never get here: see [`Evidence`].
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::types::{Attempt, CameraId, Decision, DeviceId, DoorId, Evidence, ModelId, Moment, PersonId, Presence, Wall};
+
+/// The version of everything that is published; birth and decisions carry it.
+pub const CONTRACT_VERSION: u32 = 1;
+
+/// The `content type` property of a decision (CloudEvents' MQTT binding).
+pub const CLOUD_EVENT_TYPE: &str = "application/cloudevents+json; charset=utf-8";
+/// The `content type` property of everything else but `status`.
+pub const JSON_TYPE: &str = "application/json";
+
+/// Model ids by role (`detector`, `liveness`, `embedder`), as the manifest names them.
+pub type Models = BTreeMap<String, Vec<ModelId>>;
+
+/// What is true of every event of one run of the daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Context {
+    /// This device.
+    pub device: DeviceId,
+    /// Made afresh at each start.
+    pub boot_id: Uuid,
+    /// The sequence number of the first decision of this run.
+    pub first_sequence: u64,
+    /// The networks in use.
+    pub models: Models,
+    /// Whether decisions carry people's names.
+    pub person_names: bool,
+}
+
+/// How good the wall clock was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Clock {
+    /// What sets it: `ntp`, `rtc`, `unknown`.
+    pub source: String,
+    /// Whether it follows that source now.
+    pub synced: bool,
+    /// The largest error that the source admits, in milliseconds.
+    pub error_ms: Option<u32>,
+}
+
+/// The rules that a decision was made by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Policy {
+    /// The rules' name.
+    pub id: String,
+    /// Their version.
+    pub version: u64,
+}
+
+/// A decision with all that is told about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecisionEvent {
+    /// The event's id (UUID version 7); the same in every copy.
+    pub id: Uuid,
+    /// What was decided.
+    pub decision: Decision,
+    /// The person's name; published only when the context says so.
+    pub person_name: Option<String>,
+    /// What the person was recognised by: `face`, `card`, `pin`.
+    pub factors: Vec<String>,
+    /// The rules.
+    pub policy: Policy,
+    /// The clock when it was decided.
+    pub clock: Clock,
+    /// From when on it is history: not later than its grant's end. Afterwards it is delivered without the grant.
+    pub expires_at: Moment,
+}
+
+/// What the device is, published retained at each start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Birth {
+    /// The program's version.
+    pub version: String,
+    /// Where the networks run: `ort/tensorrt`, `ort/cuda`, `ort/cpu`, `tract/cpu`.
+    pub provider: String,
+    /// How many people are enrolled.
+    pub gallery_people: u64,
+    /// How many templates they have.
+    pub gallery_templates: u64,
+    /// The cameras of the config.
+    pub cameras: Vec<CameraId>,
+    /// The doors of the config.
+    pub doors: Vec<DoorId>,
+    /// The clock.
+    pub clock: Clock,
+    /// When the daemon was ready.
+    pub at: Wall,
+}
+
+/// Who stands before a camera.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresenceEvent {
+    /// Who.
+    pub presence: Presence,
+    /// Since when.
+    pub at: Wall,
+}
+
+/// A track that ended without a decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptEvent {
+    /// What happened.
+    pub attempt: Attempt,
+    /// When the track ended.
+    pub at: Wall,
+}
+
+/// How a camera is: the contract's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CameraWord {
+    /// Frames come.
+    Online,
+    /// It cannot be reached, or it said goodbye.
+    Offline,
+    /// It is connected and sends nothing.
+    Stalled,
+    /// It sends darkness: covered, or the light is off.
+    Dark,
+}
+
+/// How a camera is, published retained when it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CameraStatus {
+    /// Which camera.
+    pub camera: CameraId,
+    /// How it is.
+    pub status: CameraWord,
+    /// Why, for a person to read; without addresses and credentials.
+    pub reason: Option<String>,
+    /// Since when.
+    pub at: Wall,
+}
+
+/// A latency over the last interval, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Latency {
+    /// The median.
+    pub p50_ms: f32,
+    /// The 99th percentile.
+    pub p99_ms: f32,
+}
+
+/// One camera's part of the statistics.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CameraStats {
+    /// Which camera.
+    pub camera: CameraId,
+    /// Frames that were looked at, per second.
+    pub fps: f32,
+    /// Frames that came, since the start.
+    pub frames: u64,
+    /// Frames that were replaced before anyone took them, since the start.
+    pub frames_dropped: u64,
+}
+
+/// How the daemon fares, once a minute.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Stats {
+    /// When.
+    #[serde(skip)]
+    pub at: Wall,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// Where the networks run.
+    pub provider: String,
+    /// Each camera.
+    pub cameras: Vec<CameraStats>,
+    /// Each stage's time for a frame, by its name.
+    pub stages: BTreeMap<String, Latency>,
+    /// From the first usable face to the decision; nothing when none fell.
+    pub decision: Option<Latency>,
+    /// Decisions since the start.
+    pub decisions: u64,
+    /// Events that were given up for want of room, since the start.
+    pub events_dropped: u64,
+    /// The warmest sensor, in degrees Celsius.
+    pub temperature_c: Option<f32>,
+}
+
+/// What an alarm is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AlarmKind {
+    /// A presentation attack.
+    Spoof,
+    /// A door opened without a grant.
+    ForcedOpen,
+    /// A door stays open.
+    HeldOpen,
+    /// A case or a sensor was touched.
+    Tamper,
+    /// The gallery is older than it was.
+    GalleryRollback,
+    /// Decisions were lost because no broker took them.
+    OutboxFull,
+}
+
+impl AlarmKind {
+    /// The word of the contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AlarmKind::Spoof => "spoof",
+            AlarmKind::ForcedOpen => "forced-open",
+            AlarmKind::HeldOpen => "held-open",
+            AlarmKind::Tamper => "tamper",
+            AlarmKind::GalleryRollback => "gallery-rollback",
+            AlarmKind::OutboxFull => "outbox-full",
+        }
+    }
+}
+
+/// Something that a person should look after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alarm {
+    /// What.
+    pub kind: AlarmKind,
+    /// At which door.
+    pub door: Option<DoorId>,
+    /// Seen by which camera.
+    pub camera: Option<CameraId>,
+    /// In a sentence.
+    pub detail: String,
+    /// When.
+    pub at: Wall,
+}
+
+/// Whatever can be published.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Delivered at least once, in order, kept until the broker has it.
+    Decision(Box<DecisionEvent>),
+    /// Retained.
+    Birth(Box<Birth>),
+    /// Retained.
+    Presence(PresenceEvent),
+    /// Retained.
+    CameraStatus(CameraStatus),
+    /// Delivered at most once.
+    Attempt(AttemptEvent),
+    /// Delivered at most once.
+    Stats(Box<Stats>),
+    /// Delivered at least once.
+    Alarm(Alarm),
+}
+
+impl Event {
+    /// The topic below `<base>/<device>/`.
+    pub fn topic(&self) -> String {
+        match self {
+            Event::Decision(event) => format!("door/{}/decision", event.decision.door),
+            Event::Birth(_) => "birth".into(),
+            Event::Presence(event) => format!("camera/{}/presence", event.presence.camera),
+            Event::CameraStatus(event) => format!("camera/{}/status", event.camera),
+            Event::Attempt(event) => format!("camera/{}/attempt", event.attempt.camera),
+            Event::Stats(_) => "stats".into(),
+            Event::Alarm(alarm) => format!("alarm/{}", alarm.kind.as_str()),
+        }
+    }
+
+    /// Whether the broker keeps it for whoever comes later: then only the newest of a topic matters.
+    pub fn is_retained(&self) -> bool {
+        matches!(self, Event::Birth(_) | Event::Presence(_) | Event::CameraStatus(_))
+    }
+
+    /// Whether the broker must confirm it (QoS 1).
+    pub fn is_confirmed(&self) -> bool {
+        matches!(self, Event::Decision(_) | Event::Birth(_) | Event::CameraStatus(_) | Event::Alarm(_))
+    }
+
+    /// The message's text. `sequence` and `historical` are a decision's; the others take no notice of them.
+    pub fn payload(&self, context: &Context, sequence: u64, historical: bool) -> String {
+        match self {
+            Event::Decision(event) => decision(event, context, sequence, historical),
+            Event::Birth(birth) => stamped(context, birth.at, &birth_body(birth, context)),
+            Event::Presence(PresenceEvent { presence, at }) => {
+                stamped(context, *at, &PresenceBody { camera: &presence.camera, faces: presence.faces, people: &presence.people })
+            }
+            Event::CameraStatus(event) => stamped(
+                context,
+                event.at,
+                &CameraBody { camera: &event.camera, status: event.status, reason: event.reason.as_deref() },
+            ),
+            Event::Attempt(AttemptEvent { attempt, at }) => stamped(
+                context,
+                *at,
+                &AttemptBody {
+                    camera: &attempt.camera,
+                    track: attempt.track.0,
+                    reason: attempt.refusal.map_or("too-short", |refusal| refusal.as_str()),
+                    frames: attempt.frames,
+                },
+            ),
+            Event::Stats(stats) => stamped(context, stats.at, stats.as_ref()),
+            Event::Alarm(alarm) => stamped(
+                context,
+                alarm.at,
+                &AlarmBody { kind: alarm.kind, door: alarm.door.as_ref(), camera: alarm.camera.as_ref(), detail: &alarm.detail },
+            ),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct CloudEvent<'a> {
+    specversion: &'static str,
+    id: String,
+    source: String,
+    r#type: &'static str,
+    subject: String,
+    time: String,
+    sequence: String,
+    expirytime: String,
+    datacontenttype: &'static str,
+    data: Data<'a>,
+}
+
+#[derive(Serialize)]
+struct Data<'a> {
+    contract_version: u32,
+    boot_id: String,
+    outcome: &'static str,
+    reason: &'static str,
+    door: &'a DoorId,
+    camera: &'a CameraId,
+    track: u64,
+    person: Option<&'a PersonId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    person_name: Option<&'a str>,
+    factors: &'a [String],
+    evidence: &'a Evidence,
+    policy: &'a Policy,
+    models: &'a Models,
+    clock: &'a Clock,
+    historical: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grant: Option<&'a str>,
+}
+
+fn decision(event: &DecisionEvent, context: &Context, sequence: u64, historical: bool) -> String {
+    let decision = &event.decision;
+    json(&CloudEvent {
+        specversion: "1.0",
+        id: event.id.to_string(),
+        source: format!("/faceid/{}", context.device),
+        r#type: "faceid.decision.v1",
+        subject: format!("door/{}", decision.door),
+        time: decision.decided_at.wall.rfc3339(),
+        sequence: format!("{sequence:020}"),
+        expirytime: event.expires_at.wall.rfc3339(),
+        datacontenttype: JSON_TYPE,
+        data: Data {
+            contract_version: CONTRACT_VERSION,
+            boot_id: context.boot_id.to_string(),
+            outcome: decision.outcome.as_str(),
+            reason: decision.reason.as_str(),
+            door: &decision.door,
+            camera: &decision.camera,
+            track: decision.track.0,
+            person: decision.person.as_ref(),
+            person_name: event.person_name.as_deref().filter(|_| context.person_names && decision.person.is_some()),
+            factors: &event.factors,
+            evidence: &decision.evidence,
+            policy: &event.policy,
+            models: &context.models,
+            clock: &event.clock,
+            historical,
+            // Whoever gets a late copy must not be able to act on it, whatever the decision said.
+            grant: decision.grant.as_deref().filter(|_| !historical && decision.outcome == crate::types::Outcome::Granted),
+        },
+    })
+}
+
+#[derive(Serialize)]
+struct BirthBody<'a> {
+    version: &'a str,
+    first_sequence: u64,
+    models: &'a Models,
+    provider: &'a str,
+    gallery: Gallery,
+    cameras: &'a [CameraId],
+    doors: &'a [DoorId],
+    clock: &'a Clock,
+}
+
+#[derive(Serialize)]
+struct Gallery {
+    people: u64,
+    templates: u64,
+}
+
+fn birth_body<'a>(birth: &'a Birth, context: &'a Context) -> BirthBody<'a> {
+    BirthBody {
+        version: &birth.version,
+        first_sequence: context.first_sequence,
+        models: &context.models,
+        provider: &birth.provider,
+        gallery: Gallery { people: birth.gallery_people, templates: birth.gallery_templates },
+        cameras: &birth.cameras,
+        doors: &birth.doors,
+        clock: &birth.clock,
+    }
+}
+
+#[derive(Serialize)]
+struct PresenceBody<'a> {
+    camera: &'a CameraId,
+    faces: u32,
+    people: &'a [PersonId],
+}
+
+#[derive(Serialize)]
+struct CameraBody<'a> {
+    camera: &'a CameraId,
+    status: CameraWord,
+    reason: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct AttemptBody<'a> {
+    camera: &'a CameraId,
+    track: u64,
+    reason: &'static str,
+    frames: u32,
+}
+
+#[derive(Serialize)]
+struct AlarmBody<'a> {
+    kind: AlarmKind,
+    door: Option<&'a DoorId>,
+    camera: Option<&'a CameraId>,
+    detail: &'a str,
+}
+
+/// What every plain message begins with. Flattening is fine here: nothing is parsed from it.
+#[derive(Serialize)]
+struct Stamped<'a, T> {
+    contract_version: u32,
+    device: &'a DeviceId,
+    boot_id: String,
+    time: String,
+    #[serde(flatten)]
+    body: &'a T,
+}
+
+fn stamped<T: Serialize>(context: &Context, at: Wall, body: &T) -> String {
+    json(&Stamped {
+        contract_version: CONTRACT_VERSION,
+        device: &context.device,
+        boot_id: context.boot_id.to_string(),
+        time: at.rfc3339(),
+        body,
+    })
+}
+
+/// These structs always serialise (text keys, no map of anything else); an empty text would be a bug that the golden files show.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::types::{Outcome, Reason, Refusal, TrackId};
+
+    pub(in crate::publish) fn context() -> Context {
+        let model = |id: &str| ModelId::new(id).unwrap();
+        Context {
+            device: DeviceId::new("gate").unwrap(),
+            boot_id: Uuid::from_u128(0x4b6f_2c1e_0000_4000_8000_0000_0000_0001),
+            first_sequence: 1,
+            models: BTreeMap::from([
+                ("detector".into(), vec![model("yunet-n-320")]),
+                ("embedder".into(), vec![model("foamliu-128")]),
+                ("liveness".into(), vec![model("minifasnet-2.7"), model("minifasnet-4.0")]),
+            ]),
+            person_names: false,
+        }
+    }
+
+    fn at(ms: u64) -> Moment {
+        Moment::default().plus(Duration::from_millis(ms))
+    }
+
+    fn clock() -> Clock {
+        Clock { source: "ntp".into(), synced: true, error_ms: Some(12) }
+    }
+
+    const TEN_PAST: u64 = 1_700_000_000_000;
+
+    /// A granted decision number `n`, decided at `decided_ms` and history ten seconds later.
+    pub(in crate::publish) fn granted(n: u128, decided_ms: u64) -> DecisionEvent {
+        DecisionEvent {
+            id: Uuid::from_u128(0x018b_cfe5_6800_7000_8000_0000_0000_0000 + n),
+            decision: Decision {
+                outcome: Outcome::Granted,
+                reason: Reason::Match,
+                door: DoorId::new("front").unwrap(),
+                camera: CameraId::new("porch").unwrap(),
+                track: TrackId(7),
+                person: Some(PersonId::new("p0").unwrap()),
+                evidence: Evidence { frames: 5, quality_band: "high", match_band: "strong", liveness_band: "high" },
+                captured_at: at(decided_ms),
+                decided_at: at(decided_ms),
+                grant: Some("header.claims.signature".into()),
+            },
+            person_name: Some("Ada".into()),
+            factors: vec!["face".into()],
+            policy: Policy { id: "default".into(), version: 1 },
+            clock: clock(),
+            expires_at: at(decided_ms + 10_000),
+        }
+    }
+
+    pub(in crate::publish) fn event(n: u128) -> Event {
+        Event::Decision(Box::new(granted(n, TEN_PAST)))
+    }
+
+    pub(in crate::publish) fn stats() -> Event {
+        Event::Stats(Box::new(Stats {
+            at: Wall(1_700_000_000_000),
+            uptime_s: 60,
+            provider: "ort/cpu".into(),
+            cameras: vec![CameraStats { camera: CameraId::new("porch").unwrap(), fps: 29.5, frames: 1800, frames_dropped: 3 }],
+            stages: BTreeMap::from([("detect".into(), Latency { p50_ms: 3.5, p99_ms: 6.25 })]),
+            decision: Some(Latency { p50_ms: 180.0, p99_ms: 290.5 }),
+            decisions: 4,
+            events_dropped: 0,
+            temperature_c: Some(51.5),
+        }))
+    }
+
+    pub(in crate::publish) fn camera(word: CameraWord) -> Event {
+        Event::CameraStatus(CameraStatus {
+            camera: CameraId::new("porch").unwrap(),
+            status: word,
+            reason: Some("no frame for 3 s".into()),
+            at: Wall(1_700_000_000_000),
+        })
+    }
+
+    fn birth() -> Event {
+        Event::Birth(Box::new(Birth {
+            version: "0.1.0".into(),
+            provider: "ort/cpu".into(),
+            gallery_people: 2,
+            gallery_templates: 10,
+            cameras: vec![CameraId::new("porch").unwrap()],
+            doors: vec![DoorId::new("front").unwrap()],
+            clock: clock(),
+            at: Wall(1_700_000_000_000),
+        }))
+    }
+
+    /// Compares with `tests/golden/payloads/NAME.json`; `FACEID_BLESS=1` writes it anew.
+    fn golden(name: &str, payload: &str) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/payloads").join(format!("{name}.json"));
+        let value: serde_json::Value = serde_json::from_str(payload).unwrap();
+        let found = serde_json::to_string_pretty(&value).unwrap() + "\n";
+        if std::env::var_os("FACEID_BLESS").is_some() {
+            std::fs::write(&path, &found).unwrap();
+        }
+        let wanted = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(found, wanted, "{name} is not what the contract's example says");
+    }
+
+    #[test]
+    fn a_historical_copy_carries_no_grant() {
+        let Event::Decision(live) = event(1) else { unreachable!() };
+        let payload = Event::Decision(live).payload(&context(), 42, true);
+        assert!(!payload.contains("signature"), "{payload}");
+        golden("decision-historical", &payload);
+    }
+
+    #[test]
+    fn a_denial_carries_no_grant_even_if_somebody_put_one_in() {
+        let mut denied = granted(2, TEN_PAST);
+        denied.decision.outcome = Outcome::Denied;
+        denied.decision.reason = Reason::Unknown;
+        denied.decision.person = None;
+        denied.decision.evidence.match_band = "weak";
+        let payload = Event::Decision(Box::new(denied)).payload(&Context { person_names: true, ..context() }, 43, false);
+        assert!(!payload.contains("signature") && !payload.contains("Ada"), "{payload}");
+        golden("decision-denied", &payload);
+    }
+
+    #[test]
+    fn names_are_told_only_when_the_config_says_so() {
+        golden("decision-granted", &event(1).payload(&context(), 42, false));
+        golden("decision-named", &event(1).payload(&Context { person_names: true, ..context() }, 42, false));
+    }
+
+    #[test]
+    fn the_other_messages_are_as_the_contract_shows_them() {
+        let (camera_id, track, at) = (CameraId::new("porch").unwrap(), TrackId(7), Wall(1_700_000_000_000));
+        let attempt = |refusal| {
+            let attempt = Attempt { camera: camera_id.clone(), track, refusal, frames: 9 };
+            Event::Attempt(AttemptEvent { attempt, at })
+        };
+        let presence = |faces, people| {
+            let presence = Presence { camera: camera_id.clone(), faces, people };
+            Event::Presence(PresenceEvent { presence, at })
+        };
+        let alarm = Event::Alarm(Alarm {
+            kind: AlarmKind::Spoof,
+            door: Some(DoorId::new("front").unwrap()),
+            camera: Some(camera_id.clone()),
+            detail: "a picture was held up".into(),
+            at,
+        });
+        for (name, event) in [
+            ("birth", birth()),
+            ("stats", stats()),
+            ("camera-status", camera(CameraWord::Stalled)),
+            ("attempt-too-small", attempt(Some(Refusal::TooSmall))),
+            ("attempt-too-short", attempt(None)),
+            ("presence", presence(2, vec![PersonId::new("p0").unwrap()])),
+            ("presence-gone", presence(0, vec![])),
+            ("alarm", alarm),
+        ] {
+            golden(name, &event.payload(&context(), 0, false));
+        }
+    }
+
+    #[test]
+    fn every_event_has_the_topic_and_the_service_of_the_contract() {
+        let is = |event: &Event| (event.topic(), event.is_retained(), event.is_confirmed());
+        assert_eq!(is(&event(1)), ("door/front/decision".into(), false, true));
+        assert_eq!(is(&birth()), ("birth".into(), true, true));
+        assert_eq!(is(&camera(CameraWord::Dark)), ("camera/porch/status".into(), true, true));
+        assert_eq!(is(&stats()), ("stats".into(), false, false));
+    }
+}

@@ -1,0 +1,193 @@
+//! The `[publish]` table of the config.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::DeviceId;
+
+/// Where the broker is and how this device speaks to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Settings {
+    /// The broker's host name or address, without a scheme.
+    pub host: String,
+    /// The broker's port: 1883 is usual without TLS, 8883 with it.
+    pub port: u16,
+    /// The user name, if the broker wants one.
+    pub user: Option<String>,
+    /// The secret that holds the password: a systemd credential's name, or a file of mode 0600.
+    pub password_secret: Option<String>,
+    /// The MQTT client id; `faceid-<device>` if not set. Two clients with one id throw each other out.
+    pub client_id: Option<String>,
+    /// The first part of every topic; the device's id follows.
+    pub base_topic: String,
+    /// After how many seconds of silence the connection is probed; the broker gives the device up for lost after one and a half
+    /// times that. 5 to 3600.
+    pub keep_alive_s: u16,
+    /// How many seconds one try to connect may take, name resolution and TLS included. 1 to 60.
+    pub connect_timeout_s: u16,
+    /// The first wait before connecting again, in milliseconds; it doubles with every failure. 10 to 60000.
+    pub retry_floor_ms: u32,
+    /// The longest wait before connecting again, in milliseconds. At least `retry-floor-ms`, at most 600000.
+    pub retry_ceiling_ms: u32,
+    /// How many milliseconds a clean stop may spend on delivering what waits and saying `offline`. 100 to 30000.
+    pub flush_timeout_ms: u32,
+    /// How many events wait in memory for a broker that is away. When it is full, the oldest event that is no decision goes first.
+    /// 16 to 4096.
+    pub queue_events: u32,
+    /// Whether decisions carry people's names beside their ids.
+    pub person_names: bool,
+    /// TLS.
+    pub tls: Tls,
+}
+
+/// The `[publish.tls]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Tls {
+    /// Whether the connection is encrypted and the broker's certificate checked.
+    pub enabled: bool,
+    /// The authorities that may have signed the broker's certificate (PEM). The default is Debian's and Ubuntu's own list.
+    pub ca_file: PathBuf,
+    /// This device's certificate chain (PEM), if the broker wants one; `client-key-secret` belongs to it.
+    pub client_certificate_file: Option<PathBuf>,
+    /// The secret that holds the certificate's private key (PEM).
+    pub client_key_secret: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            host: "localhost".into(),
+            port: 1883,
+            user: None,
+            password_secret: None,
+            client_id: None,
+            base_topic: "faceid".into(),
+            keep_alive_s: 15,
+            connect_timeout_s: 5,
+            retry_floor_ms: 250,
+            retry_ceiling_ms: 10_000,
+            flush_timeout_ms: 2_000,
+            queue_events: 256,
+            person_names: false,
+            tls: Tls::default(),
+        }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            ca_file: "/etc/ssl/certs/ca-certificates.crt".into(),
+            client_certificate_file: None,
+            client_key_secret: None,
+        }
+    }
+}
+
+impl Settings {
+    /// Every value that would not work: the dotted key below `[publish]`, and what is wrong with the way out.
+    pub fn findings(&self) -> Vec<(String, String)> {
+        let mut findings = Vec::new();
+        let mut find = |key: &str, what: String| findings.push((key.to_owned(), what));
+        if self.host.is_empty() || self.host.contains(|c: char| c.is_whitespace() || c == '/' || c == '@') {
+            find("host", "give a host name or an address alone, without a scheme, a user or a path".into());
+        }
+        if self.port == 0 {
+            find("port", "0 is no port: 1883 is usual, 8883 with TLS".into());
+        }
+        let topic_is_plain = !self.base_topic.starts_with(['$', '/']) && !self.base_topic.ends_with('/');
+        if self.base_topic.is_empty()
+            || !topic_is_plain
+            || self.base_topic.len() > 200
+            || self.base_topic.contains(['+', '#', '\0'])
+        {
+            find("base-topic", "use 1 to 200 bytes without `+` and `#`, not starting with `$` and without `/` at its ends".into());
+        }
+        if self.client_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > 200 || id.contains(char::is_control)) {
+            find("client-id", "use 1 to 200 bytes, or leave it out".into());
+        }
+        if self.password_secret.is_some() && self.user.is_none() {
+            find("password-secret", "a password goes with a user name: set `user` too".into());
+        }
+        let ranges = [
+            ("keep-alive-s", u32::from(self.keep_alive_s), 5, 3600),
+            ("connect-timeout-s", u32::from(self.connect_timeout_s), 1, 60),
+            ("retry-floor-ms", self.retry_floor_ms, 10, 60_000),
+            ("retry-ceiling-ms", self.retry_ceiling_ms, self.retry_floor_ms, 600_000),
+            ("flush-timeout-ms", self.flush_timeout_ms, 100, 30_000),
+            ("queue-events", self.queue_events, 16, 4096),
+        ];
+        for (key, value, low, high) in ranges {
+            if !(low..=high).contains(&value) {
+                find(key, format!("{value} is outside {low} to {high}"));
+            }
+        }
+        if self.tls.client_certificate_file.is_some() != self.tls.client_key_secret.is_some() {
+            find("tls.client-certificate-file", "a certificate goes with its key: set `client-key-secret` too, or neither".into());
+        }
+        if !self.tls.enabled && self.tls.client_certificate_file.is_some() {
+            find("tls.enabled", "a client certificate needs TLS: set it to true".into());
+        }
+        findings
+    }
+
+    /// The topic that all of `device`'s topics begin with.
+    pub fn topic_root(&self, device: &DeviceId) -> String {
+        format!("{}/{device}", self.base_topic)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_out_of_range_is_found_by_its_key() {
+        let broken = Settings {
+            host: "mqtt://user@host".into(),
+            port: 0,
+            password_secret: Some("mqtt-password".into()),
+            client_id: Some(String::new()),
+            base_topic: "a/#".into(),
+            keep_alive_s: 4,
+            connect_timeout_s: 0,
+            retry_floor_ms: 0,
+            retry_ceiling_ms: 600_001,
+            flush_timeout_ms: 0,
+            queue_events: 0,
+            tls: Tls { client_certificate_file: Some("a.pem".into()), ..Tls::default() },
+            ..Settings::default()
+        };
+        let mut keys: Vec<String> = broken.findings().into_iter().map(|(key, _)| key).collect();
+        keys.sort();
+        assert_eq!(
+            keys,
+            [
+                "base-topic",
+                "client-id",
+                "connect-timeout-s",
+                "flush-timeout-ms",
+                "host",
+                "keep-alive-s",
+                "password-secret",
+                "port",
+                "queue-events",
+                "retry-ceiling-ms",
+                "retry-floor-ms",
+                "tls.client-certificate-file",
+                "tls.enabled"
+            ]
+        );
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_and_the_defaults_are_sound() {
+        assert!(toml::from_str::<Settings>("password = 'hunter2'").is_err());
+        assert_eq!(toml::from_str::<Settings>("").unwrap(), Settings::default());
+        assert_eq!(Settings::default().findings(), []);
+    }
+}
