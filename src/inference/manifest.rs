@@ -14,8 +14,10 @@ pub struct Manifest {
     /// The file's own version; this code reads 1.
     pub version: u32,
     /// Networks by id.
+    #[serde(default)]
     pub models: BTreeMap<ModelId, Model>,
     /// Packs by name.
+    #[serde(default)]
     pub packs: BTreeMap<String, Pack>,
 }
 
@@ -25,9 +27,12 @@ pub struct Manifest {
 pub struct Model {
     /// The file's name in the models folder.
     pub file: String,
-    /// Its SHA-256, 64 lower-case hexadecimal digits.
+    /// Its SHA-256, 64 lower-case hexadecimal digits; empty where upstream's is not known. Such a file is neither fetched nor opened
+    /// until a manifest of the site's own pins it.
+    #[serde(default)]
     pub sha256: String,
-    /// Its length.
+    /// Its length; 0 where it is not known.
+    #[serde(default)]
     pub bytes: u64,
     /// Under what terms the weights may be used.
     pub licence: Licence,
@@ -59,6 +64,11 @@ pub struct Licence {
 pub enum Origin {
     /// The file lies in the project, under `models/`.
     Bundled {
+        /// How it was made.
+        note: String,
+    },
+    /// Nobody offers this very file; it is brought from a folder.
+    Local {
         /// How it was made.
         note: String,
     },
@@ -212,19 +222,9 @@ impl Model {
     }
 }
 
-/// Something wrong in a manifest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// Line, from 1; 0 when unknown.
-    pub line: usize,
-    /// Column, from 1; 0 when unknown.
-    pub column: usize,
-    /// What is wrong and the way out.
-    pub what: String,
-}
-
-impl std::fmt::Display for Finding {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "line {}, column {}: {}", self.line, self.column, self.what)
+impl Pack {
+    /// The pack's networks: detector, liveness, embedder.
+    pub fn models(&self) -> impl Iterator<Item = &ModelId> {
+        std::iter::once(&self.detector).chain(&self.liveness).chain(std::iter::once(&self.embedder))
     }
 }

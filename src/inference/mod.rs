@@ -6,6 +6,7 @@
 //! what the manifest says, rewrites what can be rewritten exactly (`rewrite`), and hands it to a backend. `ort.rs` alone names `ort`,
 //! `tract.rs` alone names tract; either may be left out of the build.
 
+mod load;
 pub mod manifest;
 mod onnx;
 #[cfg(feature = "ort")]
@@ -25,7 +26,8 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::types::ModelId;
-use manifest::{Finding, Model};
+pub use load::Finding;
+use manifest::Model;
 pub use settings::{BackendChoice, Provider, Settings};
 
 /// The largest network file that is read, in bytes (the largest in the manifest has 261 MB).

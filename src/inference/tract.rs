@@ -31,7 +31,10 @@ pub(super) fn open(prepared: &Prepared, fallback: Option<String>) -> Result<Box<
 }
 
 fn plan(prepared: &Prepared) -> TractResult<Arc<TypedRunnableModel>> {
-    let mut model = onnx().model_for_read(&mut prepared.graph.as_slice())?;
+    // What the file says of inner and output shapes may name an open batch or size, which the one input shape then contradicts; tract
+    // works them all out again.
+    let reader = onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
+    let mut model = reader.model_for_read(&mut prepared.graph.as_slice())?;
     model.set_input_fact(0, f32::fact(prepared.shape).into())?;
     model.into_optimized()?.into_runnable()
 }
