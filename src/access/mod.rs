@@ -226,9 +226,9 @@ impl Decider {
         let issued = now.wall.unix_seconds();
         let lifetime = i64::try_from(self.settings.grant_lifetime_s).unwrap_or(1);
         let claims = Claims {
-            iss: self.device.to_string(),
-            aud: door.to_string(),
-            sub: person.to_string(),
+            iss: self.device.clone(),
+            aud: door.clone(),
+            sub: person.clone(),
             iat: issued,
             nbf: issued,
             exp: issued + lifetime,

@@ -62,7 +62,7 @@ pub(super) fn keygen(places: &Places, args: &KeygenArgs) -> Result {
     make_private_folder(folder)?;
     make_keys(&context.config, args.force)?.iter().for_each(say);
     let key = daemon::read_grant_key(folder).map_err(|error| Failure::new(code::PERMISSION, error))?;
-    say(format!("grant key id {}", key.key_id()));
+    say(format!("grant key id {}", key.kid()));
     say("Where systemd is 250 or newer, `systemd-creds encrypt` seals both to the machine: see systemd/README.md.");
     Ok(code::YES)
 }
@@ -83,7 +83,7 @@ pub(super) fn make_keys(config: &Config, force: bool) -> Result<Vec<String>> {
         }
         if name == daemon::GRANT_KEY {
             let key = GrantKey::generate().map_err(|error| refused(&error))?;
-            write_private(&path, key.to_hex().as_bytes())?;
+            write_private(&path, key.seed().as_slice())?;
         } else {
             SealingKey::generate().and_then(|key| key.write_new(&path)).map_err(|error| refused(&error))?;
         }

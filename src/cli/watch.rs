@@ -36,7 +36,7 @@ pub(super) fn watch(places: &Places, args: &Args) -> Result {
         }
         let message = match subscriber.next(Duration::from_millis(500)) {
             Some(Notice::Message(message)) => message,
-            Some(Notice::Lost(problem)) => {
+            Some(Notice::Problem(problem)) => {
                 super::complain(problem);
                 continue;
             }

@@ -362,7 +362,7 @@ fn birth(config: &Config, provider: &str, stats: &crate::gallery::Stats) -> Even
 /// Reads the grant-signing key.
 pub fn read_grant_key(secrets: &Path) -> Result<GrantKey, DaemonError> {
     let bytes = crate::system::secret::read(GRANT_KEY, secrets)?;
-    Ok(GrantKey::from_secret(&bytes)?)
+    Ok(GrantKey::from_seed(&bytes)?)
 }
 
 /// One daemon a state folder: the second is told so.
