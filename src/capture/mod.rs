@@ -87,7 +87,8 @@ pub enum CaptureError {
 
 /// Runs one camera until `stop` is asked for or, for a source that is played once, until it ends: `Ok` in both cases, and the slot is
 /// closed then. Changes of state are told through `events`, each once. The secret named in the source is looked up as a systemd
-/// credential and then in `secrets`. An error has been told as `offline` too; the slot stays open, because the caller may try again.
+/// credential and then in `secrets`. An error has been told as `offline` too; the slot of a source that is played once is closed then,
+/// any other stays open because the caller may try again (a new run opens it in any case).
 pub fn run(
     settings: &CameraSettings,
     secrets: &Path,
@@ -101,9 +102,11 @@ pub fn run(
         Source::Images(source) => images::run(&settings.id, source, slot, &mut teller, stop),
         _ => run_stream(settings, secrets, slot, &mut teller, stop),
     };
-    match &outcome {
-        Ok(()) => slot.close(),
-        Err(error) => teller.tell(CameraState::Offline, &error.to_string()),
+    if let Err(error) = &outcome {
+        teller.tell(CameraState::Offline, &error.to_string());
+    }
+    if outcome.is_ok() || settings.source.is_played_once() {
+        slot.close();
     }
     outcome
 }

@@ -12,7 +12,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use faceid_plus::capture::settings::{FileSource, LaunchLine, LaunchSource, RtspSource, StreamUrl};
-use faceid_plus::capture::{self, CameraEvent, CameraSettings, CameraState, CaptureError, Slot, Slots, Source, Taken, Transport};
+use faceid_plus::capture::{
+    self, CameraEvent, CameraSettings, CameraState, CaptureError, Hardware, Slot, Slots, Source, Taken, Transport,
+};
 use faceid_plus::system::{StopHandle, clock, stop};
 use faceid_plus::types::{CameraId, Frame, Layout};
 use gstreamer as gst;
@@ -36,8 +38,13 @@ struct Camera {
 
 impl Camera {
     fn start(source: Source, secrets: &Path) -> Self {
+        Self::start_on(Hardware::Auto, source, secrets)
+    }
+
+    fn start_on(hardware: Hardware, source: Source, secrets: &Path) -> Self {
         let mut settings = CameraSettings::new(CameraId::new("front").unwrap(), source);
         settings.stall_timeout_ms = 1500;
+        settings.hardware = hardware;
         let shown = format!("{settings:?}");
         assert!(!shown.contains(PASSWORD), "{shown}");
         let (slot, frames) = Slot::single();
@@ -160,7 +167,7 @@ fn a_clip_that_is_cut_off_says_so() {
         std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
         let mut camera = Camera::start(file(&path, false, false), folder.path());
         let mut frames = 0;
-        while let Taken::Item(..) = camera.frames.take_any(Duration::from_secs(3)) {
+        while let Taken::Item(..) = camera.frames.take_any(LIMIT) {
             frames += 1;
         }
         assert!(frames < 150, "{name}: {frames}");
@@ -342,4 +349,29 @@ fn a_custom_pipeline_gives_frames_and_a_bad_one_keeps_its_secrets() {
     assert!(reason.contains("pipeline is refused") && !reason.contains("s3cr3t"), "{reason}");
     let reason = reason_for(launch("videotestsrc ! fakesink name=faceid".to_owned()), Path::new("/"));
     assert!(reason.contains("appsink name=faceid"), "{reason}");
+}
+
+#[test]
+fn software_alone_decodes_and_is_described() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = clip(folder.path(), "clip.mp4", 5);
+    let mut settings = CameraSettings::new(CameraId::new("front").unwrap(), file(&path, false, false));
+    settings.hardware = Hardware::Software;
+    let told = capture::describe(&settings);
+    assert!(told.decoding.starts_with("software") && told.missing.is_empty(), "{told}");
+    let camera = Camera::start_on(Hardware::Software, settings.source, folder.path());
+    assert_eq!(camera.frame().number, 1);
+    assert!(capture::pipelines::plugins().unwrap().iter().any(|plugin| plugin.element == "rtspsrc" && plugin.is_present));
+}
+
+#[test]
+fn rows_that_the_decoder_padded_are_read_in_place() {
+    let text = "videotestsrc is-live=true ! video/x-raw,format=I420,width=330,height=250 ! openh264enc ! h264parse ! avdec_h264 ! \
+                appsink name=faceid";
+    let launch = Source::Launch(LaunchSource { pipeline: LaunchLine::new(text) });
+    let camera = Camera::start(launch, Path::new("/"));
+    let picture = camera.frame().picture;
+    // Without the sink's word that strides are welcome, the decoder copies into rows of 332 bytes.
+    assert_eq!((picture.width(), picture.height()), (330, 250));
+    assert!(picture.plane(0).1 > 332, "{}", picture.plane(0).1);
 }
