@@ -8,6 +8,7 @@
 
 mod event;
 mod images;
+#[cfg(feature = "gstreamer")]
 mod light;
 mod luma;
 #[cfg(feature = "gstreamer")]

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use super::settings::{CameraSettings, Hardware, Source, Transport};
+use super::settings::{CameraSettings, Source, Transport};
 
 /// What serves a camera, for the log and `doctor`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,12 +46,11 @@ fn source_words(settings: &CameraSettings) -> String {
     }
 }
 
-#[cfg(not(feature = "gstreamer"))]
 /// What serves a camera on this machine.
+#[cfg(not(feature = "gstreamer"))]
 pub fn describe(settings: &CameraSettings) -> Description {
     let missing =
         if matches!(settings.source, Source::Images(_)) { Vec::new() } else { vec!["GStreamer, in this build".to_owned()] };
-    let _ = Hardware::Auto;
     Description { source: source_words(settings), decoding: "none".to_owned(), conversion: "none".to_owned(), missing }
 }
 
@@ -69,10 +68,10 @@ mod with_gstreamer {
     use gstreamer::prelude::*;
     use gstreamer_app as gst_app;
 
-    use super::{CameraSettings, Description, Hardware, Source, Transport, source_words};
+    use super::{CameraSettings, Description, Source, Transport, source_words};
     use crate::capture::CaptureError;
     use crate::capture::redact::Redactor;
-    use crate::capture::settings::{CsiSource, FileSource, LaunchSource, RtspSource, V4l2Source};
+    use crate::capture::settings::{CsiSource, FileSource, Hardware, LaunchSource, RtspSource, V4l2Source};
     use crate::system::secret;
 
     /// What frames may leave the pipeline as.

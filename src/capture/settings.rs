@@ -227,6 +227,7 @@ impl StreamUrl {
     }
 
     /// The whole text, for the element that opens it and nothing else.
+    #[cfg(feature = "gstreamer")]
     pub(super) fn expose(&self) -> &str {
         &self.0
     }
