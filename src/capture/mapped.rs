@@ -1,0 +1,46 @@
+//! A decoder's buffer as a [`Picture`], without copying: the buffer stays mapped for reading as long as a picture of it lives.
+
+use std::sync::Arc;
+
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+use gstreamer_video::VideoFrameExt;
+
+use crate::types::{Colorimetry, Layout, Picture, PlaneSource};
+
+struct MappedFrame(gst_video::VideoFrame<gst_video::video_frame::Readable>);
+
+impl PlaneSource for MappedFrame {
+    fn plane(&self, index: usize) -> &[u8] {
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        self.0.plane_data(index).unwrap_or_default()
+    }
+}
+
+/// Maps a sample; its own caps are read, so that a stream may change size and format at any frame. The error says what does not fit.
+pub(super) fn picture(sample: &gst::Sample) -> Result<Picture, String> {
+    let caps = sample.caps().ok_or("a frame came without a format")?;
+    let info = gst_video::VideoInfo::from_caps(caps).map_err(|_| format!("frames of {caps} cannot be used: give raw video"))?;
+    let layout = match info.format() {
+        gst_video::VideoFormat::I420 => Layout::I420,
+        gst_video::VideoFormat::Nv12 => Layout::Nv12,
+        gst_video::VideoFormat::Gray8 => Layout::Gray,
+        gst_video::VideoFormat::Rgb => Layout::Rgb,
+        other => return Err(format!("frames of format {other:?} cannot be used: give I420, NV12, GRAY8 or RGB")),
+    };
+    let colors = info.colorimetry();
+    let colorimetry = Colorimetry {
+        bt709: colors.matrix() == gst_video::VideoColorMatrix::Bt709,
+        full_range: colors.range() == gst_video::VideoColorRange::Range0_255,
+    };
+    let size = (info.width(), info.height());
+    let buffer = sample.buffer_owned().ok_or("a frame came without a buffer")?;
+    let frame = gst_video::VideoFrame::from_buffer_readable(buffer, &info)
+        .map_err(|_| "a frame's memory cannot be mapped: is it the accelerator's own? convert it before the appsink".to_owned())?;
+    let mut strides = [0; 3];
+    for (stride, &given) in strides.iter_mut().zip(frame.plane_stride()) {
+        *stride = usize::try_from(given).map_err(|_| "a frame stands on its head (negative stride)")?;
+    }
+    Picture::new(size, layout, colorimetry, strides, Arc::new(MappedFrame(frame)))
+        .ok_or_else(|| format!("frames of {}x{} cannot be used", size.0, size.1))
+}

@@ -1,0 +1,378 @@
+//! Cameras against a real RTSP server and real files: unplug, stall, size change, darkness, wrong passwords, garbage.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail as its tests do")]
+
+#[path = "../support/rtsp_server.rs"]
+mod rtsp_server;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use faceid_plus::capture::settings::{FileSource, LaunchLine, LaunchSource, RtspSource, StreamUrl};
+use faceid_plus::capture::{
+    self, CameraEvent, CameraSettings, CameraState, CaptureError, Hardware, Slot, Slots, Source, Taken, Transport,
+};
+use faceid_plus::system::{StopHandle, clock, stop};
+use faceid_plus::types::{CameraId, Frame, Layout};
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use rtsp_server::{Plan, Server};
+
+/// A wait that is longer than anything that works takes, even on a busy machine.
+const LIMIT: Duration = Duration::from_secs(30);
+/// What is promised: a source that returns is back within this time.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
+const PASSWORD: &str = "s3cr3t/p@ss";
+
+/// A camera on its own thread.
+struct Camera {
+    events: Receiver<CameraEvent>,
+    frames: Slots<Frame>,
+    slot: Slot<Frame>,
+    handle: StopHandle,
+    thread: Option<JoinHandle<Result<(), CaptureError>>>,
+}
+
+impl Camera {
+    fn start(source: Source, secrets: &Path) -> Self {
+        Self::start_on(Hardware::Auto, source, secrets)
+    }
+
+    fn start_on(hardware: Hardware, source: Source, secrets: &Path) -> Self {
+        let mut settings = CameraSettings::new(CameraId::new("front").unwrap(), source);
+        settings.stall_timeout_ms = 1500;
+        settings.hardware = hardware;
+        let shown = format!("{settings:?}");
+        assert!(!shown.contains(PASSWORD), "{shown}");
+        let (slot, frames) = Slot::single();
+        let (sender, events) = mpsc::channel();
+        let (handle, stop) = stop::pair();
+        let (writer, secrets) = (slot.clone(), secrets.to_owned());
+        // Whoever has heard enough hangs up; that is no fault of the camera.
+        let tell = move |event| drop(sender.send(event));
+        let thread = std::thread::spawn(move || capture::run(&settings, &secrets, &writer, &tell, &stop));
+        Self { events, frames, slot, handle, thread: Some(thread) }
+    }
+
+    /// Waits for a state; what comes before is passed over, but never holds a password.
+    fn until(&self, state: CameraState, limit: Duration) -> CameraEvent {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let event = self.events.recv_timeout(left).unwrap_or_else(|_| panic!("no {state:?} within {limit:?}"));
+            eprintln!("{:?}: {}", event.state, event.reason);
+            assert!(!event.reason.contains(PASSWORD) && !event.reason.contains("s3cr3t"), "{}", event.reason);
+            if event.state == state {
+                return event;
+            }
+        }
+    }
+
+    fn frame(&self) -> Frame {
+        match self.frames.take_any(LIMIT) {
+            Taken::Item(_, frame) => frame,
+            other => panic!("no frame: {other:?}"),
+        }
+    }
+
+    /// Waits until the run is over by itself.
+    fn outcome(&mut self) -> Result<(), CaptureError> {
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Camera {
+    fn drop(&mut self) {
+        self.handle.stop();
+        self.slot.close();
+        if let Some(thread) = self.thread.take() {
+            let outcome = thread.join().unwrap();
+            assert!(outcome.is_ok() || std::thread::panicking(), "{outcome:?}");
+        }
+    }
+}
+
+fn rtsp(url: &str) -> RtspSource {
+    let url = StreamUrl::new(url);
+    RtspSource { url, transport: Transport::Tcp, user: None, password_secret: None, latency_ms: 100 }
+}
+
+fn file(path: &Path, repeat: bool, paced: bool) -> Source {
+    Source::File(FileSource { path: path.to_owned(), repeat, paced })
+}
+
+/// Encodes a clip of a moving test picture, 320 x 240 at 30 frames a second.
+fn clip(folder: &Path, name: &str, frames: u32) -> PathBuf {
+    gst::init().unwrap();
+    let muxer = if name.ends_with(".mp4") { "mp4mux" } else { "matroskamux" };
+    let launch = format!(
+        "videotestsrc num-buffers={frames} ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! openh264enc gop-size=30 ! \
+         h264parse ! {muxer} ! filesink name=out"
+    );
+    let pipeline = gst::parse::launch(&launch).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let path = folder.join(name);
+    pipeline.by_name("out").unwrap().set_property("location", path.to_str().unwrap());
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let wanted = [gst::MessageType::Eos, gst::MessageType::Error];
+    let message = pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(60), &wanted).unwrap();
+    assert_eq!(message.type_(), gst::MessageType::Eos, "{message:?}");
+    pipeline.set_state(gst::State::Null).unwrap();
+    path
+}
+
+/// Plays a source that should fail and gives the reason told.
+fn reason_for(source: Source, secrets: &Path) -> String {
+    let camera = Camera::start(source, secrets);
+    let event = camera.until(CameraState::Offline, LIMIT);
+    // A source that is played once ends with an error; that is what is asked for here.
+    let mut camera = camera;
+    camera.handle.stop();
+    let _ = camera.outcome();
+    event.reason
+}
+
+fn secret(folder: &Path, content: &str) {
+    let path = folder.join("camera");
+    std::fs::write(&path, content).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+#[test]
+fn files_that_are_no_video_are_refused_with_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text.mkv");
+    std::fs::write(&text, "This is no video at all.\n".repeat(100)).unwrap();
+    let reason = reason_for(file(&text, false, true), folder.path());
+    assert!(reason.contains("text.mkv") && reason.contains("no video"), "{reason}");
+    let missing = reason_for(file(&folder.path().join("none.mkv"), false, true), folder.path());
+    assert!(missing.contains("none.mkv is not there"), "{missing}");
+    let garbage = folder.path().join("garbage.mp4");
+    std::fs::write(&garbage, (0..50_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>()).unwrap();
+    let reason = reason_for(file(&garbage, false, true), folder.path());
+    assert!(reason.contains("no video"), "{reason}");
+    let empty = folder.path().join("empty.mkv");
+    std::fs::write(&empty, "").unwrap();
+    assert!(!reason_for(file(&empty, false, true), folder.path()).is_empty());
+}
+
+#[test]
+fn a_clip_that_is_cut_off_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["clip.mkv", "clip.mp4"] {
+        let path = clip(folder.path(), name, 150);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        let mut camera = Camera::start(file(&path, false, false), folder.path());
+        let mut frames = 0;
+        while let Taken::Item(..) = camera.frames.take_any(LIMIT) {
+            frames += 1;
+        }
+        assert!(frames < 150, "{name}: {frames}");
+        let outcome = camera.outcome();
+        let told = camera.events.try_iter().last().unwrap();
+        eprintln!("{name}: {frames} frames, {told:?}, {outcome:?}");
+        assert!(told.reason.contains("damaged"), "{name}: {}", told.reason);
+    }
+}
+
+#[test]
+fn a_lossless_file_gives_every_frame_and_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = clip(folder.path(), "clip.mkv", 90);
+    let mut camera = Camera::start(file(&path, false, false), folder.path());
+    let mut last: Option<Frame> = None;
+    let mut count = 0;
+    while let Taken::Item(_, frame) = camera.frames.take_any(LIMIT) {
+        count += 1;
+        assert_eq!(frame.number, count);
+        if let Some(last) = &last {
+            let gap = frame.captured_at.monotonic.since(last.captured_at.monotonic);
+            assert!((Duration::from_millis(30)..Duration::from_millis(37)).contains(&gap), "{gap:?}");
+        }
+        last = Some(frame);
+    }
+    assert_eq!(count, 90);
+    let frame = last.unwrap();
+    assert_eq!((frame.picture.width(), frame.picture.height()), (320, 240));
+    assert!(matches!(frame.picture.layout(), Layout::I420 | Layout::Nv12));
+    camera.until(CameraState::Ended, LIMIT);
+    camera.outcome().unwrap();
+    assert_eq!(camera.slot.counts().replaced, 0);
+}
+
+#[test]
+fn a_looped_file_goes_on_with_rising_times_and_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = clip(folder.path(), "clip.mkv", 10);
+    for paced in [false, true] {
+        let camera = Camera::start(file(&path, true, paced), folder.path());
+        let mut last: Option<Frame> = None;
+        while last.as_ref().is_none_or(|frame| frame.number < 35) {
+            let frame = camera.frame();
+            if let Some(last) = last {
+                assert!(frame.number > last.number && frame.captured_at.monotonic > last.captured_at.monotonic);
+            }
+            last = Some(frame);
+        }
+        assert!(camera.events.try_iter().all(|event| event.state == CameraState::Online));
+    }
+}
+
+#[test]
+fn a_slow_reader_of_a_paced_file_loses_frames_and_they_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = clip(folder.path(), "clip.mkv", 45);
+    let mut camera = Camera::start(file(&path, false, true), folder.path());
+    camera.until(CameraState::Ended, LIMIT);
+    camera.outcome().unwrap();
+    let counts = camera.slot.counts();
+    assert_eq!((counts.put, counts.taken, counts.replaced), (45, 0, 44));
+    let frame = camera.frame();
+    assert_eq!(frame.number, 45);
+    assert!(frame.captured_at.monotonic <= clock::monotonic());
+}
+
+#[test]
+fn nobody_listening_is_told_as_a_refused_connection() {
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let source = Source::Rtsp(rtsp(&format!("rtsp://127.0.0.1:{port}/test")));
+    let reason = reason_for(source, Path::new("/"));
+    assert!(reason.contains("cannot be opened"), "{reason}");
+}
+
+#[test]
+fn a_wrong_password_is_named_and_never_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    for digest in [false, true] {
+        let server = Server::start(&Plan::test_picture().login("admin", "right one", digest));
+        secret(folder.path(), PASSWORD);
+        let mut source = rtsp(&server.url());
+        source.user = Some("admin".to_owned());
+        source.password_secret = Some("camera".to_owned());
+        let reason = reason_for(Source::Rtsp(source.clone()), folder.path());
+        assert!(reason.contains("refuses the user or the password"), "{reason}");
+        secret(folder.path(), "right one\n");
+        let camera = Camera::start(Source::Rtsp(source), folder.path());
+        camera.until(CameraState::Online, LIMIT);
+    }
+}
+
+#[test]
+fn a_missing_secret_is_an_error_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = rtsp("rtsp://127.0.0.1:1/test");
+    source.user = Some("admin".to_owned());
+    source.password_secret = Some("no-such-secret".to_owned());
+    let reason = reason_for(Source::Rtsp(source), folder.path());
+    assert!(reason.contains("no-such-secret"), "{reason}");
+}
+
+#[test]
+fn an_unplugged_camera_is_back_within_five_seconds() {
+    let server = Server::start(&Plan::test_picture());
+    let camera = Camera::start(Source::Rtsp(rtsp(&server.url())), Path::new("/"));
+    camera.until(CameraState::Online, LIMIT);
+    let before = camera.frame().number;
+    let plan = Plan { port: server.port, ..Plan::test_picture() };
+    server.kill();
+    camera.until(CameraState::Offline, LIMIT);
+    // The longest waits come after several failures: those are let happen.
+    for _ in 0..4 {
+        let _ = camera.events.recv_timeout(Duration::from_secs(1));
+    }
+    let _server = Server::start(&plan);
+    camera.until(CameraState::Online, BACK_WITHIN);
+    while camera.frame().number <= before {}
+}
+
+#[test]
+fn a_frozen_camera_is_stalled_and_comes_back() {
+    let server = Server::start(&Plan::test_picture());
+    let camera = Camera::start(Source::Rtsp(rtsp(&server.url())), Path::new("/"));
+    camera.until(CameraState::Online, LIMIT);
+    server.freeze();
+    let event = camera.until(CameraState::Stalled, LIMIT);
+    assert!(event.reason.contains("no frame"), "{}", event.reason);
+    server.thaw();
+    camera.until(CameraState::Online, LIMIT);
+}
+
+#[test]
+fn a_stream_may_change_its_size() {
+    let mut server = Server::start(&Plan::test_picture());
+    let camera = Camera::start(Source::Rtsp(rtsp(&server.url())), Path::new("/"));
+    camera.until(CameraState::Online, LIMIT);
+    assert_eq!(camera.frame().picture.width(), 320);
+    server.set("size", "caps", "video/x-raw,format=I420,width=640,height=480,framerate=15/1");
+    while camera.frame().picture.width() != 640 {}
+    assert_eq!(camera.frame().picture.height(), 480);
+}
+
+#[test]
+fn a_dark_camera_is_noticed_and_so_is_its_light() {
+    let mut server = Server::start(&Plan::test_picture());
+    let mut source = rtsp(&server.url());
+    source.transport = Transport::Udp;
+    let camera = Camera::start(Source::Rtsp(source), Path::new("/"));
+    camera.until(CameraState::Online, LIMIT);
+    server.set("src", "pattern", "black");
+    camera.until(CameraState::Dark, LIMIT);
+    server.set("src", "pattern", "smpte");
+    camera.until(CameraState::Online, LIMIT);
+}
+
+#[test]
+fn a_stream_that_ends_is_connected_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&Plan::file(&clip(folder.path(), "clip.mkv", 30)));
+    let camera = Camera::start(Source::Rtsp(rtsp(&server.url())), Path::new("/"));
+    camera.until(CameraState::Online, LIMIT);
+    camera.until(CameraState::Offline, LIMIT);
+    camera.until(CameraState::Online, LIMIT);
+}
+
+#[test]
+fn a_custom_pipeline_gives_frames_and_a_bad_one_keeps_its_secrets() {
+    let launch = |text: String| Source::Launch(LaunchSource { pipeline: LaunchLine::new(text) });
+    let camera = Camera::start(
+        launch("videotestsrc is-live=true ! video/x-raw,format=RGB ! appsink name=faceid".to_owned()),
+        Path::new("/"),
+    );
+    assert_eq!(camera.frame().picture.layout(), Layout::Rgb);
+    let bad =
+        launch(format!("rtspsrc location=rtsp://a:{PASSWORD}@h/ user-pw={PASSWORD} nonsense={PASSWORD} ! appsink name=faceid"));
+    let reason = reason_for(bad, Path::new("/"));
+    assert!(reason.contains("pipeline is refused") && !reason.contains("s3cr3t"), "{reason}");
+    let reason = reason_for(launch("videotestsrc ! fakesink name=faceid".to_owned()), Path::new("/"));
+    assert!(reason.contains("appsink name=faceid"), "{reason}");
+}
+
+#[test]
+fn software_alone_decodes_and_is_described() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = clip(folder.path(), "clip.mp4", 5);
+    let mut settings = CameraSettings::new(CameraId::new("front").unwrap(), file(&path, false, false));
+    settings.hardware = Hardware::Software;
+    let told = capture::describe(&settings);
+    assert!(told.decoding.starts_with("software") && told.missing.is_empty(), "{told}");
+    let camera = Camera::start_on(Hardware::Software, settings.source, folder.path());
+    assert_eq!(camera.frame().number, 1);
+    assert!(capture::pipelines::plugins().unwrap().iter().any(|plugin| plugin.element == "rtspsrc" && plugin.is_present));
+}
+
+#[test]
+fn rows_that_the_decoder_padded_are_read_in_place() {
+    let text = "videotestsrc is-live=true ! video/x-raw,format=I420,width=336,height=256 ! openh264enc ! h264parse ! avdec_h264 ! \
+                appsink name=faceid";
+    let launch = Source::Launch(LaunchSource { pipeline: LaunchLine::new(text) });
+    let camera = Camera::start(launch, Path::new("/"));
+    let picture = camera.frame().picture;
+    // Without the sink's word that strides are welcome, the decoder copies into rows of 336 bytes. (It also copies where it must crop:
+    // sizes that are no multiple of 16.)
+    assert_eq!((picture.width(), picture.height()), (336, 256));
+    assert!(picture.plane(0).1 > 336, "{}", picture.plane(0).1);
+}
