@@ -1,0 +1,289 @@
+//! The sealed gallery: who is enrolled, and whom a face resembles. [`Gallery`] is the only door: one writer, whose changes are durable
+//! before it hears of them, and any number of readers, each with a whole [`Snapshot`] and no lock.
+//!
+//! Deliberately absent: any way to get a template out again, and any comparison across models.
+#![doc = include_str!("FORMAT.md")]
+
+mod error;
+pub mod format;
+mod index;
+mod medium;
+mod seal;
+mod settings;
+#[cfg(test)]
+mod simulated;
+mod snapshot;
+mod store;
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+
+pub use error::GalleryError;
+pub use seal::{KeyError, SealingKey};
+pub use settings::Settings;
+pub use snapshot::{Snapshot, Stats};
+
+use crate::types::{Candidate, Embedding, ModelId, Person, PersonId};
+use format::{MAX_DIMENSION, MAX_PEOPLE, MAX_TEMPLATES};
+use medium::{FileMedium, Medium};
+use snapshot::Change;
+use store::{FILE, LOCK, Store, UNFINISHED};
+
+/// An open gallery. Share it by `Arc`; every method takes `&self`.
+pub struct Gallery {
+    current: ArcSwap<Snapshot>,
+    path: PathBuf,
+    max_templates_per_person: usize,
+    /// `None` when opened for reading only.
+    writer: Option<Mutex<Writer>>,
+}
+
+struct Writer {
+    store: Store,
+    /// Held as long as the gallery is open for writing; the system lets go of it when the process ends, however it ends.
+    _lock: Option<File>,
+}
+
+/// What an enrolment did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Enrolment {
+    /// Templates added.
+    pub added: usize,
+    /// Templates the person has now.
+    pub templates: usize,
+    /// Who else is most like the new templates: with a high score, the same face is enrolled twice.
+    pub nearest_other: Option<Candidate>,
+}
+
+/// What `gallery verify` found in a gallery that is whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Which file.
+    pub path: PathBuf,
+    /// The format's version.
+    pub version: u32,
+    /// The file's size.
+    pub bytes: u64,
+    /// How much is in it.
+    #[serde(flatten)]
+    pub stats: Stats,
+    /// What should be looked at, each with the way out; empty when all is well.
+    pub warnings: Vec<String>,
+}
+
+impl Gallery {
+    /// Opens the gallery for writing; makes an empty one, and its folder, when there is none. A gallery of another model or dimension
+    /// is refused, and so is a second writer.
+    pub fn create_or_open(settings: &Settings, key: &SealingKey, model: &ModelId, dimension: usize) -> Result<Self, GalleryError> {
+        Self::open_folder(settings, key, (model, dimension), true)
+    }
+
+    /// Opens the gallery for writing as [`Gallery::create_or_open`] does, but makes none.
+    pub fn open_existing(settings: &Settings, key: &SealingKey, model: &ModelId, dimension: usize) -> Result<Self, GalleryError> {
+        let path = settings.dir.join(FILE);
+        match path.try_exists() {
+            Ok(true) => Self::open_folder(settings, key, (model, dimension), false),
+            Ok(false) => Err(GalleryError::Missing { path }),
+            Err(source) => Err(GalleryError::Io { doing: "looking for", path, source }),
+        }
+    }
+
+    /// Opens the gallery as it is now for reading only, beside a writer in another process; later writes are not seen.
+    pub fn open_read_only(settings: &Settings, key: &SealingKey) -> Result<Self, GalleryError> {
+        let path = settings.dir.join(FILE);
+        let snapshot = store::load(&FileMedium::new(&settings.dir), &path, key)?;
+        let snapshot = snapshot.ok_or_else(|| GalleryError::Missing { path: path.clone() })?;
+        let max_templates_per_person = settings.max_templates_per_person;
+        Ok(Self { current: ArcSwap::from_pointee(snapshot), path, max_templates_per_person, writer: None })
+    }
+
+    /// Reads every byte of the gallery in `dir` and says what is in it; an error when it is not whole. It changes nothing and may run
+    /// beside a daemon.
+    pub fn verify(dir: &Path, key: &SealingKey) -> Result<Report, GalleryError> {
+        let path = dir.join(FILE);
+        let snapshot = store::load(&FileMedium::new(dir), &path, key)?;
+        let snapshot = snapshot.ok_or_else(|| GalleryError::Missing { path: path.clone() })?;
+        let metadata =
+            |path: &Path| path.metadata().map_err(|source| GalleryError::Io { doing: "looking at", path: path.to_owned(), source });
+        let mut warnings = Vec::new();
+        for (path, closed) in [(dir, "700"), (path.as_path(), "600")] {
+            let mode = metadata(path)?.permissions().mode() & 0o777;
+            if mode & 0o077 != 0 {
+                warnings.push(format!("{} has mode {mode:03o}: run `chmod {closed} {0}`", path.display()));
+            }
+        }
+        if dir.join(UNFINISHED).exists() {
+            let text = "an unfinished write lies beside the gallery: one is running, or was cut off and goes at the next start";
+            warnings.push(text.to_owned());
+        }
+        Ok(Report { bytes: metadata(&path)?.len(), path, version: 1, stats: snapshot.stats(), warnings })
+    }
+
+    /// The state as of now, for as long as it is held.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// The sealed file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds templates to a person, who is made when not yet enrolled. Of a person already enrolled, the day of enrolment stays, and
+    /// name, groups and dates are replaced where they are given. Durable and visible when it returns.
+    pub fn enroll(&self, person: Person, templates: Vec<Embedding>) -> Result<Enrolment, GalleryError> {
+        let (id, added) = (person.id.clone(), templates.len());
+        let nearest_other = self.snapshot().nearest_other(&id, &templates)?;
+        self.enroll_many(vec![(person, templates)])?;
+        Ok(Enrolment { added, templates: self.snapshot().templates_of(&id), nearest_other })
+    }
+
+    /// Enrols many people as [`Gallery::enroll`] does each, in one write: all or none.
+    pub fn enroll_many(&self, people: Vec<(Person, Vec<Embedding>)>) -> Result<(), GalleryError> {
+        self.change(|now| {
+            let mut changes: BTreeMap<PersonId, Change> = BTreeMap::new();
+            for (person, mut templates) in people {
+                let id = person.id.clone();
+                if templates.is_empty() {
+                    return Err(GalleryError::NoTemplates { person: id });
+                }
+                templates.iter().try_for_each(|template| now.admit(template))?;
+                // The same person may come twice in one batch.
+                let person = match changes.remove(&id) {
+                    Some(Change::Put { person: earlier, mut add }) => {
+                        add.append(&mut templates);
+                        templates = add;
+                        merged(&earlier, person)
+                    }
+                    _ => now.person(&id).map_or_else(|| person.clone(), |known| merged(known, person.clone())),
+                };
+                let (wanted, limit) = (now.templates_of(&id) + templates.len(), self.max_templates_per_person);
+                if wanted > limit {
+                    return Err(GalleryError::TooManyTemplates { person: id, wanted, limit });
+                }
+                changes.insert(id, Change::Put { person: storable(person)?, add: templates });
+            }
+            Ok(changes)
+        })
+    }
+
+    /// Replaces what is known of an enrolled person besides templates.
+    pub fn set(&self, person: Person) -> Result<(), GalleryError> {
+        self.change(|now| {
+            now.person(&person.id).ok_or_else(|| GalleryError::NoSuchPerson { person: person.id.clone() })?;
+            Ok([(person.id.clone(), Change::Put { person: storable(person)?, add: Vec::new() })].into_iter().collect())
+        })
+    }
+
+    /// Takes a person out with every template: neither the file nor any later snapshot holds them.
+    pub fn remove(&self, id: &PersonId) -> Result<(), GalleryError> {
+        self.change(|now| {
+            now.person(id).ok_or_else(|| GalleryError::NoSuchPerson { person: id.clone() })?;
+            Ok([(id.clone(), Change::Remove)].into_iter().collect())
+        })
+    }
+
+    /// One change under the writer's lock: worked out on the state as of now, made durable, then shown.
+    fn change(&self, make: impl FnOnce(&Snapshot) -> Result<BTreeMap<PersonId, Change>, GalleryError>) -> Result<(), GalleryError> {
+        let writer = self.writer.as_ref().ok_or_else(|| GalleryError::OpenedReadOnly { path: self.path.clone() })?;
+        let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.current.load_full();
+        let changes = make(&now)?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let next = now.with(changes);
+        let stats = next.stats();
+        for (what, wanted, limit) in [("people", stats.people, MAX_PEOPLE), ("templates", stats.templates, MAX_TEMPLATES)] {
+            if wanted > limit {
+                return Err(GalleryError::TooLarge { what, wanted, limit });
+            }
+        }
+        writer.store.commit(&next)?;
+        self.current.store(Arc::new(next));
+        Ok(())
+    }
+
+    fn open_folder(settings: &Settings, key: &SealingKey, expected: (&ModelId, usize), create: bool) -> Result<Self, GalleryError> {
+        let dir = &settings.dir;
+        let medium = FileMedium::create(dir).map_err(|e| GalleryError::write("making the folder", dir, e))?;
+        let lock = lock(dir)?;
+        Self::open_on(Box::new(medium), settings, key, expected, create, Some(lock))
+    }
+
+    fn open_on(
+        medium: Box<dyn Medium>,
+        settings: &Settings,
+        key: &SealingKey,
+        (model, dimension): (&ModelId, usize),
+        create: bool,
+        lock: Option<File>,
+    ) -> Result<Self, GalleryError> {
+        let path = settings.dir.join(FILE);
+        if !(1..=MAX_DIMENSION).contains(&dimension) {
+            return Err(GalleryError::TooLarge { what: "numbers in a template", wanted: dimension, limit: MAX_DIMENSION });
+        }
+        let mut store = Store::new(medium, &path, key)?;
+        let snapshot = match store.load()? {
+            Some(snapshot) => snapshot,
+            None if create => {
+                let empty = Snapshot::empty(1, model.clone(), dimension, 0);
+                store.commit(&empty)?;
+                empty
+            }
+            None => return Err(GalleryError::Missing { path }),
+        };
+        if snapshot.model() != model || snapshot.dimension() != dimension {
+            return Err(GalleryError::OtherModel {
+                path,
+                stored: format!("{} with {} numbers", snapshot.model(), snapshot.dimension()),
+                asked: format!("{model} with {dimension} numbers"),
+            });
+        }
+        let writer = Some(Mutex::new(Writer { store, _lock: lock }));
+        let max_templates_per_person = settings.max_templates_per_person.min(format::MAX_TEMPLATES_PER_PERSON);
+        Ok(Self { current: ArcSwap::from_pointee(snapshot), path, max_templates_per_person, writer })
+    }
+}
+
+/// Keeps a second writer out. The lock is the system's (`flock`), so that a crash leaves none behind.
+fn lock(dir: &Path) -> Result<File, GalleryError> {
+    let path = dir.join(LOCK);
+    let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow);
+    let file = options.open(&path).map_err(|e| GalleryError::write("locking", &path, e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(GalleryError::Locked { folder: dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(GalleryError::Io { doing: "locking", path, source }),
+    }
+}
+
+/// What is known of a person after another enrolment.
+fn merged(known: &Person, given: Person) -> Person {
+    Person {
+        id: given.id,
+        name: given.name.or_else(|| known.name.clone()),
+        groups: if given.groups.is_empty() { known.groups.clone() } else { given.groups },
+        consented_at: given.consented_at.or(known.consented_at),
+        expires_at: given.expires_at.or(known.expires_at),
+        enrolled_at: known.enrolled_at,
+    }
+}
+
+fn storable(person: Person) -> Result<Person, GalleryError> {
+    match format::refusal(&person) {
+        Some(reason) => Err(GalleryError::InvalidPerson { person: person.id, reason }),
+        None => Ok(person),
+    }
+}
+
+#[cfg(test)]
+mod tests;

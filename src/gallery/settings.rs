@@ -1,0 +1,60 @@
+//! The gallery's part of the config.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::format::MAX_TEMPLATES_PER_PERSON;
+
+/// Where the gallery lies and how much it takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Settings {
+    /// The folder of the sealed gallery; one daemon a folder. It is kept at mode 0700.
+    pub dir: PathBuf,
+    /// The sealing key: the name of a systemd credential (or of a file of mode 0600 beside the config), or an absolute path.
+    pub key: String,
+    /// How many templates one person may have, 1 to 1024. More photos help little beyond 10 or so and make a search longer.
+    pub max_templates_per_person: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { dir: PathBuf::from("/var/lib/faceid/gallery"), key: "gallery.key".to_owned(), max_templates_per_person: 32 }
+    }
+}
+
+impl Settings {
+    /// Every value that is out of its range: its dotted key, and what is wrong with the way out.
+    pub fn findings(&self) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        let mut say = |key: &str, what: &str| found.push((format!("gallery.{key}"), what.to_owned()));
+        if !self.dir.is_absolute() {
+            say(
+                "dir",
+                "must be an absolute path, such as /var/lib/faceid/gallery: a daemon's working folder is not where you think",
+            );
+        }
+        if self.key.is_empty() || (self.key.contains('/') && !self.key.starts_with('/')) {
+            say("key", "must be a credential's name, such as gallery.key, or an absolute path");
+        }
+        if !(1..=MAX_TEMPLATES_PER_PERSON).contains(&self.max_templates_per_person) {
+            say("max-templates-per-person", "must be 1 to 1024; 32 is the default");
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_out_of_range_are_all_found_and_the_default_has_none() {
+        let bad = Settings { dir: "here".into(), key: "a/b".to_owned(), max_templates_per_person: 0 };
+        let keys: Vec<_> = bad.findings().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["gallery.dir", "gallery.key", "gallery.max-templates-per-person"]);
+        assert!(Settings::default().findings().is_empty());
+        assert!(toml::from_str::<Settings>("dri = \"/x\"").is_err());
+    }
+}

@@ -1,0 +1,192 @@
+//! A disk for tests: it counts calls, fails at any of them, and after a power cut keeps of what was not synced what it likes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use super::medium::Medium;
+
+/// How a call fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// No space left on the device.
+    Full,
+    /// An I/O error.
+    Broken,
+    /// A file system that was remounted read-only.
+    ReadOnly,
+    /// Half of a write, then no space.
+    Short,
+}
+
+#[derive(Clone, Default)]
+struct Inode {
+    now: Vec<u8>,
+    durable: Vec<u8>,
+}
+
+#[derive(Clone, Default)]
+struct Disk {
+    inodes: Vec<Inode>,
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    calls: usize,
+    fault: Option<(usize, Fault)>,
+    cut_at: Option<usize>,
+}
+
+/// A handle on the disk.
+#[derive(Clone, Default)]
+pub(crate) struct Simulated(Arc<Mutex<Disk>>);
+
+impl Simulated {
+    /// How many changing calls were made.
+    pub(crate) fn calls(&self) -> usize {
+        self.0.lock().unwrap().calls
+    }
+
+    /// Makes the changing call number `at` (from 0) fail once.
+    pub(crate) fn fail(&self, at: usize, fault: Fault) {
+        self.0.lock().unwrap().fault = Some((at, fault));
+    }
+
+    /// Makes every changing call from number `at` on fail without effect: the power is about to go.
+    pub(crate) fn cut(&self, at: usize) {
+        self.0.lock().unwrap().cut_at = Some(at);
+    }
+
+    /// The disk as another process sees it, with no fault pending.
+    pub(crate) fn reopened(&self) -> Self {
+        let disk = self.0.lock().unwrap();
+        Self(Arc::new(Mutex::new(Disk { calls: 0, fault: None, cut_at: None, ..disk.clone() })))
+    }
+
+    /// The disk after a power cut: each name and each file that was not synced is old, new or torn, as `seed` has it.
+    pub(crate) fn after_power_cut(&self, seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let disk = self.0.lock().unwrap().clone();
+        let mut next = Disk::default();
+        let all: std::collections::BTreeSet<_> = disk.names.keys().chain(disk.durable_names.keys()).cloned().collect();
+        for name in all {
+            let view = if random.bool() { &disk.names } else { &disk.durable_names };
+            let Some(&inode) = view.get(&name) else { continue };
+            let Inode { now, durable } = &disk.inodes[inode];
+            let content = match random.u8(..3) {
+                _ if now == durable => durable.clone(),
+                0 => durable.clone(),
+                1 => now.clone(),
+                _ => {
+                    // Some blocks arrived and some did not.
+                    let mut torn = now.clone();
+                    for byte in torn.chunks_mut(64).filter(|_| random.bool()) {
+                        byte.fill(0);
+                    }
+                    torn.truncate(random.usize(..=torn.len()));
+                    torn
+                }
+            };
+            next.inodes.push(Inode { now: content.clone(), durable: content });
+            next.names.insert(name.clone(), next.inodes.len() - 1);
+        }
+        next.durable_names = next.names.clone();
+        Self(Arc::new(Mutex::new(next)))
+    }
+
+    /// Every file's name and content.
+    pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let disk = self.0.lock().unwrap();
+        disk.names.iter().map(|(name, &inode)| (name.clone(), disk.inodes[inode].now.clone())).collect()
+    }
+
+    /// Puts a file there, durably.
+    pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
+        self.write(name, 0, bytes).unwrap();
+        self.sync(name).unwrap();
+        self.sync_folder().unwrap();
+    }
+
+    fn change(&self, act: impl FnOnce(&mut Disk, bool) -> io::Result<()>) -> io::Result<()> {
+        let mut disk = self.0.lock().unwrap();
+        let number = disk.calls;
+        disk.calls += 1;
+        if disk.cut_at.is_some_and(|at| number >= at) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        match disk.fault.filter(|(at, _)| *at == number).map(|(_, fault)| fault) {
+            None => act(&mut disk, false),
+            Some(Fault::Full) => Err(io::Error::from_raw_os_error(28)),
+            Some(Fault::Broken) => Err(io::Error::from_raw_os_error(5)),
+            Some(Fault::ReadOnly) => Err(io::Error::from_raw_os_error(30)),
+            Some(Fault::Short) => {
+                act(&mut disk, true)?;
+                Err(io::Error::from_raw_os_error(28))
+            }
+        }
+    }
+}
+
+fn missing() -> io::Error {
+    io::Error::from_raw_os_error(2)
+}
+
+impl Medium for Simulated {
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let disk = self.0.lock().unwrap();
+        disk.names.get(name).map(|&inode| disk.inodes[inode].now.clone()).ok_or_else(missing)
+    }
+
+    fn write(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.change(|disk, short| {
+            let offset = usize::try_from(offset).unwrap();
+            if offset == 0 && !disk.names.contains_key(name) {
+                disk.inodes.push(Inode::default());
+                let inode = disk.inodes.len() - 1;
+                disk.names.insert(name.to_owned(), inode);
+            }
+            let inode = *disk.names.get(name).ok_or_else(missing)?;
+            let bytes = if short { &bytes[..bytes.len() / 2] } else { bytes };
+            let now = &mut disk.inodes[inode].now;
+            if offset == 0 {
+                now.clear();
+            }
+            now.resize(now.len().max(offset + bytes.len()), 0);
+            now[offset..offset + bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        })
+    }
+
+    fn sync(&self, name: &str) -> io::Result<()> {
+        self.change(|disk, short| {
+            let inode = *disk.names.get(name).ok_or_else(missing)?;
+            let inode = &mut disk.inodes[inode];
+            if !short {
+                inode.durable = inode.now.clone();
+            }
+            Ok(())
+        })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.change(|disk, short| {
+            // A rename is whole or not at all.
+            if !short {
+                let inode = disk.names.remove(from).ok_or_else(missing)?;
+                disk.names.insert(to.to_owned(), inode);
+            }
+            Ok(())
+        })
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        self.change(|disk, short| {
+            if !short {
+                disk.durable_names = disk.names.clone();
+            }
+            Ok(())
+        })
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.change(|disk, _| disk.names.remove(name).map(|_| ()).ok_or_else(missing))
+    }
+}

@@ -1,0 +1,350 @@
+//! One state of the gallery: immutable, whole, shared by `Arc`. Readers hold it as long as they like and take no lock; a change makes
+//! the next one.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::GalleryError;
+use super::index::{Matrix, Top};
+use crate::types::{Candidate, Embedding, ModelId, Person, PersonId, Score};
+
+/// People in the order of their ids, and their templates. No `Debug`: it is biometric data.
+pub struct Snapshot {
+    generation: u64,
+    model: ModelId,
+    people: Vec<Arc<Person>>,
+    /// Where each person's rows end; they begin where the person before ends.
+    ends: Vec<usize>,
+    matrix: Matrix,
+}
+
+/// What there is to tell about a gallery without telling who is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Grows by one with every write.
+    pub generation: u64,
+    /// Whose templates they are.
+    pub model: ModelId,
+    /// Numbers in a template.
+    pub dimension: usize,
+    /// How many people.
+    pub people: usize,
+    /// How many templates.
+    pub templates: usize,
+    /// Memory of the templates, in bytes.
+    pub memory_bytes: usize,
+}
+
+/// What happens to one person from one snapshot to the next.
+pub(crate) enum Change {
+    /// The record is replaced or made, and templates are added.
+    Put {
+        /// The new record.
+        person: Person,
+        /// Added behind the person's templates; of the gallery's model and dimension.
+        add: Vec<Embedding>,
+    },
+    /// The person goes, with every template.
+    Remove,
+}
+
+impl Snapshot {
+    /// Nobody yet, with room for `rows` templates.
+    pub(crate) fn empty(generation: u64, model: ModelId, dimension: usize, rows: usize) -> Self {
+        let matrix = Matrix::with_capacity(dimension, rows);
+        Self { generation, model, people: Vec::new(), ends: Vec::new(), matrix }
+    }
+
+    /// The `k` people most like `probe`, each by the best template, best first. A probe of another model or dimension is refused.
+    pub fn search(&self, probe: &Embedding, k: usize) -> Result<Vec<Candidate>, GalleryError> {
+        Ok(self.scan(probe, k, None)?.into_iter().map(|(score, index)| self.candidate(score, index)).collect())
+    }
+
+    /// Of everybody but `person`, who is most like any of `probes`: before an enrolment, a high score says that this face is already
+    /// somebody else. `None` when there is nobody else or no probe.
+    pub fn nearest_other(&self, person: &PersonId, probes: &[Embedding]) -> Result<Option<Candidate>, GalleryError> {
+        let mut best = Top::new(1);
+        for probe in probes {
+            for (score, index) in self.scan(probe, 1, self.place(person).ok())? {
+                best.offer(score, index);
+            }
+        }
+        Ok(best.into_best().first().map(|&(score, index)| self.candidate(score, index)))
+    }
+
+    /// What is known of a person besides templates.
+    pub fn person(&self, id: &PersonId) -> Option<&Person> {
+        self.place(id).ok().map(|index| self.people[index].as_ref())
+    }
+
+    /// How many templates a person has; none when not enrolled.
+    pub fn templates_of(&self, id: &PersonId) -> usize {
+        self.place(id).map_or(0, |index| self.rows(index).len())
+    }
+
+    /// Everybody with the number of templates, in the order of the ids.
+    pub fn people(&self) -> impl ExactSizeIterator<Item = (&Person, usize)> {
+        self.people.iter().enumerate().map(|(index, person)| (person.as_ref(), self.rows(index).len()))
+    }
+
+    /// Whether nobody is enrolled.
+    pub fn is_empty(&self) -> bool {
+        self.people.is_empty()
+    }
+
+    /// Whose templates they are.
+    pub fn model(&self) -> &ModelId {
+        &self.model
+    }
+
+    /// Numbers in a template.
+    pub fn dimension(&self) -> usize {
+        self.matrix.dimension()
+    }
+
+    /// Grows by one with every write.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// How much there is.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            generation: self.generation,
+            model: self.model.clone(),
+            dimension: self.dimension(),
+            people: self.people.len(),
+            templates: self.matrix.rows(),
+            memory_bytes: self.matrix.bytes(),
+        }
+    }
+
+    /// Whether `probe` may be compared with these templates.
+    pub(crate) fn admit(&self, probe: &Embedding) -> Result<(), GalleryError> {
+        if *probe.model() == self.model && probe.values().len() == self.dimension() {
+            return Ok(());
+        }
+        Err(GalleryError::ForeignProbe {
+            gallery: format!("{} with {} numbers", self.model, self.dimension()),
+            probe: format!("{} with {} numbers", probe.model(), probe.values().len()),
+        })
+    }
+
+    /// The next state: everybody as before but for `changes`.
+    pub(crate) fn with(&self, changes: BTreeMap<PersonId, Change>) -> Self {
+        let added: usize = changes.values().map(|c| if let Change::Put { add, .. } = c { add.len() } else { 0 }).sum();
+        let mut next = Self::empty(self.generation + 1, self.model.clone(), self.dimension(), self.matrix.rows() + added);
+        let mut changes = changes.into_iter().peekable();
+        for (index, person) in self.people.iter().enumerate() {
+            while let Some((_, change)) = changes.next_if(|(id, _)| *id < person.id) {
+                next.apply(change, self, 0..0);
+            }
+            match changes.next_if(|(id, _)| *id == person.id) {
+                Some((_, change)) => next.apply(change, self, self.rows(index)),
+                None => {
+                    next.begin(person.clone());
+                    next.take_rows(&self.matrix, self.rows(index));
+                }
+            }
+        }
+        for (_, change) in changes {
+            next.apply(change, self, 0..0);
+        }
+        next
+    }
+
+    /// Appends a person behind all others, without templates.
+    pub(crate) fn begin(&mut self, person: Arc<Person>) {
+        debug_assert!(self.people.last().is_none_or(|last| last.id < person.id));
+        self.people.push(person);
+        self.ends.push(self.matrix.rows());
+    }
+
+    /// Appends a template to the last person.
+    pub(crate) fn push(&mut self, template: &[f32]) {
+        self.matrix.push(template);
+        self.close();
+    }
+
+    /// The number of people.
+    pub(crate) fn len(&self) -> usize {
+        self.people.len()
+    }
+
+    /// Person number `index`, with the number of templates and their numbers.
+    pub(crate) fn entry(&self, index: usize) -> (&Person, usize, impl Iterator<Item = f32> + '_) {
+        let rows = self.rows(index);
+        (&self.people[index], rows.len(), self.matrix.values(rows))
+    }
+
+    fn apply(&mut self, change: Change, old: &Self, rows: Range<usize>) {
+        if let Change::Put { person, add } = change {
+            self.begin(Arc::new(person));
+            self.take_rows(&old.matrix, rows);
+            for template in &add {
+                self.push(template.values());
+            }
+        }
+    }
+
+    fn take_rows(&mut self, matrix: &Matrix, rows: Range<usize>) {
+        self.matrix.push_rows(matrix, rows);
+        self.close();
+    }
+
+    fn close(&mut self) {
+        if let Some(end) = self.ends.last_mut() {
+            *end = self.matrix.rows();
+        }
+    }
+
+    fn scan(&self, probe: &Embedding, k: usize, except: Option<usize>) -> Result<Vec<(f32, usize)>, GalleryError> {
+        self.admit(probe)?;
+        let mut row = Matrix::with_capacity(self.dimension(), 1);
+        row.push(probe.values());
+        let mut top = Top::new(k);
+        for index in (0..self.people.len()).filter(|index| Some(*index) != except) {
+            let rows = self.rows(index);
+            if !rows.is_empty() {
+                top.offer(self.matrix.best(&row, rows), index);
+            }
+        }
+        Ok(top.into_best())
+    }
+
+    fn candidate(&self, score: f32, index: usize) -> Candidate {
+        Candidate { person: self.people[index].id.clone(), score: Score::saturating(score) }
+    }
+
+    fn place(&self, id: &PersonId) -> Result<usize, usize> {
+        self.people.binary_search_by(|person| person.id.cmp(id))
+    }
+
+    fn rows(&self, index: usize) -> Range<usize> {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        start..self.ends[index]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::Wall;
+
+    fn model() -> ModelId {
+        ModelId::new("drawn").unwrap()
+    }
+
+    fn person(id: &str) -> Person {
+        let id = PersonId::new(id).unwrap();
+        Person { id, name: None, groups: vec![], consented_at: None, expires_at: None, enrolled_at: Wall(0) }
+    }
+
+    fn unit(values: &[f32]) -> Embedding {
+        Embedding::normalised(model(), values.to_vec()).unwrap()
+    }
+
+    fn put(id: &str, templates: &[&[f32]]) -> (PersonId, Change) {
+        let person = person(id);
+        (person.id.clone(), Change::Put { person, add: templates.iter().map(|t| unit(t)).collect() })
+    }
+
+    fn three() -> Snapshot {
+        let people = [put("b", &[&[1.0, 0.0], &[0.9, 0.1]]), put("a", &[&[0.0, 1.0]]), put("c", &[&[-1.0, 0.0]])];
+        Snapshot::empty(0, model(), 2, 0).with(people.into_iter().collect())
+    }
+
+    fn ids(candidates: &[Candidate]) -> Vec<&str> {
+        candidates.iter().map(|c| c.person.as_str()).collect()
+    }
+
+    #[test]
+    fn a_probe_of_another_model_or_length_is_refused() {
+        let other = Embedding::normalised(ModelId::new("other").unwrap(), vec![1.0, 0.0]).unwrap();
+        for probe in [other, unit(&[1.0, 0.0, 0.0])] {
+            assert!(matches!(three().search(&probe, 1), Err(GalleryError::ForeignProbe { .. })));
+        }
+    }
+
+    #[test]
+    fn a_search_gives_people_once_each_best_first() {
+        let snapshot = three();
+        let probe = unit(&[1.0, 0.05]);
+        assert_eq!(ids(&snapshot.search(&probe, 9).unwrap()), ["b", "a", "c"]);
+        assert_eq!(ids(&snapshot.search(&probe, 1).unwrap()), ["b"]);
+        assert!(snapshot.search(&probe, 0).unwrap().is_empty());
+        assert!(Snapshot::empty(0, model(), 2, 0).search(&probe, 3).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_nearest_other_leaves_the_person_out() {
+        let snapshot = three();
+        let probes = [unit(&[1.0, 0.0]), unit(&[0.3, 0.95])];
+        let nearest = snapshot.nearest_other(&PersonId::new("b").unwrap(), &probes).unwrap().unwrap();
+        assert_eq!(nearest.person.as_str(), "a");
+        let stranger = snapshot.nearest_other(&PersonId::new("new").unwrap(), &probes).unwrap().unwrap();
+        assert_eq!(stranger.person.as_str(), "b");
+        assert!(snapshot.nearest_other(&PersonId::new("b").unwrap(), &[]).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_removed_persons_templates_are_in_no_later_snapshot() {
+        let before = three();
+        let next = before.with([(PersonId::new("b").unwrap(), Change::Remove)].into_iter().collect());
+        assert_eq!(ids(&next.search(&unit(&[1.0, 0.0]), 9).unwrap()), ["a", "c"]);
+        assert_eq!((next.stats().templates, next.stats().generation), (2, 2));
+        assert_eq!(next.matrix.values(0..2).collect::<Vec<_>>(), [0.0, 1.0, -1.0, 0.0]);
+        assert_eq!(before.stats().templates, 4, "a reader's snapshot does not change");
+    }
+
+    #[test]
+    fn templates_are_added_behind_the_persons_own() {
+        let next = three().with([put("a", &[&[1.0, 1.0]]), put("d", &[&[0.0, -1.0]])].into_iter().collect());
+        let counts: Vec<_> = next.people().map(|(person, templates)| (person.id.as_str().to_owned(), templates)).collect();
+        let expected = [("a", 2), ("b", 2), ("c", 1), ("d", 1)].map(|(id, n)| (id.to_owned(), n));
+        assert_eq!(counts, expected);
+        assert_eq!(ids(&next.search(&unit(&[1.0, 1.0]), 1).unwrap()), ["a"]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_scan_agrees_with_the_plain_one(
+            (dimension, people, probe) in (1usize..70).prop_flat_map(|dimension| {
+                let vector = || proptest::collection::vec(-1.0f32..1.0, dimension);
+                (Just(dimension), proptest::collection::vec(proptest::collection::vec(vector(), 1..4), 1..12), vector())
+            }),
+            k in 1usize..15,
+        ) {
+            let make = |values: &Vec<f32>| Embedding::normalised(model(), values.clone());
+            prop_assume!(people.iter().flatten().all(|v| make(v).is_some()));
+            let probe = make(&probe);
+            prop_assume!(probe.is_some());
+            let probe = probe.unwrap();
+            let mut plain: Vec<(String, f32)> = Vec::new();
+            let mut changes = BTreeMap::new();
+            for (number, templates) in people.iter().enumerate() {
+                let person = person(&format!("p{number:02}"));
+                let add: Vec<Embedding> = templates.iter().filter_map(make).collect();
+                let best = add.iter().filter_map(|t| t.compare(&probe)).map(Score::value).fold(f32::MIN, f32::max);
+                plain.push((person.id.to_string(), best));
+                changes.insert(person.id.clone(), Change::Put { person, add });
+            }
+            let snapshot = Snapshot::empty(0, model(), dimension, 0).with(changes);
+            let found = snapshot.search(&probe, k).unwrap();
+            prop_assert_eq!(found.len(), k.min(people.len()));
+            let best: BTreeMap<_, _> = plain.iter().cloned().collect();
+            plain.sort_by(|a, b| b.1.total_cmp(&a.1));
+            // f32 sums in another order differ by rounding only.
+            const ROUNDING: f32 = 1e-5;
+            for (found, plain) in found.iter().zip(&plain) {
+                prop_assert!((found.score.value() - plain.1).abs() <= ROUNDING);
+                prop_assert!((found.score.value() - best[found.person.as_str()]).abs() <= ROUNDING);
+            }
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! The gallery as its users meet it: bad input first.
+
+use std::os::unix::fs::symlink;
+
+use super::simulated::{Fault, Simulated};
+use super::*;
+use crate::types::{GroupId, Wall};
+
+const DIMENSION: usize = 4;
+
+fn model() -> ModelId {
+    ModelId::new("drawn-4").unwrap()
+}
+
+fn id(text: &str) -> PersonId {
+    PersonId::new(text).unwrap()
+}
+
+fn person(text: &str) -> Person {
+    Person { id: id(text), name: None, groups: vec![], consented_at: None, expires_at: None, enrolled_at: Wall(1_000) }
+}
+
+/// A synthetic template that a seed fixes.
+fn template_of(seed: u64, dimension: usize) -> Embedding {
+    let mut random = fastrand::Rng::with_seed(seed);
+    Embedding::normalised(model(), (0..dimension).map(|_| random.f32() - 0.5).collect()).unwrap()
+}
+
+fn template(seed: u64) -> Embedding {
+    template_of(seed, DIMENSION)
+}
+
+fn settings(dir: &Path) -> Settings {
+    Settings { dir: dir.to_owned(), max_templates_per_person: 4, ..Settings::default() }
+}
+
+fn open_at(dir: &Path, key: &SealingKey) -> Result<Gallery, GalleryError> {
+    Gallery::create_or_open(&settings(dir), key, &model(), DIMENSION)
+}
+
+fn on(disk: &Simulated, key: &SealingKey) -> Result<Gallery, GalleryError> {
+    let settings = settings(Path::new("/simulated"));
+    Gallery::open_on(Box::new(disk.clone()), &settings, key, (&model(), DIMENSION), true, None)
+}
+
+fn error<T>(result: Result<T, GalleryError>) -> GalleryError {
+    result.err().expect("this had to fail")
+}
+
+/// Everything a snapshot holds, in a form that tests can compare.
+fn content(snapshot: &Snapshot) -> Vec<(Person, Vec<u32>)> {
+    let entry = |index| {
+        let (person, _, values) = snapshot.entry(index);
+        (person.clone(), values.map(f32::to_bits).collect())
+    };
+    (0..snapshot.len()).map(entry).collect()
+}
+
+/// A disk with two people, and their key.
+fn small() -> (Simulated, SealingKey) {
+    let (disk, key) = (Simulated::default(), SealingKey::generate().unwrap());
+    let gallery = on(&disk, &key).unwrap();
+    gallery.enroll(person("ann"), vec![template(1), template(2)]).unwrap();
+    gallery.enroll(person("bob"), vec![template(3)]).unwrap();
+    (disk.reopened(), key)
+}
+
+fn with_file(bytes: &[u8]) -> Simulated {
+    let disk = Simulated::default();
+    disk.put(FILE, bytes);
+    disk
+}
+
+#[test]
+fn a_gallery_of_another_key_model_dimension_or_version_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("gallery");
+    let key = SealingKey::generate().unwrap();
+    let settings = settings(&dir);
+    assert!(matches!(error(Gallery::open_existing(&settings, &key, &model(), DIMENSION)), GalleryError::Missing { .. }));
+    assert!(!dir.exists(), "looking made a folder");
+    drop(open_at(&dir, &key).unwrap());
+    let other = SealingKey::generate().unwrap();
+    assert!(matches!(error(open_at(&dir, &other)), GalleryError::WrongKey { .. }));
+    assert!(matches!(error(Gallery::verify(&dir, &other)), GalleryError::WrongKey { .. }));
+    let foreign = ModelId::new("other").unwrap();
+    for (model, dimension) in [(&foreign, DIMENSION), (&model(), DIMENSION + 1)] {
+        let refused = error(Gallery::create_or_open(&settings, &key, model, dimension));
+        assert!(matches!(refused, GalleryError::OtherModel { .. }), "{refused}");
+    }
+    for dimension in [0, MAX_DIMENSION + 1] {
+        assert!(Gallery::create_or_open(&settings, &key, &model(), dimension).is_err());
+    }
+    let mut bytes = std::fs::read(dir.join(FILE)).unwrap();
+    bytes[15] = b'9';
+    std::fs::write(dir.join(FILE), bytes).unwrap();
+    let refused = error(open_at(&dir, &key));
+    assert!(matches!(&refused, GalleryError::UnknownVersion { found, .. } if found == "9"), "{refused}");
+    std::fs::write(dir.join(FILE), "no gallery at all").unwrap();
+    assert!(matches!(error(open_at(&dir, &key)), GalleryError::Damaged { offset: 0, .. }));
+}
+
+#[test]
+fn every_changed_byte_is_refused() {
+    let (disk, key) = small();
+    let good = disk.files()[FILE].clone();
+    for at in 0..good.len() {
+        for change in [1u8, 0x80, 0xff] {
+            let mut bad = good.clone();
+            bad[at] ^= change;
+            let refused = error(on(&with_file(&bad), &key));
+            let told = matches!(refused, GalleryError::Damaged { .. })
+                || (at == 15 && matches!(refused, GalleryError::UnknownVersion { .. }));
+            assert!(told, "byte {at}: {refused}");
+        }
+    }
+}
+
+#[test]
+fn every_truncation_and_anything_appended_is_refused() {
+    let (disk, key) = small();
+    let good = disk.files()[FILE].clone();
+    for length in 0..good.len() {
+        let refused = error(on(&with_file(&good[..length]), &key));
+        assert!(matches!(refused, GalleryError::Damaged { .. }), "{length} bytes: {refused}");
+    }
+    for more in [&[0][..], &[0; 20], &good] {
+        assert!(matches!(error(on(&with_file(&[&good, more].concat()), &key)), GalleryError::Damaged { .. }));
+    }
+    assert!(on(&with_file(&good), &key).is_ok());
+}
+
+#[test]
+fn a_second_writer_is_refused_and_a_reader_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = SealingKey::generate().unwrap();
+    let first = open_at(folder.path(), &key).unwrap();
+    first.enroll(person("ann"), vec![template(1)]).unwrap();
+    let refused = error(open_at(folder.path(), &key));
+    assert!(matches!(refused, GalleryError::Locked { .. }), "{refused}");
+    let reader = Gallery::open_read_only(&settings(folder.path()), &key).unwrap();
+    assert_eq!(reader.snapshot().stats().people, 1);
+    assert!(matches!(error(reader.remove(&id("ann"))), GalleryError::OpenedReadOnly { .. }));
+    drop(first);
+    assert!(open_at(folder.path(), &key).is_ok());
+}
+
+#[test]
+fn enrolments_that_cannot_be_are_refused_and_change_nothing() {
+    let (disk, key) = small();
+    let gallery = on(&disk, &key).unwrap();
+    let (before, calls) = (content(&gallery.snapshot()), disk.calls());
+    let foreign = Embedding::normalised(ModelId::new("other").unwrap(), vec![1.0; DIMENSION]).unwrap();
+    let longer = template_of(1, DIMENSION + 1);
+    let named = Person { name: Some("a\u{7}".to_owned()), ..person("eve") };
+    let five = || (0..5).map(template).collect::<Vec<_>>();
+    assert!(matches!(error(gallery.enroll(person("eve"), vec![])), GalleryError::NoTemplates { .. }));
+    assert!(matches!(error(gallery.enroll(person("eve"), vec![foreign])), GalleryError::ForeignProbe { .. }));
+    assert!(matches!(error(gallery.enroll(person("eve"), vec![longer])), GalleryError::ForeignProbe { .. }));
+    assert!(matches!(error(gallery.enroll(named.clone(), vec![template(9)])), GalleryError::InvalidPerson { .. }));
+    assert!(matches!(error(gallery.enroll(person("eve"), five())), GalleryError::TooManyTemplates { wanted: 5, limit: 4, .. }));
+    let three = (0..3).map(template).collect();
+    assert!(matches!(error(gallery.enroll(person("ann"), three)), GalleryError::TooManyTemplates { wanted: 5, limit: 4, .. }));
+    let batch = vec![(person("new"), vec![template(7)]), (named, vec![template(8)])];
+    assert!(matches!(error(gallery.enroll_many(batch)), GalleryError::InvalidPerson { .. }));
+    assert!(matches!(error(gallery.set(person("eve"))), GalleryError::NoSuchPerson { .. }));
+    assert!(matches!(error(gallery.remove(&id("eve"))), GalleryError::NoSuchPerson { .. }));
+    assert_eq!(content(&gallery.snapshot()), before);
+    assert_eq!(disk.calls(), calls, "a refused change was written");
+}
+
+type Act = fn(&Gallery) -> Result<(), GalleryError>;
+
+const ACTS: [(&str, Act); 4] = [
+    ("enroll", |g| g.enroll(person("eve"), vec![template(9)]).map(|_| ())),
+    ("enroll_many", |g| g.enroll_many(vec![(person("cyd"), vec![template(5)]), (person("ann"), vec![template(6)])])),
+    ("set", |g| g.set(Person { name: Some("Bob".to_owned()), ..person("bob") })),
+    ("remove", |g| g.remove(&id("ann"))),
+];
+
+#[test]
+fn a_failure_at_any_call_leaves_the_old_state_or_says_that_it_does_not_know() {
+    let (start, key) = small();
+    let old = content(&on(&start.reopened(), &key).unwrap().snapshot());
+    for (name, act) in ACTS {
+        let rehearsal = start.reopened();
+        let gallery = on(&rehearsal, &key).unwrap();
+        let from = rehearsal.calls();
+        act(&gallery).unwrap();
+        let (to, new) = (rehearsal.calls(), content(&gallery.snapshot()));
+        assert_eq!(to - from, 4, "write, sync, rename, sync of the folder");
+        for call in from..to {
+            for fault in [Fault::Full, Fault::Broken, Fault::ReadOnly, Fault::Short] {
+                let disk = start.reopened();
+                let gallery = on(&disk, &key).unwrap();
+                disk.fail(call, fault);
+                let failed = error(act(&gallery));
+                assert_eq!(content(&gallery.snapshot()), old, "{name}, call {call}, {fault:?}: matching goes on as before");
+                let after = content(&on(&disk.reopened(), &key).unwrap().snapshot());
+                if call == to - 1 {
+                    assert!(matches!(failed, GalleryError::Unsettled { .. }), "{failed}");
+                    assert!(matches!(error(act(&gallery)), GalleryError::Latched { .. }));
+                    assert!(after == old || after == new);
+                    continue;
+                }
+                let named = match fault {
+                    Fault::Full | Fault::Short => matches!(failed, GalleryError::Full { .. }),
+                    Fault::ReadOnly => matches!(failed, GalleryError::ReadOnly { .. }),
+                    Fault::Broken => matches!(failed, GalleryError::Io { .. }),
+                };
+                assert!(named, "{name}, call {call}, {fault:?}: {failed}");
+                assert_eq!(after, old, "{name}, call {call}, {fault:?}");
+                assert!(!disk.files().contains_key(UNFINISHED), "what failed was left behind");
+                act(&gallery).unwrap();
+                assert_eq!(content(&gallery.snapshot()), new, "the next try succeeds");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_at_any_call_leaves_the_old_or_the_new_state() {
+    let (start, key) = small();
+    let old = content(&on(&start.reopened(), &key).unwrap().snapshot());
+    for (name, act) in ACTS {
+        let disk = start.reopened();
+        let gallery = on(&disk, &key).unwrap();
+        let from = disk.calls();
+        act(&gallery).unwrap();
+        let new = content(&gallery.snapshot());
+        for seed in 0..600u64 {
+            let disk = start.reopened();
+            let gallery = on(&disk, &key).unwrap();
+            // One beyond the last call: the change was reported as durable.
+            let survived = seed % 5 == 4;
+            disk.cut(from + usize::try_from(seed % 5).unwrap());
+            assert_eq!(act(&gallery).is_ok(), survived);
+            let after = disk.after_power_cut(seed);
+            let gallery = on(&after, &key).unwrap_or_else(|e| panic!("{name}, seed {seed}: {e}"));
+            let found = content(&gallery.snapshot());
+            assert!(found == new || (!survived && found == old), "{name}, seed {seed}: neither old nor new");
+            assert!(!after.files().contains_key(UNFINISHED), "{name}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_while_making_the_first_gallery_leaves_none() {
+    let key = SealingKey::generate().unwrap();
+    let disk = Simulated::default();
+    disk.fail(1, Fault::Full);
+    assert!(matches!(error(on(&disk, &key)), GalleryError::Full { .. }));
+    assert!(disk.files().is_empty());
+    assert!(on(&disk, &key).unwrap().snapshot().is_empty());
+}
+
+#[test]
+fn what_was_enrolled_is_visible_at_once_and_after_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("state/gallery");
+    let key = SealingKey::generate().unwrap();
+    let gallery = open_at(&dir, &key).unwrap();
+    let held = gallery.snapshot();
+    let full = Person {
+        name: Some("Ann Ö".to_owned()),
+        groups: vec![GroupId::new("staff").unwrap()],
+        consented_at: Some(Wall(5)),
+        expires_at: Some(Wall(i64::MAX)),
+        ..person("ann")
+    };
+    let done = gallery.enroll(full.clone(), vec![template(1)]).unwrap();
+    assert_eq!((done.added, done.templates, done.nearest_other), (1, 1, None));
+    let done = gallery.enroll(person("bob"), vec![template(1)]).unwrap();
+    let twin = done.nearest_other.unwrap();
+    assert!(twin.person == id("ann") && twin.score.value() > 0.999, "the same face twice is noticed");
+    let later = Person { enrolled_at: Wall(9), ..person("ann") };
+    assert_eq!(gallery.enroll(later, vec![template(2)]).unwrap().templates, 2);
+    assert_eq!(gallery.snapshot().person(&id("ann")), Some(&full), "a later enrolment takes nothing away");
+    assert!(held.is_empty());
+    let moved = Person { groups: vec![], expires_at: None, ..full };
+    gallery.set(moved.clone()).unwrap();
+    gallery.remove(&id("bob")).unwrap();
+    let expected = content(&gallery.snapshot());
+    drop(gallery);
+    let gallery = Gallery::open_existing(&settings(&dir), &key, &model(), DIMENSION).unwrap();
+    assert_eq!(content(&gallery.snapshot()), expected);
+    let snapshot = gallery.snapshot();
+    assert_eq!(snapshot.people().collect::<Vec<_>>(), [(&moved, 2)]);
+    let found = snapshot.search(&template(2), 5).unwrap();
+    assert!(found.len() == 1 && found[0].person == id("ann") && found[0].score.value() > 0.999);
+    let report = Gallery::verify(&dir, &key).unwrap();
+    assert_eq!((report.stats.people, report.stats.templates, report.stats.generation), (1, 2, 6));
+    assert!(report.warnings.is_empty(), "{:?}", report.warnings);
+    assert!(serde_json::to_string(&report).unwrap().contains("\"templates\":2"));
+}
+
+#[test]
+fn the_folder_and_its_files_are_closed_to_others_and_links_are_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("gallery");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let key = SealingKey::generate().unwrap();
+    let gallery = open_at(&dir, &key).unwrap();
+    gallery.enroll(person("ann"), vec![template(1)]).unwrap();
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&dir), 0o700);
+    for file in [FILE, LOCK] {
+        assert_eq!(mode(&dir.join(file)), 0o600, "{file}");
+    }
+    drop(gallery);
+    std::fs::set_permissions(dir.join(FILE), std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::write(dir.join(UNFINISHED), "left").unwrap();
+    assert_eq!(Gallery::verify(&dir, &key).unwrap().warnings.len(), 2);
+    drop(open_at(&dir, &key).unwrap());
+    assert!(!dir.join(UNFINISHED).exists());
+    let target = folder.path().join("elsewhere");
+    std::fs::rename(dir.join(FILE), &target).unwrap();
+    symlink(&target, dir.join(FILE)).unwrap();
+    assert!(matches!(error(open_at(&dir, &key)), GalleryError::Io { .. }));
+}
+
+#[test]
+fn no_template_and_no_name_is_readable_in_the_file() {
+    let (disk, key) = small();
+    let gallery = on(&disk, &key).unwrap();
+    gallery.set(Person { name: Some("Robert Tables".to_owned()), ..person("bob") }).unwrap();
+    for (name, bytes) in disk.files() {
+        let has = |needle: &[u8]| bytes.windows(needle.len()).any(|w| w == needle);
+        assert!(!has(b"Robert") && !has(b"bob"), "{name}");
+        for seed in 1..=3 {
+            assert!(template(seed).values().iter().all(|v| !has(&v.to_le_bytes()) || *v == 0.0), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_gallery_of_many_records_comes_back_whole() {
+    let (disk, key) = (Simulated::default(), SealingKey::generate().unwrap());
+    let settings = Settings { dir: "/simulated".into(), max_templates_per_person: 64, ..Settings::default() };
+    let open = |disk: &Simulated| Gallery::open_on(Box::new(disk.clone()), &settings, &key, (&model(), 128), true, None);
+    let gallery = open(&disk).unwrap();
+    let batch = (0..700u64).map(|n| {
+        let templates = (0..=n % 7).map(|t| template_of(1_000 * n + t, 128)).collect();
+        (person(&format!("p{n}")), templates)
+    });
+    gallery.enroll_many(batch.collect()).unwrap();
+    // Big enough for more than one record and more than one write call.
+    assert!(disk.files()[FILE].len() > 1 << 20);
+    let again = open(&disk.reopened()).unwrap();
+    assert!(content(&again.snapshot()) == content(&gallery.snapshot()));
+    assert_eq!(again.snapshot().search(&template_of(69_006, 128), 1).unwrap()[0].person, id("p69"));
+    let huge = vec![(person("p1"), (0..60).map(|t| template_of(t, 128)).collect())];
+    again.enroll_many(huge).unwrap();
+    assert_eq!(again.snapshot().templates_of(&id("p1")), 62);
+}
+
+#[test]
+fn a_person_twice_in_one_batch_gets_both_templates() {
+    let (disk, key) = small();
+    let gallery = on(&disk, &key).unwrap();
+    let named = Person { name: Some("Eve".to_owned()), ..person("eve") };
+    gallery.enroll_many(vec![(named.clone(), vec![template(7)]), (person("eve"), vec![template(8)])]).unwrap();
+    assert_eq!(gallery.snapshot().templates_of(&id("eve")), 2);
+    assert_eq!(gallery.snapshot().person(&id("eve")), Some(&named));
+    let three = (0..3).map(|n| (person("eve"), vec![template(n)])).collect();
+    assert!(matches!(error(gallery.enroll_many(three)), GalleryError::TooManyTemplates { wanted: 5, .. }));
+    gallery.enroll_many(vec![]).unwrap();
+}
+
+/// Compiles only while the type has no `Debug`: with one, two impls would fit.
+macro_rules! has_no_debug {
+    ($($secret:ty),*) => {
+        $(const _: fn() = || {
+            trait Ambiguous<A> {
+                fn told() {}
+            }
+            struct Debugged;
+            impl<T: ?Sized> Ambiguous<()> for T {}
+            impl<T: ?Sized + std::fmt::Debug> Ambiguous<Debugged> for T {}
+            let _ = <$secret as Ambiguous<_>>::told;
+        };)*
+    };
+}
+has_no_debug!(SealingKey, Snapshot, Gallery, index::Matrix, format::Entry, Change, Embedding);
+
+/// The numbers of FORMAT.md are those of the code.
+#[test]
+fn the_format_document_tells_the_constants() {
+    let constants = [
+        ("FIELDS_BYTES", format::FIELDS_BYTES),
+        ("SALT_AT", seal::SALT_AT),
+        ("COMMITMENT_AT", seal::COMMITMENT_AT),
+        ("CHECKSUM_AT", seal::CHECKSUM_AT),
+        ("HEADER_TAG_AT", seal::HEADER_TAG_AT),
+        ("HEADER_BYTES", seal::HEADER_BYTES),
+        ("KEY_BYTES", seal::KEY_BYTES),
+        ("LENGTH_BYTES", seal::LENGTH_BYTES),
+        ("TAG_BYTES", seal::TAG_BYTES),
+        ("MAX_DIMENSION", MAX_DIMENSION),
+        ("MAX_PEOPLE", MAX_PEOPLE),
+        ("MAX_TEMPLATES", MAX_TEMPLATES),
+        ("MAX_TEMPLATES_PER_PERSON", format::MAX_TEMPLATES_PER_PERSON),
+        ("MAX_NAME_BYTES", format::MAX_NAME_BYTES),
+        ("MAX_GROUPS", format::MAX_GROUPS),
+        ("RECORD_TARGET_BYTES", format::RECORD_TARGET_BYTES),
+        ("MAX_RECORD_BYTES", format::MAX_RECORD_BYTES),
+    ];
+    let document = include_str!("FORMAT.md");
+    let cells = |line: &'static str| line.trim_matches(['|', ' ']).split(" | ").collect::<Vec<_>>();
+    let bounds = document.split("## Bounds").nth(1).unwrap().split("##").next().unwrap();
+    let told: Vec<_> = bounds.lines().filter(|l| l.starts_with("| `")).map(|l| cells(l).join(" ")).collect();
+    let expected: Vec<_> = constants.iter().map(|(name, value)| format!("`{name}` {value}")).collect();
+    assert_eq!(told, expected);
+    // The header's table has no gap and ends where the header does.
+    let header = document.split("## Header").nth(1).unwrap().split("##").next().unwrap();
+    let mut at = 0;
+    for line in header.lines().filter(|l| l.starts_with("| ") && l.as_bytes()[2].is_ascii_digit()) {
+        let numbers: Vec<usize> = cells(line)[..2].iter().map(|n| n.parse().unwrap()).collect();
+        assert_eq!(numbers[0], at, "{line}");
+        at += numbers[1];
+    }
+    assert_eq!(at, seal::HEADER_BYTES);
+    assert!(document.contains(std::str::from_utf8(&format::MAGIC).unwrap()));
+}
+
+/// A file of the first version that landed is kept and stays readable. Its templates are drawn from seeds. To make one for a new
+/// version run this test with FACEID_WRITE_VECTORS=1 and rename what it writes.
+#[test]
+fn the_kept_file_of_version_1_stays_readable() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store/vectors");
+    let (file, key) = (folder.join("v1-small.gallery"), folder.join("v1-small.key"));
+    let disk = Simulated::default();
+    let hex = if std::env::var_os("FACEID_WRITE_VECTORS").is_some() {
+        SealingKey::generate().unwrap().to_hex().to_string()
+    } else {
+        std::fs::read_to_string(&key).unwrap()
+    };
+    let sealing = key_of(&hex);
+    let fresh = on(&disk, &sealing).unwrap();
+    let full = Person {
+        name: Some("Ann Ö".to_owned()),
+        groups: vec![GroupId::new("staff").unwrap(), GroupId::new("night").unwrap()],
+        consented_at: Some(Wall(1_700_000_000_000)),
+        expires_at: Some(Wall(4_000_000_000_000)),
+        ..person("ann")
+    };
+    fresh.enroll_many(vec![(full, vec![template(1), template(2)]), (person("bob"), vec![template(3)])]).unwrap();
+    if std::env::var_os("FACEID_WRITE_VECTORS").is_some() {
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(&file, &disk.files()[FILE]).unwrap();
+        std::fs::write(&key, format!("{}\n", hex.trim())).unwrap();
+    }
+    let kept = on(&with_file(&std::fs::read(&file).unwrap()), &sealing).unwrap();
+    assert!(content(&kept.snapshot()) == content(&fresh.snapshot()));
+    assert_eq!(kept.snapshot().stats(), fresh.snapshot().stats());
+}
+
+/// A key from its hexadecimal digits, by way of a file as users give it.
+fn key_of(hex: &str) -> SealingKey {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    std::fs::write(&path, hex).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    SealingKey::read("key", folder.path()).unwrap()
+}
