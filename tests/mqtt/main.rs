@@ -323,6 +323,8 @@ fn a_wire_cut_again_and_again_under_load_loses_no_decision_and_makes_no_gap() {
             running.decide(cut * BETWEEN + number, MINUTE);
             if number == BETWEEN / 2 {
                 wire.cut();
+                // A cut that nobody noticed would prove nothing.
+                running.failure();
                 wire.join();
             }
         }
