@@ -132,6 +132,8 @@ enum End {
 #[derive(Default)]
 struct Session {
     online_since: Option<Instant>,
+    /// When the broker last confirmed something, or had nothing to confirm.
+    heard: Option<Instant>,
     max_packet_bytes: Option<usize>,
     /// Given to the client, not yet sent.
     handed: VecDeque<Ticket>,
@@ -155,6 +157,7 @@ impl Worker {
         let ceiling = Duration::from_millis(u64::from(self.settings.retry_ceiling_ms));
         let mut backoff = Backoff::new(floor, ceiling);
         let mut told: Option<Problem> = None;
+        self.warn_of_open_password();
         while !stop.is_asked() {
             match self.run_once(stop, beat) {
                 End::Stopped => break,
@@ -195,12 +198,22 @@ impl Worker {
             let (client, mut events) = AsyncClient::new(options, CLIENT_QUEUE);
             tokio::select! {
                 end = self.listen(&mut events, &client, &session) => end,
-                () = self.feed(&client, &session, stop, beat) => End::Stopped,
+                end = self.feed(&client, &session, stop, beat) => end,
             }
         });
         // A name resolution that hangs must not hold up a stop.
         runtime.shutdown_background();
         end
+    }
+
+    fn warn_of_open_password(&self) {
+        let is_here = self.settings.host == "localhost" || self.settings.host.starts_with("127.");
+        if self.settings.user.is_some() && !self.settings.tls.enabled && !is_here {
+            log::warn!(
+                "the password for broker {} goes over the network in the clear: set [publish.tls] enabled",
+                self.settings.host
+            );
+        }
     }
 
     fn options(&self) -> Result<MqttOptions, Problem> {
@@ -262,6 +275,7 @@ impl Worker {
 
     fn acknowledged(&self, ack: &PubAck, session: &mut Session) {
         let Some(ticket) = session.sent.remove(&ack.pkid) else { return };
+        session.heard = Some(Instant::now());
         match ack.reason {
             PubAckReason::Success | PubAckReason::NoMatchingSubscribers => self.shared.outbox().confirmed(&ticket),
             reason => self.refuse(&ticket, &format!("{reason:?}")),
@@ -281,13 +295,18 @@ impl Worker {
     }
 
     /// Gives the client what the outbox has while the window has room, and says goodbye when told to stop.
-    async fn feed(&self, client: &AsyncClient, session: &RefCell<Session>, stop: &Stop, beat: &dyn Fn()) {
+    async fn feed(&self, client: &AsyncClient, session: &RefCell<Session>, stop: &Stop, beat: &dyn Fn()) -> End {
         let mut goodbye: Option<Goodbye> = None;
         loop {
             beat();
             let online = session.borrow().online_since.is_some();
             if stop.is_asked() && !online {
-                return;
+                return End::Stopped;
+            }
+            if self.is_deaf(&mut session.borrow_mut()) {
+                let broker = format!("{}:{}", self.settings.host, self.settings.port);
+                let detail = "it confirms nothing within `ack-timeout-s`".into();
+                return End::Failed(Problem::Lost { broker, detail }, session.borrow().online_since.map(|since| since.elapsed()));
             }
             if online && goodbye.as_ref().is_none_or(|goodbye| !goodbye.said) {
                 self.hand_out(client, &mut session.borrow_mut());
@@ -295,12 +314,22 @@ impl Worker {
             if stop.is_asked() {
                 let goodbye = goodbye.get_or_insert_with(|| Goodbye::new(self.settings.flush_timeout_ms));
                 if self.leave(goodbye, client, &mut session.borrow_mut()) {
-                    return;
+                    return End::Stopped;
                 }
             }
             // Running out of time here is the tick.
             let _ = tokio::time::timeout(TICK, self.shared.wake.notified()).await;
         }
+    }
+
+    /// Whether the broker owes a confirmation for too long: one that answers pings and nothing else would hold up all that waits.
+    fn is_deaf(&self, session: &mut Session) -> bool {
+        let now = Instant::now();
+        if session.under_way() == 0 {
+            session.heard = Some(now);
+        }
+        let patience = Duration::from_secs(u64::from(self.settings.ack_timeout_s));
+        session.heard.is_some_and(|heard| now.duration_since(heard) >= patience)
     }
 
     fn hand_out(&self, client: &AsyncClient, session: &mut Session) {

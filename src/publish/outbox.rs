@@ -179,7 +179,7 @@ impl Outbox {
             entry.handed_out = true;
             return Some((Ticket::Entry(entry.number), message(&entry.event, &entry.context, entry.sequence, now)));
         }
-        self.next_state(|_| true).map(|(ticket, message)| (ticket, Message { expiry_s: None, ..message }))
+        self.next_state(|_| true)
     }
 
     fn next_state(&mut self, wanted: impl Fn(&str) -> bool) -> Option<(Ticket, Message)> {

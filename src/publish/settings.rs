@@ -27,6 +27,8 @@ pub struct Settings {
     pub keep_alive_s: u16,
     /// How many seconds one try to connect may take, name resolution and TLS included. 1 to 60.
     pub connect_timeout_s: u16,
+    /// After how many seconds without a confirmation the broker is left and connected to anew. 1 to 300.
+    pub ack_timeout_s: u16,
     /// The first wait before connecting again, in milliseconds; it doubles with every failure. 10 to 60000.
     pub retry_floor_ms: u32,
     /// The longest wait before connecting again, in milliseconds. At least `retry-floor-ms`, at most 600000.
@@ -67,6 +69,7 @@ impl Default for Settings {
             base_topic: "faceid".into(),
             keep_alive_s: 15,
             connect_timeout_s: 5,
+            ack_timeout_s: 20,
             retry_floor_ms: 250,
             retry_ceiling_ms: 10_000,
             flush_timeout_ms: 2_000,
@@ -116,6 +119,7 @@ impl Settings {
         let ranges = [
             ("keep-alive-s", u32::from(self.keep_alive_s), 5, 3600),
             ("connect-timeout-s", u32::from(self.connect_timeout_s), 1, 60),
+            ("ack-timeout-s", u32::from(self.ack_timeout_s), 1, 300),
             ("retry-floor-ms", self.retry_floor_ms, 10, 60_000),
             ("retry-ceiling-ms", self.retry_ceiling_ms, self.retry_floor_ms, 600_000),
             ("flush-timeout-ms", self.flush_timeout_ms, 100, 30_000),
@@ -155,6 +159,7 @@ mod tests {
             base_topic: "a/#".into(),
             keep_alive_s: 4,
             connect_timeout_s: 0,
+            ack_timeout_s: 0,
             retry_floor_ms: 0,
             retry_ceiling_ms: 600_001,
             flush_timeout_ms: 0,
@@ -167,6 +172,7 @@ mod tests {
         assert_eq!(
             keys,
             [
+                "ack-timeout-s",
                 "base-topic",
                 "client-id",
                 "connect-timeout-s",

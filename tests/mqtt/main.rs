@@ -1,9 +1,12 @@
 //! The publisher against a real mosquitto, and against the broker that the demo carries.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers may fail like the test itself")]
 
 #[path = "../support/mosquitto.rs"]
 mod mosquitto;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -243,6 +246,24 @@ fn nobody_listening_is_a_clear_state_and_a_stop_is_still_quick() {
 }
 
 #[test]
+fn a_broker_that_answers_nothing_is_left_and_the_decision_is_kept() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let broker = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        assert!(socket.read(&mut [0; 1024]).unwrap() > 0);
+        // CONNACK with success and no properties; never a PUBACK.
+        socket.write_all(&[0x20, 0x03, 0x00, 0x00, 0x00]).unwrap();
+        while socket.read(&mut [0; 1024]).is_ok_and(|bytes| bytes > 0) {}
+    });
+    let running = Running::start(Settings { ack_timeout_s: 1, ..settings(port) }, nowhere());
+    running.decide(1, MINUTE);
+    wait_for("the broker to be left", || broker.is_finished().then_some(()));
+    assert!(matches!(running.failure(), Problem::Lost { .. } | Problem::Unreachable { .. }));
+    assert_eq!(running.publisher.counts().decisions_waiting, 1);
+}
+
+#[test]
 fn a_broker_killed_in_the_middle_costs_no_decision_and_no_state() {
     let mut broker = Mosquitto::open();
     let wire = Wire::to(broker.port);
@@ -302,6 +323,8 @@ fn a_wire_cut_again_and_again_under_load_loses_no_decision_and_makes_no_gap() {
             running.decide(cut * BETWEEN + number, MINUTE);
             if number == BETWEEN / 2 {
                 wire.cut();
+                // A cut that nobody noticed would prove nothing.
+                running.failure();
                 wire.join();
             }
         }

@@ -13,10 +13,10 @@ use faceid_plus::system::stop;
 use tempfile::TempDir;
 
 /// Long enough for a loaded machine; nothing waits this long unless something is broken.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks again and again until there is an answer; panics with `what` when there is none in time.
-pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let (_handle, stop) = stop::pair();
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -33,28 +33,28 @@ fn free_port() -> u16 {
 }
 
 /// Writes a file that only its owner may read.
-pub fn secret(folder: &Path, name: &str, content: &[u8]) {
+pub(crate) fn secret(folder: &Path, name: &str, content: &[u8]) {
     let path = folder.join(name);
     std::fs::write(&path, content).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-pub struct Mosquitto {
-    pub folder: TempDir,
-    pub port: u16,
+pub(crate) struct Mosquitto {
+    pub(crate) folder: TempDir,
+    pub(crate) port: u16,
     child: Option<Child>,
 }
 
 impl Mosquitto {
     /// Everybody may do everything.
-    pub fn open() -> Self {
+    pub(crate) fn open() -> Self {
         let mut broker = Self::prepared(|_| "allow_anonymous true\n".into());
         broker.start();
         broker
     }
 
     /// Only `user` with `password`.
-    pub fn with_password(user: &str, password: &str) -> Self {
+    pub(crate) fn with_password(user: &str, password: &str) -> Self {
         let mut broker = Self::prepared(|folder| {
             let file = folder.join("passwords");
             let made = Command::new("mosquitto_passwd").args(["-b", "-c"]).arg(&file).args([user, password]).output();
@@ -66,7 +66,7 @@ impl Mosquitto {
     }
 
     /// TLS with the certificate `server` of `certificates`; a client certificate is asked for if `both`.
-    pub fn with_tls(certificates: &Certificates, both: bool) -> Self {
+    pub(crate) fn with_tls(certificates: &Certificates, both: bool) -> Self {
         let file = |name: &str| certificates.path(name).display().to_string();
         let mut broker = Self::prepared(|_| {
             format!(
@@ -81,7 +81,7 @@ impl Mosquitto {
     }
 
     /// A port and a config, but not running yet.
-    pub fn prepared(more: impl FnOnce(&Path) -> String) -> Self {
+    pub(crate) fn prepared(more: impl FnOnce(&Path) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
         let more = more(folder.path());
@@ -91,7 +91,7 @@ impl Mosquitto {
         Self { folder, port, child: None }
     }
 
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let config = self.folder.path().join("mosquitto.conf");
         let child = ["mosquitto", "/usr/sbin/mosquitto"].into_iter().find_map(|program| {
             let mut command = Command::new(program);
@@ -107,7 +107,7 @@ impl Mosquitto {
     }
 
     /// Kills it as a power cut would; it keeps nothing.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -122,15 +122,15 @@ impl Drop for Mosquitto {
 }
 
 /// A TCP wire to a broker that can be cut and joined again.
-pub struct Wire {
-    pub port: u16,
+pub(crate) struct Wire {
+    pub(crate) port: u16,
     joined: Arc<AtomicBool>,
     broker: Arc<AtomicU16>,
     ends: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Wire {
-    pub fn to(broker_port: u16) -> Self {
+    pub(crate) fn to(broker_port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let wire = Self {
@@ -160,7 +160,7 @@ impl Wire {
     }
 
     /// Ends every connection, and refuses new ones until joined.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         let mut ends = self.ends.lock().unwrap();
         self.joined.store(false, Ordering::SeqCst);
         for end in ends.drain(..) {
@@ -169,7 +169,7 @@ impl Wire {
         }
     }
 
-    pub fn join(&self) {
+    pub(crate) fn join(&self) {
         self.joined.store(true, Ordering::SeqCst);
     }
 }
@@ -197,10 +197,10 @@ fn copy(from: &TcpStream, to: &TcpStream) {
 }
 
 /// `ca`, `server` (for localhost) and `client` (signed by that authority), and another authority `other`.
-pub struct Certificates(TempDir);
+pub(crate) struct Certificates(TempDir);
 
 impl Certificates {
-    pub fn make() -> Self {
+    pub(crate) fn make() -> Self {
         let made = Self(tempfile::tempdir().unwrap());
         made.authority("ca");
         made.authority("other");
@@ -209,7 +209,7 @@ impl Certificates {
         made
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
