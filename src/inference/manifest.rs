@@ -14,8 +14,10 @@ pub struct Manifest {
     /// The file's own version; this code reads 1.
     pub version: u32,
     /// Networks by id.
+    #[serde(default)]
     pub models: BTreeMap<ModelId, Model>,
     /// Packs by name.
+    #[serde(default)]
     pub packs: BTreeMap<String, Pack>,
 }
 
@@ -25,9 +27,12 @@ pub struct Manifest {
 pub struct Model {
     /// The file's name in the models folder.
     pub file: String,
-    /// Its SHA-256, 64 lower-case hexadecimal digits.
+    /// Its SHA-256, 64 lower-case hexadecimal digits; empty where upstream's is not known. Such a file is neither fetched nor opened
+    /// until a manifest of the site's own pins it.
+    #[serde(default)]
     pub sha256: String,
-    /// Its length.
+    /// Its length; 0 where it is not known.
+    #[serde(default)]
     pub bytes: u64,
     /// Under what terms the weights may be used.
     pub licence: Licence,
@@ -59,6 +64,11 @@ pub struct Licence {
 pub enum Origin {
     /// The file lies in the project, under `models/`.
     Bundled {
+        /// How it was made.
+        note: String,
+    },
+    /// Nobody offers this very file; it is brought from a folder.
+    Local {
         /// How it was made.
         note: String,
     },
@@ -203,4 +213,18 @@ pub struct Pack {
     pub liveness_threshold: PadScore,
     /// How far the best person must be ahead of the second.
     pub margin: f32,
+}
+
+impl Model {
+    /// The pinned SHA-256; `None` when the entry pins none, and the file can then neither be fetched nor opened.
+    pub fn pinned(&self) -> Option<&str> {
+        (!self.sha256.is_empty()).then_some(self.sha256.as_str())
+    }
+}
+
+impl Pack {
+    /// The pack's networks: detector, liveness, embedder.
+    pub fn models(&self) -> impl Iterator<Item = &ModelId> {
+        std::iter::once(&self.detector).chain(&self.liveness).chain(std::iter::once(&self.embedder))
+    }
 }

@@ -1,0 +1,133 @@
+//! The `[inference]` section of the config.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Which backend runs the networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackendChoice {
+    /// ONNX Runtime where its library loads and takes the network, tract otherwise.
+    #[default]
+    Auto,
+    /// ONNX Runtime or nothing.
+    Ort,
+    /// tract.
+    Tract,
+}
+
+/// What ONNX Runtime computes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Provider {
+    /// NVIDIA TensorRT. The first start builds engines for minutes.
+    Tensorrt,
+    /// NVIDIA CUDA.
+    Cuda,
+    /// The processor.
+    Cpu,
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tensorrt => "tensorrt",
+            Self::Cuda => "cuda",
+            Self::Cpu => "cpu",
+        })
+    }
+}
+
+/// How networks are run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Settings {
+    /// `auto` takes ONNX Runtime where its library loads and takes the network, and tract otherwise; `ort` or `tract` takes nothing
+    /// else.
+    pub backend: BackendChoice,
+    /// What ONNX Runtime computes on, tried in this order; one that does not work is logged with its reason and the next is tried.
+    /// Without `cpu` in the list a machine that lost its accelerator does not fall back to the processor.
+    pub providers: Vec<Provider>,
+    /// ONNX Runtime's library (`libonnxruntime.so`, 1.17 or newer) or the folder it is in. Without it the usual places are searched.
+    /// The environment's `ORT_DYLIB_PATH` overrides it.
+    pub library: Option<PathBuf>,
+    /// Threads within one network, 1 to 64 (ONNX Runtime only). More than one costs more than it gives on small processors: cameras
+    /// and stages run side by side already.
+    pub threads: usize,
+    /// Where TensorRT keeps its engines and timings, so that only the first start is slow; it must be writable by faceid alone.
+    /// Without it they are built at every start.
+    pub cache_dir: Option<PathBuf>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            backend: BackendChoice::Auto,
+            providers: vec![Provider::Tensorrt, Provider::Cuda, Provider::Cpu],
+            library: None,
+            threads: 1,
+            cache_dir: None,
+        }
+    }
+}
+
+impl Settings {
+    /// Values out of their range: the key and what is wrong with it.
+    pub fn findings(&self) -> Vec<(String, String)> {
+        let mut findings = Vec::new();
+        let mut add = |key: &str, what: String| findings.push((key.to_owned(), what));
+        if self.providers.is_empty() {
+            add("providers", "no provider is named: use some of `tensorrt`, `cuda`, `cpu`".into());
+        }
+        let mut seen = self.providers.clone();
+        seen.sort_unstable();
+        seen.dedup();
+        if seen.len() != self.providers.len() {
+            add("providers", "a provider is named twice".into());
+        }
+        if !(1..=64).contains(&self.threads) {
+            add("threads", format!("{} is outside 1 to 64", self.threads));
+        }
+        for (key, path) in [("library", &self.library), ("cache-dir", &self.cache_dir)] {
+            if let Some(path) = path
+                && (!path.is_absolute() || path.as_os_str().as_encoded_bytes().contains(&0))
+            {
+                add(key, format!("`{}` must be an absolute path", path.display()));
+            }
+        }
+        if self.backend == BackendChoice::Ort && cfg!(not(feature = "ort")) {
+            add("backend", "this faceid was built without ONNX Runtime: use `tract` or `auto`".into());
+        }
+        if self.backend == BackendChoice::Tract && cfg!(not(feature = "tract")) {
+            add("backend", "this faceid was built without tract: use `ort` or `auto`".into());
+        }
+        findings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_out_of_range_are_all_found() {
+        let settings = Settings {
+            providers: vec![Provider::Cpu, Provider::Cpu],
+            threads: 0,
+            library: Some("libonnxruntime.so".into()),
+            ..Settings::default()
+        };
+        let keys: Vec<_> = settings.findings().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["providers", "threads", "library"]);
+    }
+
+    #[test]
+    fn the_default_is_in_range_and_an_unknown_key_is_not() {
+        assert!(Settings::default().findings().is_empty());
+        assert!(toml::from_str::<Settings>("provider = []").is_err());
+        let read: Settings = toml::from_str("backend = \"ort\"\nproviders = [\"cuda\"]").unwrap();
+        assert_eq!((read.backend, read.providers), (BackendChoice::Ort, vec![Provider::Cuda]));
+    }
+}

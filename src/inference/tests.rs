@@ -1,0 +1,262 @@
+//! Opening, checking and running over both backends: small networks made here always, the real ones where they are at hand.
+
+use std::path::PathBuf;
+
+use image::imageops::FilterType;
+
+use super::manifest::{ColorOrder, Manifest};
+use super::onnx::{Graph, Node, make};
+use super::*;
+
+/// The rewrite's two forms may be scheduled and fused differently (a multiplication that ends up in a fused multiply-add rounds once
+/// instead of twice); they may differ by this much of an output's largest number.
+const REWRITE_TOLERANCE: f32 = 2e-5;
+
+/// The two backends sum in different orders and use different convolution algorithms (Winograd and not).
+const BACKEND_TOLERANCE: f32 = 1e-3;
+
+fn missing(what: &str) {
+    assert!(std::env::var_os("FACEID_REQUIRE_SHARED").is_none_or(|value| value != "1"), "{what} is required and not there");
+    eprintln!("SKIPPED: {what} is not there");
+}
+
+/// ONNX Runtime's library for tests: the environment's, or what `models/fetch-onnxruntime.sh` brought.
+pub(super) fn library() -> Option<PathBuf> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let asked = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from);
+    let library = asked.unwrap_or_else(|| root.join(".cache/onnxruntime/libonnxruntime.so"));
+    if !library.is_file() {
+        missing("ONNX Runtime (models/fetch-onnxruntime.sh)");
+        return None;
+    }
+    Some(library)
+}
+
+fn shared(part: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("FACEID_SHARED")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    let path = folder.join(part);
+    if !path.is_dir() {
+        missing(&format!("shared/{part}"));
+        return None;
+    }
+    Some(path)
+}
+
+/// Settings for each backend that is built in and at hand.
+fn backends() -> Vec<Settings> {
+    let mut all = Vec::new();
+    if cfg!(feature = "ort")
+        && let Some(library) = library()
+    {
+        let providers = vec![Provider::Cpu];
+        all.push(Settings { backend: BackendChoice::Ort, providers, library: Some(library), ..Settings::default() });
+    }
+    if cfg!(feature = "tract") {
+        all.push(Settings { backend: BackendChoice::Tract, ..Settings::default() });
+    }
+    all
+}
+
+fn model(text: &str) -> ModelId {
+    text.parse().unwrap()
+}
+
+/// A photo (or a drawn scene) as the network's input.
+fn picture(model: &Model, photo: Option<&Path>) -> Tensor {
+    let (width, height) = (model.input.width, model.input.height);
+    let picture = match photo {
+        Some(path) => image::open(path).unwrap().resize_exact(width, height, FilterType::Triangle).to_rgb8(),
+        None => image::RgbImage::from_fn(width, height, |x, y| {
+            image::Rgb([(x * 2 % 256) as u8, (y * 3 % 256) as u8, ((x ^ y) % 256) as u8])
+        }),
+    };
+    let mut data = Vec::new();
+    for channel in 0..3 {
+        let source = if model.input.color == ColorOrder::Rgb { channel } else { 2 - channel };
+        let (mean, deviation) = (model.input.mean[channel], model.input.deviation[channel]);
+        data.extend(picture.pixels().map(|pixel| (f32::from(pixel.0[source]) - mean) / deviation));
+    }
+    Tensor { shape: vec![1, 3, height as usize, width as usize], data }
+}
+
+/// The largest difference, as a part of the output's largest number.
+fn difference(a: &[Tensor], b: &[Tensor]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let mut worst = 0.0f32;
+    for (a, b) in a.iter().zip(b) {
+        assert_eq!(a.shape, b.shape);
+        let largest = a.data.iter().fold(1e-6f32, |largest, value| largest.max(value.abs()));
+        for (a, b) in a.data.iter().zip(&b.data) {
+            assert!(a.is_finite() && b.is_finite());
+            worst = worst.max((a - b).abs() / largest);
+        }
+    }
+    worst
+}
+
+fn photos() -> Vec<Option<PathBuf>> {
+    let Some(folder) = shared("faces/spoof") else { return vec![None] };
+    let mut all: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    all.retain(|path| path.extension().is_some_and(|kind| kind == "jpg"));
+    all.sort();
+    all.into_iter().map(Some).chain([None]).collect()
+}
+
+fn own_model(folder: &Path, bytes: &[u8], size: u32) -> Model {
+    let text = format!(
+        "version = 1\n[models.own]\nfile = \"own.onnx\"\nsha256 = \"{}\"\nlicence = {{ name = \"test\" }}\norigin.local.note = \"test\"\n\
+         input = {{ width = {size}, height = {size}, color = \"rgb\", mean = [0, 0, 0], deviation = [1, 1, 1] }}\n\
+         role.liveness = {{ crop = \"shifted\", scale = 2, classes = 2, live-class = 0 }}\n",
+        hex(&Sha256::digest(bytes))
+    );
+    std::fs::write(folder.join("own.onnx"), bytes).unwrap();
+    Manifest::parse("test", &text).unwrap().models.remove(&model("own")).unwrap()
+}
+
+fn refusal(settings: &Settings, entry: &Model, folder: &Path) -> String {
+    match open(settings, &model("own"), entry, folder) {
+        Ok(_) => panic!("it was opened"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_wrong_file_is_refused_by_name_before_a_backend_sees_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = make::relu(&[1, 3, 16, 16]);
+    let mut entry = own_model(folder.path(), &bytes, 16);
+    let path = folder.path().join("own.onnx");
+    let settings = Settings::default();
+
+    std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    assert!(refusal(&settings, &entry, folder.path()).contains("not the pinned file"));
+    entry.bytes = bytes.len() as u64;
+    assert!(refusal(&settings, &entry, folder.path()).contains("the pinned file has"));
+    std::fs::remove_file(&path).unwrap();
+    assert!(refusal(&settings, &entry, folder.path()).contains("faceid models fetch"));
+    std::fs::create_dir(&path).unwrap();
+    assert!(refusal(&settings, &entry, folder.path()).contains("own.onnx"));
+    entry.sha256.clear();
+    assert!(refusal(&settings, &entry, folder.path()).contains("no SHA-256 is pinned"));
+}
+
+#[test]
+fn a_pinned_file_that_is_no_network_or_another_one_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings::default();
+    let entry = own_model(folder.path(), b"a text file that somebody pinned\n", 16);
+    assert!(refusal(&settings, &entry, folder.path()).contains("ONNX file"), "text");
+    let whole = make::relu(&[1, 3, 16, 16]);
+    let entry = own_model(folder.path(), &whole[..whole.len() / 2], 16);
+    assert!(refusal(&settings, &entry, folder.path()).contains("no whole ONNX file"), "truncated");
+    let entry = own_model(folder.path(), &make::relu(&[1, 3, 112, 112]), 16);
+    let said = refusal(&settings, &entry, folder.path());
+    assert!(said.contains("another network") && said.contains("1×3×112×112") && said.contains("1×3×16×16"), "{said}");
+}
+
+#[test]
+fn a_small_network_runs_the_same_with_and_without_the_rewrite() {
+    let slopes = make::floats("a", &[3, 1, 1], &[0.25, -0.5, 1.0], false);
+    let node = Node { inputs: vec!["x", "a"], outputs: vec!["y"], name: "", operator: "PRelu", domain: "" };
+    let bytes = make::model(13, &[1, 3, 16, 16], &[node], &[slopes]);
+    let input = Tensor { shape: vec![1, 3, 16, 16], data: (0..768).map(|n| (n as f32 - 400.0) / 37.0).collect() };
+    for settings in backends() {
+        let mut outputs = Vec::new();
+        for rewriting in [false, true] {
+            let prepared = prepare("small", [1, 3, 16, 16], &bytes, rewriting).unwrap();
+            assert_eq!(prepared.rewritten, usize::from(rewriting));
+            outputs.push(open_prepared(&settings, &prepared).unwrap().run(&input).unwrap());
+        }
+        assert_eq!(outputs[0], outputs[1]);
+        assert_eq!(outputs[0][0].data[0], 0.25 * input.data[0]);
+    }
+}
+
+#[test]
+fn an_input_of_another_shape_is_an_error_and_the_network_lives_on() {
+    let bytes = make::relu(&[1, 3, 16, 16]);
+    for settings in backends() {
+        let mut network = open_prepared(&settings, &prepare("relu", [1, 3, 16, 16], &bytes, true).unwrap()).unwrap();
+        assert_eq!(network.output_names(), ["y"]);
+        for (shape, count) in [(vec![1, 3, 8, 8], 192), (vec![1, 3, 16, 16], 5), (vec![], 1)] {
+            assert!(matches!(network.run(&Tensor { shape, data: vec![0.0; count] }), Err(InferenceError::Run { .. })));
+        }
+        let output = network.run(&Tensor { shape: vec![1, 3, 16, 16], data: vec![-2.0; 768] }).unwrap();
+        assert!(output[0].data.iter().all(|value| *value == 0.0));
+    }
+}
+
+#[test]
+fn probe_tells_what_will_be_used() {
+    for settings in backends() {
+        let report = probe(&settings);
+        let wanted = if settings.backend == BackendChoice::Ort { "ort/cpu" } else { "tract/cpu" };
+        assert_eq!(report.provider.as_deref(), Some(wanted), "{report:?}");
+        assert_eq!(report.library.is_some(), settings.backend == BackendChoice::Ort);
+        assert!(report.version.starts_with(|c: char| c.is_ascii_digit()), "{report:?}");
+        assert_eq!(report.reason, None);
+    }
+}
+
+/// Every network of the manifest that lies in the shared folder.
+fn real_networks() -> Vec<(ModelId, Model, PathBuf)> {
+    let Some(folder) = shared("models") else { return Vec::new() };
+    let manifest = Manifest::builtin().unwrap();
+    manifest
+        .models
+        .into_iter()
+        .filter(|(_, model)| folder.join(&model.file).is_file())
+        .map(|(id, model)| (id, model, folder.clone()))
+        .collect()
+}
+
+#[test]
+fn the_rewrite_is_exact_on_the_real_networks() {
+    let photos = photos();
+    for (id, model, folder) in real_networks() {
+        let bytes = read_pinned(&id, &model, &folder).unwrap();
+        let shape = [1, 3, model.input.height as usize, model.input.width as usize];
+        let [plain, rewritten] = [false, true].map(|rewriting| prepare(id.as_str(), shape, &bytes, rewriting).unwrap());
+        let prelus = Graph::read(&bytes).unwrap().nodes.iter().filter(|node| node.operator == "PRelu").count();
+        eprintln!("{id}: {} of {prelus} PRelu rewritten", rewritten.rewritten);
+        if matches!(id.as_str(), "w600k-mbf-dequant" | "minifasnet-v2" | "minifasnet-v1se") {
+            assert_eq!(rewritten.rewritten, prelus, "every slope of {id} is at most 1");
+            assert!(prelus > 30);
+        }
+        if rewritten.rewritten == 0 {
+            assert_eq!(plain.graph, rewritten.graph);
+            continue;
+        }
+        for settings in backends() {
+            let mut before = open_prepared(&settings, &plain).unwrap();
+            let mut after = open_prepared(&settings, &rewritten).unwrap();
+            for photo in &photos {
+                let input = picture(&model, photo.as_deref());
+                let difference = difference(&before.run(&input).unwrap(), &after.run(&input).unwrap());
+                eprintln!("{id} on {}: {difference:e}", after.provider());
+                assert!(difference <= REWRITE_TOLERANCE, "{id} on {}: {difference}", after.provider());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_backends_agree_on_the_real_networks() {
+    let [ort, tract] = backends().try_into().unwrap_or_else(|_| [Settings::default(), Settings::default()]);
+    if ort.backend != BackendChoice::Ort {
+        return missing("a second backend");
+    }
+    let photos = photos();
+    for (id, model, folder) in real_networks() {
+        let mut ort = open(&ort, &id, &model, &folder).unwrap();
+        let mut tract = open(&tract, &id, &model, &folder).unwrap();
+        assert_eq!(ort.output_names(), tract.output_names());
+        for photo in &photos {
+            let input = picture(&model, photo.as_deref());
+            let difference = difference(&ort.run(&input).unwrap(), &tract.run(&input).unwrap());
+            eprintln!("{id}: {difference:e}");
+            assert!(difference <= BACKEND_TOLERANCE, "{id}: {difference}");
+        }
+    }
+}
