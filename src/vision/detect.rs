@@ -223,7 +223,6 @@ pub fn suppress(candidates: &mut Vec<Detection>, nms_iou: f32) -> Vec<Detection>
 pub(super) mod tests {
     use super::*;
     use crate::inference::InferenceError;
-    use crate::inference::manifest::{ColorOrder, Input, Licence, Origin};
     use crate::types::{BoundingBox, Landmarks};
 
     /// A network that gives the same outputs whatever comes in.
@@ -245,15 +244,12 @@ pub(super) mod tests {
     }
 
     pub(in crate::vision) fn model(side: u32, role: Role) -> Model {
-        Model {
-            file: "m.onnx".into(),
-            sha256: String::new(),
-            bytes: 0,
-            licence: Licence { name: String::new(), accept: false, note: String::new() },
-            origin: Origin::Bundled { note: String::new() },
-            input: Input { width: side, height: side, color: ColorOrder::Rgb, mean: [0.0; 3], deviation: [1.0; 3] },
-            role,
-        }
+        let entry = serde_json::json!({
+            "file": "m.onnx", "sha256": "", "bytes": 0, "licence": { "name": "" }, "origin": { "url": { "url": "" } },
+            "input": { "width": side, "height": side, "color": "rgb", "mean": [0, 0, 0], "deviation": [1, 1, 1] },
+            "role": role,
+        });
+        serde_json::from_value(entry).unwrap()
     }
 
     fn face(x: f32, confidence: f32) -> Detection {

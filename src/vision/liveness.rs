@@ -69,11 +69,7 @@ impl Loaded {
 
     fn score(&mut self, sampler: &mut Sampler, picture: &Picture, face: &BoundingBox) -> Result<f32, VisionError> {
         let size = (picture.width(), picture.height());
-        let view = match self.crop {
-            CropRule::Shifted => shifted(face, self.scale, size),
-            CropRule::Reflected => reflected(face, self.scale, size),
-        };
-        let view = view.ok_or(VisionError::UnusableBox)?;
+        let view = crop(self.crop, face, self.scale, size).ok_or(VisionError::UnusableBox)?;
         let [.., height, width] = self.tensor.shape[..] else { return Err(VisionError::UnusableBox) };
         let (normaliser, tensor) = (&self.normaliser, &mut self.tensor.data);
         if !sampler.resize(picture, view, (width, height), |row, rgb| normaliser.row(tensor, row, rgb)) {
@@ -106,9 +102,17 @@ fn is_usable(face: &BoundingBox, (width, height): (u32, u32)) -> bool {
         && face.area().is_finite()
 }
 
+/// The part of a picture of `size` that a network sees of a face; `None` for a box without area or wholly outside the picture.
+pub fn crop(rule: CropRule, face: &BoundingBox, scale: f32, size: (u32, u32)) -> Option<View> {
+    match rule {
+        CropRule::Shifted => shifted(face, scale, size),
+        CropRule::Reflected => reflected(face, scale, size),
+    }
+}
+
 /// Silent-Face-Anti-Spoofing's crop: the scale is lowered until the crop fits the picture, then the crop, centred on the box, is
 /// shifted inside; both corners are cut to whole pixels and belong to it.
-pub fn shifted(face: &BoundingBox, scale: f32, size: (u32, u32)) -> Option<View> {
+fn shifted(face: &BoundingBox, scale: f32, size: (u32, u32)) -> Option<View> {
     if !is_usable(face, size) {
         return None;
     }
@@ -135,7 +139,7 @@ pub fn shifted(face: &BoundingBox, scale: f32, size: (u32, u32)) -> Option<View>
 
 /// facenox's crop: a square of the box's longer side times the scale, centred on the box and cut to whole pixels towards zero; it may
 /// reach outside.
-pub fn reflected(face: &BoundingBox, scale: f32, size: (u32, u32)) -> Option<View> {
+fn reflected(face: &BoundingBox, scale: f32, size: (u32, u32)) -> Option<View> {
     if !is_usable(face, size) {
         return None;
     }

@@ -197,6 +197,8 @@ struct Axis {
     /// The lowest and the highest source index that the taps touch.
     first: usize,
     last: usize,
+    /// How far the taps are apart where all are equally far and have one weight (a reduction by a whole number, the usual case).
+    step: Option<usize>,
 }
 
 impl Axis {
@@ -226,7 +228,16 @@ impl Axis {
             self.last = self.last.max((tap.index as usize + 1).min(top as usize));
             self.taps.push(tap);
         }
+        self.step = self.uniform_step();
         true
+    }
+
+    fn uniform_step(&self) -> Option<usize> {
+        let [first, second, ..] = self.taps[..] else { return None };
+        let step = second.index.checked_sub(first.index)?;
+        let place = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).saturating_mul(step).saturating_add(first.index);
+        let uniform = self.taps.iter().enumerate().all(|(number, tap)| tap.weight == first.weight && tap.index == place(number));
+        uniform.then_some(step as usize)
     }
 }
 
@@ -267,13 +278,41 @@ fn blend_rows<const CHANNELS: usize>((plane, stride): (&[u8], usize), tap: Tap, 
 
 /// Picks one channel's target pixels of a blended row.
 fn pick<const CHANNELS: usize>(row: &[u16], columns: &Axis, channel: usize, out: &mut [i32]) {
+    // Steps known at compile time let the loop work on many pixels at once.
+    let done = match columns.step {
+        Some(1) => pick_every::<CHANNELS, 1>(row, columns, channel, out),
+        Some(2) => pick_every::<CHANNELS, 2>(row, columns, channel, out),
+        Some(3) => pick_every::<CHANNELS, 3>(row, columns, channel, out),
+        Some(4) => pick_every::<CHANNELS, 4>(row, columns, channel, out),
+        Some(6) => pick_every::<CHANNELS, 6>(row, columns, channel, out),
+        _ => 0,
+    };
     let offset = columns.first;
-    for (out, tap) in out.iter_mut().zip(&columns.taps) {
+    for (out, tap) in out[done..].iter_mut().zip(&columns.taps[done..]) {
         let at = (tap.index as usize).wrapping_sub(offset).wrapping_mul(CHANNELS).wrapping_add(channel);
         let pair = &row[at..at + CHANNELS + 1];
-        let (left, right) = (i32::from(pair[0]), i32::from(pair[CHANNELS]));
-        *out = left.wrapping_mul(COLUMN_ONE.wrapping_sub(tap.weight)).wrapping_add(right.wrapping_mul(tap.weight));
+        *out = mix(pair[0], pair[CHANNELS], tap.weight);
     }
+}
+
+/// Picks the target pixels that lie `STEP` source pixels apart, and tells how many it could.
+fn pick_every<const CHANNELS: usize, const STEP: usize>(row: &[u16], columns: &Axis, channel: usize, out: &mut [i32]) -> usize {
+    let weight = columns.taps.first().map_or(0, |tap| tap.weight);
+    if STEP == 1 && weight != 0 {
+        return 0;
+    }
+    let chunks = row.chunks_exact(CHANNELS * STEP);
+    let done = chunks.len().min(out.len());
+    for (out, chunk) in out.iter_mut().zip(chunks) {
+        let right = if STEP == 1 { channel } else { channel + CHANNELS };
+        *out = mix(chunk[channel], chunk[right], weight);
+    }
+    done
+}
+
+#[inline(always)]
+fn mix(left: u16, right: u16, weight: i32) -> i32 {
+    i32::from(left).wrapping_mul(COLUMN_ONE.wrapping_sub(weight)).wrapping_add(i32::from(right).wrapping_mul(weight))
 }
 
 /// Writes RGB values into a planar tensor in the manifest's channel order, mean and deviation.

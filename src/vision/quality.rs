@@ -14,7 +14,8 @@ use crate::types::{AlignedFace, BoundingBox, Detection, Landmarks, Picture, Refu
 pub struct Settings {
     /// The least distance between the eyes in pixels of the camera's picture, 8 to 500.
     pub min_eye_distance_px: f32,
-    /// The least sharpness (variance of the Laplacian of the aligned face's luma, grey levels squared), 0 to 10000.
+    /// The least sharpness (variance of the Laplacian of the aligned face's luma, grey levels squared), 0 to 10000. Faces of a 640×480
+    /// H.264 camera reach 8 to 120, press photos 15 to 1000; the same camera's faces blurred by 4 pixels stay below 3.
     pub min_sharpness: f32,
     /// The least mean luma of the aligned face in grey levels, 0 to 254.
     pub min_luma: f32,
@@ -36,7 +37,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             min_eye_distance_px: 24.0,
-            min_sharpness: 30.0,
+            min_sharpness: 5.0,
             min_luma: 25.0,
             max_luma: 230.0,
             max_yaw_degrees: 45.0,
@@ -100,7 +101,8 @@ impl Quality {
     }
 }
 
-/// Where a face looks, in degrees, estimated from five points: good to some ten degrees.
+/// Where a face looks, in degrees, estimated from five points: good to some ten degrees. Detectors place the nose a little low, so that
+/// frontal faces read as looking down by 6 to 10 degrees in the mean.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Pose {
     /// To a side; positive when the nose points to the image's right.

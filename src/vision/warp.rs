@@ -7,13 +7,21 @@ use crate::types::{Layout, Picture};
 /// Samples `side` × `side` RGB pixels; `to_source` maps a target pixel (x, y, 1) to the picture.
 pub(super) fn warp(picture: &Picture, to_source: [[f64; 3]; 2], side: u32) -> Vec<u8> {
     let source = Source::new(picture);
-    let mut rgb = Vec::with_capacity(3 * side as usize * side as usize);
+    let columns = side as usize;
+    let mut rgb = vec![0; 3 * columns * columns];
+    let mut samples = [vec![0u32; columns], vec![0u32; columns], vec![0u32; columns]];
     let [[xx, xy, x0], [yx, yy, y0]] = to_source;
-    for row in 0..side {
-        let (start_x, start_y) = (xy * f64::from(row) + x0, yy * f64::from(row) + y0);
-        for column in 0..side {
-            let column = f64::from(column);
-            rgb.extend(source.at((xx * column + start_x) as f32, (yx * column + start_y) as f32));
+    for (row, out) in rgb.chunks_exact_mut(3 * columns).enumerate() {
+        let start = (xy * row as f64 + x0, yy * row as f64 + y0);
+        let end = (xx * f64::from(side) + start.0, yx * f64::from(side) + start.1);
+        if source.is_well_inside(start) && source.is_well_inside(end) {
+            source.inner_row(start, (xx, yx), &mut samples);
+            source.convert(&samples, out);
+        } else {
+            for (column, out) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+                let column = column as f64;
+                *out = source.at((xx * column + start.0) as f32, (yx * column + start.1) as f32);
+            }
         }
     }
     rgb
@@ -46,14 +54,39 @@ impl Cell {
         Self { x: left, y: top, right: share(x - left as f32).min(256), lower: share(y - top as f32).min(256) }
     }
 
+    /// At a place in 65,536ths of a pixel that is well inside.
+    #[inline(always)]
+    fn fixed(x: i32, y: i32) -> Self {
+        let share = |value: i32| ((value >> 8) & 255) as u32;
+        Self { x: (x >> 16) as usize, y: (y >> 16) as usize, right: share(x), lower: share(y) }
+    }
+
     /// The blended value of a channel, times 65,536.
     #[inline(always)]
     fn blend<const CHANNELS: usize>(&self, (plane, stride): (&[u8], usize), channel: usize) -> u32 {
-        let start = self.y * stride + self.x * CHANNELS + channel;
-        let upper = &plane[start..start + CHANNELS + 1];
-        let lower = &plane[start + stride..start + stride + CHANNELS + 1];
-        let mix = |row: &[u8]| u32::from(row[0]) * (256 - self.right) + u32::from(row[CHANNELS]) * self.right;
-        mix(upper) * (256 - self.lower) + mix(lower) * self.lower
+        let start = self.y.wrapping_mul(stride).wrapping_add(self.x.wrapping_mul(CHANNELS)).wrapping_add(channel);
+        let two_rows = &plane[start..];
+        let (upper, lower) = (&two_rows[..CHANNELS + 1], &two_rows[stride..][..CHANNELS + 1]);
+        self.mix(upper[0], upper[CHANNELS], lower[0], lower[CHANNELS])
+    }
+
+    /// The blended red, green and blue, times 65,536.
+    #[inline(always)]
+    fn blend_rgb(&self, (plane, stride): (&[u8], usize)) -> [u32; 3] {
+        let two_rows = &plane[self.y.wrapping_mul(stride).wrapping_add(self.x.wrapping_mul(3))..];
+        let (upper, lower) = (&two_rows[..6], &two_rows[stride..][..6]);
+        [0, 1, 2].map(|channel| self.mix(upper[channel], upper[channel + 3], lower[channel], lower[channel + 3]))
+    }
+
+    #[inline(always)]
+    fn mix(&self, upper: u8, upper_right: u8, lower: u8, lower_right: u8) -> u32 {
+        // No sum exceeds 255 * 65,536.
+        let row = |left: u8, right: u8| {
+            let left = u32::from(left).wrapping_mul(256_u32.wrapping_sub(self.right));
+            left.wrapping_add(u32::from(right).wrapping_mul(self.right))
+        };
+        let upper = row(upper, upper_right).wrapping_mul(256_u32.wrapping_sub(self.lower));
+        upper.wrapping_add(row(lower, lower_right).wrapping_mul(self.lower))
     }
 }
 
@@ -68,6 +101,53 @@ impl<'a> Source<'a> {
         }
         let (width, height) = (picture.width() as usize, picture.height() as usize);
         Self { width, height, layout, planes, conversion: Conversion::new(picture.colorimetry()) }
+    }
+
+    /// Whether a place is so far from the border that its cells exist in every plane.
+    fn is_well_inside(&self, (x, y): (f64, f64)) -> bool {
+        x >= 2.0 && y >= 2.0 && x <= self.width as f64 - 4.0 && y <= self.height as f64 - 4.0
+    }
+
+    /// Samples a row of places that are all well inside, in steps of `step`; values times 65,536, not yet RGB. Places are counted in
+    /// 65,536ths of a pixel: over a row of 1024 that is wrong by less than a hundredth of a pixel.
+    fn inner_row(&self, start: (f64, f64), step: (f64, f64), [a, b, c]: &mut [Vec<u32>; 3]) {
+        let fixed = |value: f64| (value * 65_536.0).round() as i32;
+        let (mut x, mut y, step_x, step_y) = (fixed(start.0), fixed(start.1), fixed(step.0), fixed(step.1));
+        for ((a, b), c) in a.iter_mut().zip(b).zip(c) {
+            let cell = Cell::fixed(x, y);
+            // The chroma plane's own place: ((x + 0.5) / 2 - 0.5).
+            let half = Cell::fixed((x >> 1).wrapping_sub(16_384), (y >> 1).wrapping_sub(16_384));
+            match self.layout {
+                Layout::Rgb => [*a, *b, *c] = cell.blend_rgb(self.planes[0]),
+                Layout::Gray => *a = cell.blend::<1>(self.planes[0], 0),
+                Layout::I420 => {
+                    *a = cell.blend::<1>(self.planes[0], 0);
+                    *b = half.blend::<1>(self.planes[1], 0);
+                    *c = half.blend::<1>(self.planes[2], 0);
+                }
+                Layout::Nv12 => {
+                    *a = cell.blend::<1>(self.planes[0], 0);
+                    *b = half.blend::<2>(self.planes[1], 0);
+                    *c = half.blend::<2>(self.planes[1], 1);
+                }
+            }
+            (x, y) = (x.wrapping_add(step_x), y.wrapping_add(step_y));
+        }
+    }
+
+    /// Makes a row of samples RGB.
+    fn convert(&self, [a, b, c]: &[Vec<u32>; 3], out: &mut [u8]) {
+        const SCALE: f32 = 1.0 / ONE;
+        let byte = |value: u32| (value.wrapping_add(32_768) >> 16) as u8;
+        let samples = a.iter().zip(b).zip(c).zip(out.as_chunks_mut::<3>().0);
+        match self.layout {
+            Layout::Rgb => samples.for_each(|(((a, b), c), out)| *out = [byte(*a), byte(*b), byte(*c)]),
+            Layout::Gray => samples.for_each(|(((a, _), _), out)| *out = [byte(*a); 3]),
+            Layout::I420 | Layout::Nv12 => samples.for_each(|(((a, b), c), out)| {
+                let sample = |value: u32| value as i32 as f32 * SCALE;
+                *out = self.conversion.rgb(sample(*a), sample(*b), sample(*c)).map(to_byte);
+            }),
+        }
     }
 
     /// The pixel at a place, black where there is none (also for NaN).
@@ -91,7 +171,7 @@ impl<'a> Source<'a> {
         }
         let cell = Cell::new(x, y, self.width, self.height);
         match self.layout {
-            Layout::Rgb => [0, 1, 2].map(|channel| cell.blend::<3>(self.planes[0], channel) as f32 / ONE),
+            Layout::Rgb => cell.blend_rgb(self.planes[0]).map(|value| value as f32 / ONE),
             Layout::Gray => [cell.blend::<1>(self.planes[0], 0) as f32 / ONE; 3],
             Layout::I420 | Layout::Nv12 => {
                 let luma = cell.blend::<1>(self.planes[0], 0) as f32 / ONE;
