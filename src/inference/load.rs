@@ -234,7 +234,8 @@ impl Judge {
                 strides
             }
         };
-        let fits = |stride: &u32| *stride > 0 && model.input.width % stride == 0 && model.input.height % stride == 0;
+        let fits =
+            |stride: &u32| *stride > 0 && model.input.width.is_multiple_of(*stride) && model.input.height.is_multiple_of(*stride);
         if strides.is_empty() || strides.len() > 8 || !strides.iter().all(fits) {
             self.add(
                 &["models", id, "role", "detector", "decode"],
