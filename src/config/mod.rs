@@ -1,1 +1,320 @@
-//! Composed later in this change.
+//! The config: every room's `Settings` in one file. This composes them, judges them together and names the places on disk; what a
+//! section means is the room's own matter.
+//!
+//! To add a room: one field in [`Config`]; the compiler then asks for its line in [`Config::judge`], and a test asks for
+//! `data/config/faceid.toml` to be written again.
+
+#[cfg(test)]
+mod commented;
+mod findings;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use findings::Finding;
+use findings::Judged;
+
+use crate::inference;
+use crate::inference::InferenceError;
+use crate::inference::manifest::Manifest;
+use crate::system::logging;
+use crate::types::DeviceId;
+
+/// Where the config is unless told otherwise.
+pub const DEFAULT_PATH: &str = "/etc/faceid/config.toml";
+
+/// The longest config that is read, in bytes.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// Everything that a site decides.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Config {
+    /// This device's id: its MQTT topics begin with `faceid/<device>`, and it is the issuer of its grants. Two devices on one broker
+    /// need two ids.
+    pub device: DeviceId,
+    /// Where the gallery, the outbox and the audit trail are kept; only faceid may read it. FACEID_STATE_DIR overrides it.
+    pub state_dir: PathBuf,
+    /// Where models and accelerator engines are kept; can be deleted and comes back. FACEID_CACHE_DIR overrides it.
+    pub cache_dir: PathBuf,
+    /// Where secrets are read from that are no credentials of the service: files of mode 0600, named after the secret.
+    pub secrets_dir: PathBuf,
+    /// The networks.
+    pub models: ModelSettings,
+    /// How networks are run.
+    pub inference: inference::Settings,
+    /// The log.
+    pub log: logging::Settings,
+}
+
+/// Which networks are used and where they lie.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ModelSettings {
+    /// The pack, one of those that `faceid models list` shows.
+    pub pack: String,
+    /// The folder of the model files; without it `models` in the cache folder.
+    pub dir: Option<PathBuf>,
+    /// A manifest of the site's own; its entries go over those that come with the program.
+    pub manifest: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            #[expect(clippy::expect_used, reason = "a literal that keeps the rule, and a test runs this")]
+            device: DeviceId::new("faceid").expect("a plain name is an id"),
+            state_dir: "/var/lib/faceid".into(),
+            cache_dir: "/var/cache/faceid".into(),
+            secrets_dir: "/etc/faceid/secrets".into(),
+            models: ModelSettings::default(),
+            inference: inference::Settings::default(),
+            log: logging::Settings::default(),
+        }
+    }
+}
+
+impl Default for ModelSettings {
+    fn default() -> Self {
+        Self { pack: "standard".to_owned(), dir: None, manifest: None }
+    }
+}
+
+/// Why a config cannot be run with; its text has a line for each finding, `path:line:column: key: message`.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// The system's word, or why it was not even tried.
+        source: std::io::Error,
+    },
+    /// The file was read, and this is wrong in it.
+    Findings {
+        /// Which file.
+        path: PathBuf,
+        /// At least one, by line and column.
+        findings: Vec<Finding>,
+    },
+}
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::Unreadable { path, source } => {
+                let way_out = "; `faceid check --print-default` prints one to start from, and --config or FACEID_CONFIG names another";
+                let way_out = if source.kind() == std::io::ErrorKind::NotFound { way_out } else { "" };
+                write!(f, "config {} cannot be read: {source}{way_out}", path.display())
+            }
+            ConfigError::Findings { path, findings } => {
+                for (n, finding) in findings.iter().enumerate() {
+                    let end = if n == 0 { "" } else { "\n" };
+                    write!(f, "{end}{}:{finding}", path.display())?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl ConfigError {
+    /// What is wrong in the file; nothing when it could not be read.
+    pub fn findings(&self) -> &[Finding] {
+        match self {
+            ConfigError::Unreadable { .. } => &[],
+            ConfigError::Findings { findings, .. } => findings,
+        }
+    }
+}
+
+/// The config file to read: the one that was asked for, else `FACEID_CONFIG`, else [`DEFAULT_PATH`].
+pub fn path(asked: Option<&Path>) -> PathBuf {
+    let from_env = || std::env::var_os("FACEID_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    asked.map(Path::to_owned).or_else(from_env).unwrap_or_else(|| DEFAULT_PATH.into())
+}
+
+/// A config to start from: every key with its default and what it does. It is made from the code: a test holds it against the
+/// settings' documentation and their defaults.
+pub fn commented_default() -> &'static str {
+    include_str!("../../data/config/faceid.toml")
+}
+
+impl Config {
+    /// Reads and judges a file, then lets the environment override places.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+        let mut bytes = Vec::new();
+        File::open(path).and_then(|file| file.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+        if bytes.len() as u64 > MAX_CONFIG_BYTES {
+            return Err(unreadable(std::io::Error::other(format!("it is longer than {MAX_CONFIG_BYTES} bytes"))));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| unreadable(std::io::Error::other("it is not UTF-8 text")))?;
+        let mut config = Self::parse(&text).map_err(|findings| ConfigError::Findings { path: path.to_owned(), findings })?;
+        config.override_places(|name| std::env::var_os(name));
+        Ok(config)
+    }
+
+    /// Reads and judges a text; gives everything that is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, Vec<Finding>> {
+        findings::read(text, Self::judge, Self::relate)
+    }
+
+    /// Takes the places that the environment names; an empty variable names none.
+    pub fn override_places(&mut self, variable: impl Fn(&str) -> Option<OsString>) {
+        let place = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        if let Some(folder) = place("FACEID_STATE_DIR") {
+            self.state_dir = folder;
+        }
+        if let Some(folder) = place("FACEID_CACHE_DIR") {
+            self.cache_dir = folder;
+        }
+    }
+
+    /// The folder of the model files.
+    pub fn models_dir(&self) -> PathBuf {
+        self.models.dir.clone().unwrap_or_else(|| self.cache_dir.join("models"))
+    }
+
+    /// The manifest in force.
+    pub fn manifest(&self) -> Result<Manifest, InferenceError> {
+        self.models.manifest.as_deref().map_or_else(Manifest::builtin, Manifest::load)
+    }
+
+    /// What is out of range, section by section.
+    fn judge(&self) -> Judged {
+        // Without `..`, so that a new field is not forgotten here.
+        let Self { device: _, state_dir, cache_dir, secrets_dir, models, inference, log } = self;
+        let mut judged = Judged::new();
+        for (key, folder) in [("state-dir", state_dir), ("cache-dir", cache_dir), ("secrets-dir", secrets_dir)] {
+            if !folder.is_absolute() {
+                judged.push((key.to_owned(), "must be an absolute path: a daemon's working folder is not where you think".to_owned()));
+            }
+        }
+        judged.extend(section("models", models.findings()));
+        judged.extend(section("inference", inference.findings()));
+        judged.extend(section("log", log.findings()));
+        judged
+    }
+
+    /// What does not fit together.
+    fn relate(&self) -> Judged {
+        Judged::new()
+    }
+}
+
+impl ModelSettings {
+    fn findings(&self) -> Judged {
+        let mut findings = Judged::new();
+        if self.pack.is_empty() {
+            findings.push(("pack".to_owned(), "name a pack; `faceid models list` shows them".to_owned()));
+        }
+        for (key, path) in [("dir", &self.dir), ("manifest", &self.manifest)] {
+            if path.as_ref().is_some_and(|path| !path.is_absolute()) {
+                findings.push((key.to_owned(), "must be an absolute path".to_owned()));
+            }
+        }
+        findings
+    }
+}
+
+/// A section's findings under the section's name; a room may have put the name there itself.
+fn section(name: &str, findings: Judged) -> impl Iterator<Item = (String, String)> {
+    findings.into_iter().map(move |(key, message)| {
+        let own = key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        (if own { key } else { format!("{name}.{key}") }, message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(path: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    }
+
+    fn toml_files(path: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder(path)).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|ext| ext == "toml")).collect();
+        files.sort();
+        assert!(!files.is_empty());
+        files
+    }
+
+    /// Each case's first lines say what is found in it, or `# expect: nothing`.
+    #[test]
+    fn every_case_file_gives_the_findings_it_states() {
+        for path in toml_files("tests/cli/config") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let stated = text.lines().map_while(|line| line.strip_prefix("# expect: ")).map(str::to_owned);
+            let stated: Vec<String> = stated.filter(|line| line != "nothing").collect();
+            let found: Vec<String> = Config::parse(&text).err().unwrap_or_default().iter().map(ToString::to_string).collect();
+            assert_eq!(found, stated, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_absent_huge_or_no_text_is_named_with_the_way_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let error = Config::load(&path).unwrap_err().to_string();
+        assert!(error.contains("config.toml") && error.contains("--print-default"), "{error}");
+        std::fs::write(&path, [0xff, 0xfe]).unwrap();
+        assert!(Config::load(&path).unwrap_err().to_string().contains("UTF-8"));
+        std::fs::write(&path, vec![b'\n'; MAX_CONFIG_BYTES as usize + 1]).unwrap();
+        assert!(Config::load(&path).unwrap_err().to_string().contains("longer"));
+        std::fs::write(&path, "[log]\nlevel = \"loud\"\nlvel = 1\n").unwrap();
+        let error = Config::load(&path).unwrap_err();
+        assert_eq!(error.findings().len(), 2);
+        let (first, second) = (format!("{}:2:9: log.level: ", path.display()), format!("{}:3:1: log.lvel: ", path.display()));
+        let lines: Vec<String> = error.to_string().lines().map(str::to_owned).collect();
+        assert!(lines[0].starts_with(&first) && lines[1].starts_with(&second), "{lines:?}");
+    }
+
+    #[test]
+    fn the_environment_overrides_places_and_an_empty_variable_does_not() {
+        let mut config = Config::default();
+        config.override_places(|_| Some(OsString::new()));
+        assert_eq!(config, Config::default());
+        config.override_places(|name| Some(format!("/{name}").into()));
+        assert_eq!(config.state_dir, Path::new("/FACEID_STATE_DIR"));
+        assert_eq!(config.models_dir(), Path::new("/FACEID_CACHE_DIR/models"));
+    }
+
+    #[test]
+    fn an_empty_config_the_commented_default_and_the_default_are_one() {
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+        assert_eq!(Config::parse(commented_default()).unwrap(), Config::default());
+        assert_eq!(path(Some(Path::new("/x"))), Path::new("/x"));
+    }
+
+    #[test]
+    fn every_config_that_is_shipped_would_run() {
+        for path in toml_files("data/config") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(Config::parse(&text).err(), None, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn the_shipped_default_is_what_the_code_says() {
+        let written = commented::write(&folder("src"));
+        if std::env::var_os("FACEID_WRITE_CONFIG").is_some() {
+            std::fs::write(folder("data/config/faceid.toml"), &written).unwrap();
+            return;
+        }
+        assert!(
+            written == commented_default(),
+            "data/config/faceid.toml is not what the settings' documentation and defaults say; write it again with\n\
+             FACEID_WRITE_CONFIG=1 cargo test --release --lib config::\nand look at what changed"
+        );
+    }
+}
