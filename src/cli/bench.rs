@@ -12,7 +12,7 @@ use super::context::Context;
 use super::{Failure, Places, Result, code, say, say_json, shots};
 use crate::access::grant::GrantKey;
 use crate::access::{Decider, DoorSettings};
-use crate::capture::{self, CameraEvent, Slot, Source};
+use crate::capture::{self, CameraEvent, Slot, Source, Taken};
 use crate::gallery::{Gallery, SealingKey};
 use crate::pipeline::{Pipeline, Seen, Stage};
 use crate::system::{clock, process, stop};
@@ -86,7 +86,8 @@ pub(super) fn bench(places: &Places, verb: &BenchVerb) -> Result {
 pub(super) fn synthetic_gallery(model: &ModelId, dimension: usize, count: usize) -> Result<(Scratch, Gallery)> {
     let scratch = Scratch::new()?;
     let key = SealingKey::generate().map_err(Failure::unavailable)?;
-    let gallery = Gallery::create_or_open(&crate::gallery::Settings::default(), scratch.path(), &key, model, dimension);
+    let settings = crate::gallery::Settings { dir: scratch.path().join("gallery"), ..crate::gallery::Settings::default() };
+    let gallery = Gallery::create_or_open(&settings, &key, model, dimension);
     let gallery = gallery.map_err(Failure::unavailable)?;
     let mut random = fastrand::Rng::with_seed(7);
     let mut people = Vec::with_capacity(count);
@@ -172,16 +173,16 @@ fn pipeline(places: &Places, args: &PipelineArgs) -> Result {
     let mut pipeline = Pipeline::new(settings, stack, Some(Arc::new(gallery)));
 
     let mut source = shots::clip_camera(&args.clip)?;
-    if let Source::File { paced, .. } = &mut source.source {
-        *paced = args.paced;
+    if let Source::File(file) = &mut source.source {
+        file.paced = args.paced;
     }
-    let slot = Arc::new(Slot::default());
+    let (slot, frames) = Slot::single();
     let (handle, stop) = stop::pair();
     let fault = Arc::new(std::sync::Mutex::new(String::new()));
     let worker = std::thread::spawn({
         let (slot, fault, secrets) = (slot.clone(), fault.clone(), context.config.secrets_dir.clone());
         move || {
-            capture::run(
+            let _ = capture::run(
                 &source,
                 &secrets,
                 &slot,
@@ -205,11 +206,10 @@ fn pipeline(places: &Places, args: &PipelineArgs) -> Result {
     let mut tally = Tally::default();
     let mut start = (Instant::now(), process::cpu_time());
     loop {
-        let Some(frame) = slot.take(Duration::from_millis(500)) else {
-            if slot.is_closed() {
-                break;
-            }
-            continue;
+        let frame = match frames.take_any(Duration::from_millis(500)) {
+            Taken::Item(_, frame) => frame,
+            Taken::Closed => break,
+            Taken::TimedOut => continue,
         };
         if tally.frames == args.warmup {
             start = (Instant::now(), process::cpu_time());
@@ -236,13 +236,14 @@ fn pipeline(places: &Places, args: &PipelineArgs) -> Result {
         return Err(Failure::data(format!("{}: no frame came: {reason}", args.clip.display())));
     }
     let counted = tally.frames.saturating_sub(args.warmup);
+    let timings = pipeline.timings();
     let report = json!({
         "clip": args.clip.file_name().map(|name| name.to_string_lossy().into_owned()),
         "mode": if args.paced { "paced" } else { "flat" },
         "every_frame": args.every_frame,
         "providers": providers,
         "frames": tally.frames,
-        "frames_lost": slot.replaced(),
+        "frames_lost": slot.counts().replaced,
         "frames_detected_on": tally.looked,
         "faces": tally.faces,
         "wall_s": round(wall.as_secs_f64()),
@@ -253,8 +254,7 @@ fn pipeline(places: &Places, args: &PipelineArgs) -> Result {
         "start_to_first_decision_ms": tally.first_decision.map(|d| round(d.as_secs_f64() * 1e3)),
         "capture_to_decision_ms": quantiles(&mut tally.ages_ms),
         "stages": Stage::ALL.iter().map(|stage| {
-            let histogram = pipeline.timings().of(*stage);
-            let times = histogram.summary();
+            let times = timings.of(*stage).summary();
             json!({"name": stage.name(), "n": times.n, "p50_us": times.p50_us, "p99_us": times.p99_us})
         }).collect::<Vec<_>>(),
         "decisions": tally.decisions,

@@ -6,9 +6,8 @@ use super::{Failure, Places, Result, code};
 use crate::access::Thresholds;
 use crate::config::{self, Config};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
-use crate::inference::BackendChoice;
 use crate::inference::manifest::Manifest;
-use crate::inference::packs;
+use crate::inference::packs::{self, FileState};
 use crate::vision::quality;
 use crate::vision::stack::Stack;
 
@@ -105,7 +104,10 @@ impl Context {
             return Ok(pack.to_owned());
         }
         let (manifest, dir) = (self.manifest()?, self.models_dir());
-        let is_ready = |pack: &str| packs::verify(&manifest, pack, &dir).is_ok_and(|rows| rows.iter().all(|row| row.fault.is_none()));
+        let is_ready = |pack: &str| manifest.pack(pack).is_ok_and(|pack| {
+            let ids: Vec<_> = pack.models().cloned().collect();
+            packs::verify(&manifest, &ids, &dir).is_ok_and(|rows| rows.iter().all(|row| row.file_state == FileState::Present))
+        });
         let wanted = self.config.models.pack.clone();
         let names = std::iter::once(wanted).chain(manifest.packs.keys().cloned());
         names.into_iter().find(|name| is_ready(name)).ok_or_else(|| {

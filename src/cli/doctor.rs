@@ -11,7 +11,8 @@ use crate::daemon::GRANT_KEY;
 use super::{Places, Result, code, say, say_json};
 use crate::capture;
 use crate::gallery::{Gallery, GalleryError};
-use crate::inference::{self, packs};
+use crate::inference::packs::{self, FileState};
+use crate::inference;
 use crate::system::secret;
 
 /// Free space below which a journal or a gallery may not be written.
@@ -98,9 +99,11 @@ fn cameras(context: &Context, chart: &mut Chart) {
     }
     for camera in cameras {
         let check = format!("camera {}", camera.id);
-        match capture::describe(camera) {
-            Ok(description) => chart.note(check, State::Works, description, ""),
-            Err(error) => chart.note(check, State::Broken, error, "make deps, or apt-get install the named package"),
+        let description = capture::describe(camera);
+        if description.missing.is_empty() {
+            chart.note(check, State::Works, description, "");
+        } else {
+            chart.note(check, State::Broken, &description, format!("apt-get install {}", description.missing.join(" ")));
         }
     }
 }
@@ -119,16 +122,23 @@ fn networks(context: &Context, chart: &mut Chart) {
         Ok(manifest) => manifest,
         Err(failure) => return chart.note("models", State::Broken, failure.message, "correct the manifest"),
     };
-    match packs::verify(&manifest, pack, &context.models_dir()) {
+    let ids: Vec<_> = match manifest.pack(pack) {
+        Ok(pack) => pack.models().cloned().collect(),
+        Err(error) => return chart.note("models", State::Broken, error, "name a pack of `faceid models list` in models.pack"),
+    };
+    match packs::verify(&manifest, &ids, &context.models_dir()) {
         Ok(rows) => {
             for row in rows {
-                match row.fault {
-                    None => chart.note(format!("model {}", row.id), State::Works, "as pinned", ""),
-                    Some(fault) => chart.note(format!("model {}", row.id), State::Broken, fault, &fetch),
+                let check = format!("model {}", row.id);
+                match row.file_state {
+                    FileState::Present => chart.note(check, State::Works, "as pinned", ""),
+                    FileState::Missing => chart.note(check, State::Broken, format!("{} is not there", row.file), &fetch),
+                    FileState::Unpinned => chart.note(check, State::Broken, "the manifest pins no hash", "pin it in models.manifest"),
+                    FileState::Wrong { reason } => chart.note(check, State::Broken, reason, &fetch),
                 }
             }
         }
-        Err(error) => chart.note("models", State::Broken, error, "name a pack of `faceid models list` in models.pack"),
+        Err(error) => chart.note("models", State::Broken, error, "correct the manifest"),
     }
 }
 

@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::{Failure, Places, Result, code, complain, progress, say, say_json};
-use crate::inference::packs::{self, FetchFrom};
+use crate::inference::manifest::Manifest;
+use crate::inference::packs::{self, FileState, Source};
+use crate::types::ModelId;
 
 /// `faceid models …`
 #[derive(clap::Subcommand)]
@@ -39,63 +41,78 @@ pub(super) fn models(places: &Places, verb: &ModelsVerb) -> Result {
     let context = Context::load(places)?;
     let manifest = context.manifest()?;
     let dir = context.models_dir();
-    let chosen = |packs: &Vec<String>| if packs.is_empty() { vec![context.config.models.pack.clone()] } else { packs.clone() };
     match verb {
-        ModelsVerb::List { json: as_json } => {
-            let listing = packs::list(&manifest, &dir);
-            if *as_json {
-                say_json(&serde_json::to_value(&listing).map_err(|error| Failure::new(code::BUG, error))?);
+        ModelsVerb::List { json } => {
+            let packs = packs::list(&manifest, &dir);
+            if *json {
+                say_json(&serde_json::to_value(&packs).map_err(|error| Failure::new(code::BUG, error))?);
                 return Ok(code::YES);
             }
             say(format!("models in {}", dir.display()));
-            for pack in &listing.packs {
-                let mark = if pack.present { "ready" } else { "not fetched" };
+            for pack in &packs {
+                let mark = if pack.complete { "ready" } else { "not fetched" };
                 say(format!("pack {} ({mark}): {}", pack.name, pack.about));
                 for model in &pack.models {
-                    let mark = if model.present { "ready" } else { "missing" };
-                    say(format!("  {} ({mark}, {}, {})", model.id, model.file, model.licence));
-                    if !model.note.is_empty() {
-                        say(format!("    {}", model.note));
+                    let terms = if model.must_accept { ", terms to accept" } else { "" };
+                    say(format!("  {} {}, {} ({}{terms})", model.role, model.id, state(&model.file_state), model.licence));
+                    if !model.licence_note.is_empty() {
+                        say(format!("    {}", model.licence_note));
                     }
                 }
             }
             Ok(code::YES)
         }
         ModelsVerb::Fetch { packs: names, from, accept_licence } => {
-            for name in chosen(names) {
-                let bar = progress(0, "bytes");
-                let source = from.as_ref().map_or(FetchFrom::Origin, |folder| FetchFrom::Folder(folder.clone()));
-                let fetched = packs::fetch(&manifest, &name, &dir, &source, *accept_licence, &mut |file, done, total| {
-                    bar.set_message(file.to_owned());
-                    bar.set_length(total);
-                    bar.set_position(done);
-                });
-                bar.finish_and_clear();
-                let fetched = fetched.map_err(Failure::unavailable)?;
-                say(format!("pack {name}: {} file(s) ready in {}", fetched.len(), dir.display()));
-            }
+            let source = from.as_ref().map_or(Source::Upstream, |folder| Source::Folder(folder.clone()));
+            let ids = ids_of(&context, &manifest, names)?;
+            let bar = progress(0, "bytes");
+            let fetched = packs::fetch(&manifest, &ids, &dir, &source, *accept_licence, &mut |progress| {
+                bar.set_message(progress.model.to_string());
+                bar.set_length(progress.total.unwrap_or(progress.done));
+                bar.set_position(progress.done);
+            });
+            bar.finish_and_clear();
+            let fetched = fetched.map_err(Failure::unavailable)?;
+            say(format!("{} file(s) ready in {}", fetched.len(), dir.display()));
             Ok(code::YES)
         }
         ModelsVerb::Verify { packs: names } => {
             let mut sound = true;
-            for name in chosen(names) {
-                let rows: Vec<(String, Option<String>)> = packs::verify(&manifest, &name, &dir).map_err(Failure::data)?;
-                for (file, fault) in rows {
-                    match fault {
-                        None => say(format!("{file}: as pinned")),
-                        Some(fault) => {
-                            sound = false;
-                            complain(fault);
-                        }
-                    }
-                }
+            let ids = ids_of(&context, &manifest, names)?;
+            for entry in packs::verify(&manifest, &ids, &dir).map_err(Failure::data)? {
+                sound &= entry.file_state == FileState::Present;
+                let line = format!("{}: {}", entry.file, state(&entry.file_state));
+                if entry.file_state == FileState::Present { say(line) } else { complain(line) }
             }
             Ok(if sound { code::YES } else { code::DATA })
         }
     }
 }
 
+/// The models of these packs, or of the config's pack when none is named.
+fn ids_of(context: &Context, manifest: &Manifest, names: &[String]) -> Result<Vec<ModelId>> {
+    let own = std::slice::from_ref(&context.config.models.pack);
+    let names = if names.is_empty() { own } else { names };
+    let mut ids: Vec<ModelId> = Vec::new();
+    for name in names {
+        let pack = manifest.pack(name).map_err(Failure::data)?;
+        ids.extend(pack.models().cloned());
+    }
+    ids.sort();
+    ids.dedup();
+    Ok(ids)
+}
+
+fn state(state: &FileState) -> String {
+    match state {
+        FileState::Present => "ready".to_owned(),
+        FileState::Missing => "missing".to_owned(),
+        FileState::Unpinned => "no hash is pinned for it".to_owned(),
+        FileState::Wrong { reason } => format!("wrong: {reason}"),
+    }
+}
+
 /// Models with what runs them, as `birth` and `doctor` show it.
-pub(super) fn providers_json(providers: &[(crate::types::ModelId, String)]) -> Value {
+pub(super) fn providers_json(providers: &[(ModelId, String)]) -> Value {
     providers.iter().map(|(model, provider)| json!({"model": model, "provider": provider})).collect()
 }

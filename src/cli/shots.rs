@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Failure, Result};
-use crate::capture::{self, CameraSettings, CameraState, Slot, Source};
+use crate::capture::settings::FileSource;
+use crate::capture::{self, CameraSettings, CameraState, Slot, Source, Taken};
 use crate::pipeline::{self, StillFace};
 use crate::system::{clock, stop};
 use crate::types::{CameraId, Embedding, Frame, Monotonic, Refusal};
@@ -35,7 +36,12 @@ pub(super) fn is_clip(path: &Path) -> bool {
 /// A clip file as a camera that is read without pace and without loss.
 pub(super) fn clip_camera(path: &Path) -> Result<CameraSettings> {
     let id = CameraId::new("clip").map_err(|error| Failure::new(super::code::BUG, error))?;
-    Ok(CameraSettings::new(id, Source::File { path: path.to_owned(), r#loop: false, paced: false }))
+    Ok(file_camera(id, path, false, false))
+}
+
+/// A file as a camera.
+pub(super) fn file_camera(id: CameraId, path: &Path, repeat: bool, paced: bool) -> CameraSettings {
+    CameraSettings::new(id, Source::File(FileSource { path: path.to_owned(), repeat, paced }))
 }
 
 /// Takes up to `most` best faces. `told` hears how it goes, for a person before a camera.
@@ -47,7 +53,7 @@ pub(super) fn collect(
     (most, limit): (usize, Duration),
     mut told: impl FnMut(usize, &str),
 ) -> Result<Shots> {
-    let slot = Arc::new(Slot::default());
+    let (slot, frames) = Slot::single();
     let (handle, stop) = stop::pair();
     let state = Arc::new(std::sync::Mutex::new((CameraState::Offline, String::new())));
     let worker = std::thread::spawn({
@@ -58,7 +64,7 @@ pub(super) fn collect(
                     *state = (event.state, event.reason);
                 }
             };
-            capture::run(&camera, &secrets, &slot, &note, &stop);
+            let _ = capture::run(&camera, &secrets, &slot, &note, &stop);
             slot.close();
         }
     });
@@ -70,10 +76,10 @@ pub(super) fn collect(
         if clock::monotonic() >= deadline || (limit < Duration::from_secs(600) && kept.len() >= most) {
             break Ok(());
         }
-        let frame = match slot.take(Duration::from_millis(500)) {
-            Some(frame) => frame,
-            None if slot.is_closed() => break Ok(()),
-            None => continue,
+        let frame = match frames.take_any(Duration::from_millis(500)) {
+            Taken::Item(_, frame) => frame,
+            Taken::Closed => break Ok(()),
+            Taken::TimedOut => continue,
         };
         if !is_spaced(last, &frame) {
             continue;

@@ -170,7 +170,7 @@ fn take_out(table: &mut DeTable<'_>, path: &[Step]) {
     }
     let Some((Step::Key(name), rest)) = path.split_first() else { return };
     if rest.is_empty() {
-        table.retain(|key, _| key.get_ref().as_ref() != name);
+        let _ = table.remove(name.as_str());
     } else if let Some((_, value)) = table.iter_mut().find(|(key, _)| key.get_ref().as_ref() == name) {
         from_value(value.get_mut(), rest);
     }

@@ -19,7 +19,9 @@ use serde::{Deserialize, Serialize};
 pub use findings::Finding;
 use findings::Judged;
 
-use crate::inference;
+use crate::access::DoorSettings;
+use crate::capture::CameraSettings;
+use crate::{access, gallery, inference, pipeline, publish};
 use crate::inference::InferenceError;
 use crate::inference::manifest::Manifest;
 use crate::system::logging;
@@ -50,6 +52,18 @@ pub struct Config {
     pub inference: inference::Settings,
     /// The log.
     pub log: logging::Settings,
+    /// The cameras.
+    pub cameras: Vec<CameraSettings>,
+    /// The doors and the cameras before them.
+    pub doors: Vec<DoorSettings>,
+    /// How much effort is made, and which faces are good enough.
+    pub pipeline: pipeline::Settings,
+    /// How evidence becomes a decision.
+    pub access: access::Settings,
+    /// The sealed gallery.
+    pub gallery: gallery::Settings,
+    /// The MQTT broker.
+    pub publish: publish::Settings,
 }
 
 /// Which networks are used and where they lie.
@@ -75,6 +89,12 @@ impl Default for Config {
             models: ModelSettings::default(),
             inference: inference::Settings::default(),
             log: logging::Settings::default(),
+            cameras: Vec::new(),
+            doors: Vec::new(),
+            pipeline: pipeline::Settings::default(),
+            access: access::Settings::default(),
+            gallery: gallery::Settings::default(),
+            publish: publish::Settings::default(),
         }
     }
 }
@@ -171,6 +191,7 @@ impl Config {
     pub fn override_places(&mut self, variable: impl Fn(&str) -> Option<OsString>) {
         let place = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         if let Some(folder) = place("FACEID_STATE_DIR") {
+            self.gallery.dir = folder.join("gallery");
             self.state_dir = folder;
         }
         if let Some(folder) = place("FACEID_CACHE_DIR") {
@@ -190,8 +211,8 @@ impl Config {
 
     /// What is out of range, section by section.
     fn judge(&self) -> Judged {
-        // Without `..`, so that a new field is not forgotten here.
-        let Self { device: _, state_dir, cache_dir, secrets_dir, models, inference, log } = self;
+        let Self { device: _, state_dir, cache_dir, secrets_dir, models, inference, log, .. } = self;
+        let Self { cameras, doors, pipeline, access, gallery, publish, .. } = self;
         let mut judged = Judged::new();
         for (key, folder) in [("state-dir", state_dir), ("cache-dir", cache_dir), ("secrets-dir", secrets_dir)] {
             if !folder.is_absolute() {
@@ -201,12 +222,36 @@ impl Config {
         judged.extend(section("models", models.findings()));
         judged.extend(section("inference", inference.findings()));
         judged.extend(section("log", log.findings()));
+        judged.extend(section("pipeline", pipeline.findings()));
+        judged.extend(section("access", access.findings()));
+        judged.extend(section("gallery", gallery.findings()));
+        judged.extend(section("publish", publish.findings()));
+        for camera in cameras {
+            judged.extend(section("cameras", camera.findings()));
+        }
+        for door in doors.iter().filter(|door| door.cameras.is_empty()) {
+            judged.push(("doors".to_owned(), format!("door `{}` has no camera: it would never open", door.id)));
+        }
         judged
     }
 
     /// What does not fit together.
     fn relate(&self) -> Judged {
-        Judged::new()
+        let mut judged = Judged::new();
+        for (index, camera) in self.cameras.iter().enumerate() {
+            if self.cameras[..index].iter().any(|other| other.id == camera.id) {
+                judged.push(("cameras".to_owned(), format!("camera `{}` is there twice", camera.id)));
+            }
+        }
+        for (index, door) in self.doors.iter().enumerate() {
+            if self.doors[..index].iter().any(|other| other.id == door.id) {
+                judged.push(("doors".to_owned(), format!("door `{}` is there twice", door.id)));
+            }
+            for id in door.cameras.iter().filter(|id| !self.cameras.iter().any(|camera| camera.id == **id)) {
+                judged.push(("doors".to_owned(), format!("door `{}` names camera `{id}`, which is not configured", door.id)));
+            }
+        }
+        judged
     }
 }
 

@@ -5,6 +5,7 @@
 #![doc = include_str!("FORMAT.md")]
 
 mod error;
+mod follow;
 pub mod format;
 mod index;
 mod medium;
@@ -42,6 +43,8 @@ pub struct Gallery {
     max_templates_per_person: usize,
     /// `None` when opened for reading only.
     writer: Option<Mutex<Writer>>,
+    /// How a gallery that another process changes is read again.
+    followed: Option<follow::Followed>,
 }
 
 struct Writer {
@@ -100,7 +103,7 @@ impl Gallery {
         let snapshot = store::load(&FileMedium::new(&settings.dir), &path, key)?;
         let snapshot = snapshot.ok_or_else(|| GalleryError::Missing { path: path.clone() })?;
         let max_templates_per_person = settings.max_templates_per_person;
-        Ok(Self { current: ArcSwap::from_pointee(snapshot), path, max_templates_per_person, writer: None })
+        Ok(Self { current: ArcSwap::from_pointee(snapshot), path, max_templates_per_person, writer: None, followed: None })
     }
 
     /// Reads every byte of the gallery in `dir` and says what is in it; an error when it is not whole. It changes nothing and may run
@@ -248,7 +251,7 @@ impl Gallery {
         }
         let writer = Some(Mutex::new(Writer { store, _lock: lock }));
         let max_templates_per_person = settings.max_templates_per_person.min(format::MAX_TEMPLATES_PER_PERSON);
-        Ok(Self { current: ArcSwap::from_pointee(snapshot), path, max_templates_per_person, writer })
+        Ok(Self { current: ArcSwap::from_pointee(snapshot), path, max_templates_per_person, writer, followed: None })
     }
 }
 

@@ -37,6 +37,25 @@ pub fn forbid_core_dumps() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
+/// How long this process has been running, by the kernel's own record of its start (10 ms steps); zero when that cannot be read.
+pub fn age() -> Duration {
+    let started = std::fs::read_to_string("/proc/self/stat").ok().and_then(|stat| {
+        // The name in parentheses may hold anything; the fields after it are numbers, and the 20th of them is the start.
+        stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse::<u64>().ok()
+    });
+    let ticks_a_second = rustix::param::clock_ticks_per_second().max(1);
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let up = Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0));
+    started.map_or(Duration::ZERO, |ticks| up.saturating_sub(Duration::from_millis(ticks * 1000 / ticks_a_second)))
+}
+
+/// The warmest thermal zone in degrees Celsius, where the kernel knows one.
+pub fn warmest_celsius() -> Option<f32> {
+    let zones = std::fs::read_dir("/sys/class/thermal").ok()?;
+    let read = |zone: std::fs::DirEntry| std::fs::read_to_string(zone.path().join("temp")).ok()?.trim().parse::<f32>().ok();
+    zones.flatten().filter_map(read).map(|thousandths| thousandths / 1000.0).max_by(f32::total_cmp)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

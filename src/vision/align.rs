@@ -63,6 +63,14 @@ fn mean(points: &[[f64; 2]; 5]) -> [f64; 2] {
     [0, 1].map(|axis| points.iter().map(|p| p[axis]).sum::<f64>() / 5.0)
 }
 
+/// Pixels a side of the ArcFace crop.
+pub const ARCFACE_SIDE: u32 = 112;
+
+/// Where the five points lie in a face that was cropped for ArcFace (InsightFace's `arcface_dst`), in pixels of [`ARCFACE_SIDE`]. It says
+/// how crops that come in already aligned were made; where a network wants its points is the manifest's matter.
+pub const ARCFACE_TEMPLATE: [[f32; 2]; 5] =
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]];
+
 /// Warps a face to `template` (pixels of the aligned face) at `side` pixels a side; black where the picture ends. `None` as for
 /// [`Similarity::fit`], and for a side of zero or above 1024.
 pub fn align(picture: &Picture, points: &Landmarks, template: &[[f32; 2]; 5], side: u32) -> Option<AlignedFace> {

@@ -11,6 +11,7 @@ pub mod embed;
 pub mod liveness;
 pub mod pixels;
 pub mod quality;
+pub mod stack;
 pub mod track;
 mod warp;
 

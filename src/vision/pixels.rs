@@ -370,6 +370,18 @@ pub(super) fn to_byte(value: f32) -> u8 {
     (value + 0.5) as u8
 }
 
+/// The whole picture as interleaved 8-bit RGB, row by row: for pictures that people look at.
+pub fn to_rgb(picture: &Picture) -> Vec<u8> {
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let mut rgb = Vec::with_capacity(3 * width * height);
+    Sampler::default().resize(picture, View::whole(picture), (width, height), |_, [red, green, blue]| {
+        for ((red, green), blue) in red.iter().zip(green).zip(blue) {
+            rgb.extend([red, green, blue].map(|value| value.round().clamp(0.0, 255.0) as u8));
+        }
+    });
+    rgb
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

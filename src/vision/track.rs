@@ -119,6 +119,11 @@ impl Tracker {
         self.tracks.iter().filter(|track| track.id.is_some()).count()
     }
 
+    /// How many faces are followed that are not confirmed yet.
+    pub fn unconfirmed(&self) -> usize {
+        self.tracks.len() - self.active()
+    }
+
     fn end_lost(&mut self, now: Monotonic) {
         let patience = Duration::from_millis(self.settings.lost_after_ms);
         let ended = &mut self.ended;

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Installs what the build and the tests need and is missing: Debian packages, and ONNX Runtime's CPU library by its pinned hash.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+packages=(pkg-config gcc libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstrtspserver-1.0-dev
+    gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-libav
+    mosquitto mosquitto-clients ffmpeg openssl ca-certificates)
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    as_root=()
+    [ "$(id -u)" = 0 ] || as_root=(sudo)
+    echo "deps: installing ${missing[*]}"
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+else
+    echo "deps: every Debian package is there"
+fi
+if [ -f models/fetch-onnxruntime.sh ]; then
+    bash models/fetch-onnxruntime.sh || echo "deps: ONNX Runtime could not be brought; networks run on tract" >&2
+fi
