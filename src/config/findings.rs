@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, Deserializer};
+use toml::de::{DeArray, DeTable, DeValue, Deserializer};
 
 use crate::system::logging;
 
@@ -158,7 +158,9 @@ fn take_out(table: &mut DeTable<'_>, path: &[Step]) {
         match (value, path) {
             (DeValue::Table(table), path) => take_out(table, path),
             (DeValue::Array(array), [Step::Index(index)]) if *index < array.len() => {
-                array.remove(*index);
+                let mut kept = DeArray::new();
+                array.iter().enumerate().filter(|(at, _)| at != index).for_each(|(_, item)| kept.push(item.clone()));
+                *array = kept;
             }
             (DeValue::Array(array), [Step::Index(index), rest @ ..]) => {
                 if let Some(item) = array.get_mut(*index) {
