@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    CameraId, Candidate, Decision, DeviceId, DoorId, Evidence, Moment, Observation, Outcome, PadScore, PersonId, Reason, Score, TrackId,
+    CameraId, Candidate, Decision, DeviceId, DoorId, Evidence, Moment, Observation, Outcome, PadScore, PersonId, Reason, Score,
+    TrackId,
 };
 use grant::{Claims, GrantKey};
 
@@ -217,7 +218,8 @@ impl Decider {
     }
 
     fn is_ambiguous(&self, best: &Candidate, candidates: &[Candidate]) -> bool {
-        let rival = candidates.iter().filter(|c| c.person != best.person).map(|c| c.score.value()).fold(f32::NEG_INFINITY, f32::max);
+        let rival =
+            candidates.iter().filter(|c| c.person != best.person).map(|c| c.score.value()).fold(f32::NEG_INFINITY, f32::max);
         best.score.value() - rival < self.thresholds.margin
     }
 

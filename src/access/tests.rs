@@ -7,8 +7,7 @@ use crate::types::{BoundingBox, Monotonic, Wall};
 
 fn decider(settings: Settings) -> Decider {
     let doors = [DoorSettings { id: DoorId::new("front").unwrap(), cameras: vec![CameraId::new("cam").unwrap()] }];
-    let thresholds =
-        Thresholds { matching: Score::new(0.3).unwrap(), margin: 0.05, liveness: PadScore::new(0.5).unwrap() };
+    let thresholds = Thresholds { matching: Score::new(0.3).unwrap(), margin: 0.05, liveness: PadScore::new(0.5).unwrap() };
     Decider::new(DeviceId::new("unit").unwrap(), settings, thresholds, &doors, GrantKey::from_seed(&[7; 32]).unwrap())
 }
 

@@ -163,10 +163,8 @@ fn pipeline(places: &Places, args: &PipelineArgs) -> Result {
     };
     let id = |text: &str| CameraId::new(text).map_err(|error| Failure::new(code::BUG, error));
     let camera = id("clip")?;
-    let door = DoorSettings {
-        id: DoorId::new("bench").map_err(|error| Failure::new(code::BUG, error))?,
-        cameras: vec![camera.clone()],
-    };
+    let door =
+        DoorSettings { id: DoorId::new("bench").map_err(|error| Failure::new(code::BUG, error))?, cameras: vec![camera.clone()] };
     let device = DeviceId::new("bench").map_err(|error| Failure::new(code::BUG, error))?;
     let key = GrantKey::generate().map_err(Failure::unavailable)?;
     let mut decider = Decider::new(device, context.config.access.clone(), thresholds, &[door], key);
@@ -355,7 +353,9 @@ fn search(args: &SearchArgs) -> Result {
         let recall = right as f64 / times.len().max(1) as f64;
         let quantiles = quantiles(&mut times);
         let us = |key: &str| quantiles.get(key).and_then(Value::as_f64).map(|ms| round(ms * 1e3));
-        rows.push(json!({"name": "exact", "n": size, "dim": args.dim, "p50_us": us("p50"), "p99_us": us("p99"), "recall_at_1": recall}));
+        rows.push(
+            json!({"name": "exact", "n": size, "dim": args.dim, "p50_us": us("p50"), "p99_us": us("p99"), "recall_at_1": recall}),
+        );
     }
     let report = json!({ "rows": rows });
     if args.json {

@@ -69,8 +69,7 @@ impl Context {
     }
 
     pub(crate) fn sealing_key(&self) -> Result<SealingKey> {
-        SealingKey::read(&self.config.gallery.key, &self.config.secrets_dir)
-            .map_err(|error| Failure::new(code::PERMISSION, error))
+        SealingKey::read(&self.config.gallery.key, &self.config.secrets_dir).map_err(|error| Failure::new(code::PERMISSION, error))
     }
 
     /// The gallery for reading, of the pack's embedder: a running daemon is not disturbed.
@@ -104,10 +103,12 @@ impl Context {
             return Ok(pack.to_owned());
         }
         let (manifest, dir) = (self.manifest()?, self.models_dir());
-        let is_ready = |pack: &str| manifest.pack(pack).is_ok_and(|pack| {
-            let ids: Vec<_> = pack.models().cloned().collect();
-            packs::verify(&manifest, &ids, &dir).is_ok_and(|rows| rows.iter().all(|row| row.file_state == FileState::Present))
-        });
+        let is_ready = |pack: &str| {
+            manifest.pack(pack).is_ok_and(|pack| {
+                let ids: Vec<_> = pack.models().cloned().collect();
+                packs::verify(&manifest, &ids, &dir).is_ok_and(|rows| rows.iter().all(|row| row.file_state == FileState::Present))
+            })
+        };
         let wanted = self.config.models.pack.clone();
         let names = std::iter::once(wanted).chain(manifest.packs.keys().cloned());
         names.into_iter().find(|name| is_ready(name)).ok_or_else(|| {
@@ -123,4 +124,3 @@ impl Context {
 pub(super) fn gallery_failure(error: GalleryError) -> Failure {
     Failure::new(super::gallery::exit_code(&error), error)
 }
-

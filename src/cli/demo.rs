@@ -186,7 +186,9 @@ fn demo_folder(asked: Option<&Path>) -> Result<PathBuf> {
         places.extend(binary.ancestors().skip(1).take(4).map(|folder| folder.join("data/demo")));
     }
     let found = places.into_iter().find(|folder| folder.join("people").is_dir());
-    found.ok_or_else(|| Failure::unavailable("the demo's people and clips are not here: run it in the project's folder or name --data DIR"))
+    found.ok_or_else(|| {
+        Failure::unavailable("the demo's people and clips are not here: run it in the project's folder or name --data DIR")
+    })
 }
 
 fn read_truth(path: &Path) -> Result<Option<Truth>> {
@@ -296,10 +298,15 @@ fn snapshot(folder: &Path, watched: &Watched, decision: &Decision) -> std::resul
             (true, false) => Ink::Red,
         };
         let person = decision.person.as_ref().map_or("nobody known", |p| p.as_str());
-        let label = if is_decided { format!("{} {} {person}", decision.outcome.as_str(), decision.reason.as_str()) } else { format!("track {track}") };
+        let label = if is_decided {
+            format!("{} {} {person}", decision.outcome.as_str(), decision.reason.as_str())
+        } else {
+            format!("track {track}")
+        };
         annotate::face(&mut image, &detection.bounding_box, &detection.landmarks, &label, ink);
     }
-    let path = folder.join(format!("{:02}-{}-{}.png", watched.decided.len() + 1, decision.outcome.as_str(), decision.reason.as_str()));
+    let path =
+        folder.join(format!("{:02}-{}-{}.png", watched.decided.len() + 1, decision.outcome.as_str(), decision.reason.as_str()));
     image.save(&path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
@@ -312,7 +319,10 @@ fn compare(truth: &Truth, watched: &Watched) -> bool {
         let mostly = watched.truth.get(&decision.track).and_then(|met| met.iter().max_by_key(|(_, count)| **count));
         let first = watched.first_frame.get(&decision.track).copied().unwrap_or(0);
         let visit = mostly.and_then(|((person, kind), _)| {
-            truth.visits.iter().position(|v| v.person == *person && v.kind == *kind && (v.first_frame..=v.last_frame + 30).contains(&first))
+            truth
+                .visits
+                .iter()
+                .position(|v| v.person == *person && v.kind == *kind && (v.first_frame..=v.last_frame + 30).contains(&first))
         });
         match visit {
             Some(visit) => given[visit].push(word(decision)),
@@ -330,7 +340,10 @@ fn compare(truth: &Truth, watched: &Watched) -> bool {
         let mark = if is_right { "as the truth says" } else { "NOT as the truth says" };
         say(format!("{} ({}): {got}; expected {}: {mark}", visit.person, visit.kind, visit.expected));
     }
-    say(format!("{right} of {} visits decided as the truth beside the clip says, {astray} decisions about nobody", truth.visits.len()));
+    say(format!(
+        "{right} of {} visits decided as the truth beside the clip says, {astray} decisions about nobody",
+        truth.visits.len()
+    ));
     right as usize == truth.visits.len() && astray == 0
 }
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::context::Context;
-use crate::daemon::GRANT_KEY;
 use super::{Places, Result, code, say, say_json};
 use crate::capture;
+use crate::daemon::GRANT_KEY;
 use crate::gallery::{Gallery, GalleryError};
-use crate::inference::packs::{self, FileState};
 use crate::inference;
+use crate::inference::packs::{self, FileState};
 use crate::system::secret;
 
 /// Free space below which a journal or a gallery may not be written.
@@ -64,7 +64,9 @@ pub(super) fn doctor(places: &Places, args: &Args) -> Result {
     }
     let is_broken = chart.0.iter().any(|finding| finding.state == State::Broken);
     if args.json {
-        say_json(&chart.0.iter().map(|f| json!({"check": f.check, "state": word(f.state), "says": f.says, "mend": f.mend})).collect());
+        say_json(
+            &chart.0.iter().map(|f| json!({"check": f.check, "state": word(f.state), "says": f.says, "mend": f.mend})).collect(),
+        );
     } else {
         for Finding { check, state, says, mend } in &chart.0 {
             let mend = if mend.is_empty() { String::new() } else { format!(" -> {mend}") };
@@ -95,7 +97,12 @@ fn examine(context: &Context, chart: &mut Chart) {
 fn cameras(context: &Context, chart: &mut Chart) {
     let cameras = &context.config.cameras;
     if cameras.is_empty() {
-        chart.note("cameras", State::Broken, "the config names none", "add a [[cameras]] section: faceid check --print-default shows one");
+        chart.note(
+            "cameras",
+            State::Broken,
+            "the config names none",
+            "add a [[cameras]] section: faceid check --print-default shows one",
+        );
     }
     for camera in cameras {
         let check = format!("camera {}", camera.id);
@@ -114,7 +121,12 @@ fn networks(context: &Context, chart: &mut Chart) {
     match &report.reason {
         None => chart.note("backend", State::Works, running, ""),
         Some(why) if report.provider.is_none() => chart.note("backend", State::Broken, why, "make deps"),
-        Some(why) => chart.note("backend", State::Weak, format!("{running}, because {why}"), "make deps, or set inference.library to libonnxruntime.so"),
+        Some(why) => chart.note(
+            "backend",
+            State::Weak,
+            format!("{running}, because {why}"),
+            "make deps, or set inference.library to libonnxruntime.so",
+        ),
     }
     let pack = &context.config.models.pack;
     let fetch = format!("faceid models fetch {pack}");
@@ -133,7 +145,9 @@ fn networks(context: &Context, chart: &mut Chart) {
                 match row.file_state {
                     FileState::Present => chart.note(check, State::Works, "as pinned", ""),
                     FileState::Missing => chart.note(check, State::Broken, format!("{} is not there", row.file), &fetch),
-                    FileState::Unpinned => chart.note(check, State::Broken, "the manifest pins no hash", "pin it in models.manifest"),
+                    FileState::Unpinned => {
+                        chart.note(check, State::Broken, "the manifest pins no hash", "pin it in models.manifest")
+                    }
                     FileState::Wrong { reason } => chart.note(check, State::Broken, reason, &fetch),
                 }
             }
@@ -148,7 +162,9 @@ fn keys(context: &Context, chart: &mut Chart) {
         let (path, is_credential) = secret::locate(name, folder);
         match secret::read(name, folder) {
             Ok(_) if is_credential => chart.note(format!("key {name}"), State::Works, "a systemd credential", ""),
-            Ok(_) => chart.note(format!("key {name}"), State::Works, format!("a file only its owner may read, {}", path.display()), ""),
+            Ok(_) => {
+                chart.note(format!("key {name}"), State::Works, format!("a file only its owner may read, {}", path.display()), "")
+            }
             Err(error) => chart.note(format!("key {name}"), State::Broken, error, "faceid keygen"),
         }
     }
@@ -157,9 +173,15 @@ fn keys(context: &Context, chart: &mut Chart) {
 fn gallery(context: &Context, chart: &mut Chart) {
     let Ok(key) = context.sealing_key() else { return };
     match Gallery::verify(&context.config.gallery.dir, &key) {
-        Ok(report) if report.stats.people == 0 => chart.note("gallery", State::Weak, "nobody is enrolled", "faceid enroll PERSON IMAGE..."),
-        Ok(report) => chart.note("gallery", State::Works, format!("{} people, {} templates", report.stats.people, report.stats.templates), ""),
-        Err(GalleryError::Missing { .. }) => chart.note("gallery", State::Weak, "nobody is enrolled", "faceid enroll PERSON IMAGE..."),
+        Ok(report) if report.stats.people == 0 => {
+            chart.note("gallery", State::Weak, "nobody is enrolled", "faceid enroll PERSON IMAGE...")
+        }
+        Ok(report) => {
+            chart.note("gallery", State::Works, format!("{} people, {} templates", report.stats.people, report.stats.templates), "")
+        }
+        Err(GalleryError::Missing { .. }) => {
+            chart.note("gallery", State::Weak, "nobody is enrolled", "faceid enroll PERSON IMAGE...")
+        }
         Err(error) => chart.note("gallery", State::Broken, error, "faceid gallery verify"),
     }
 }
@@ -175,13 +197,23 @@ fn state_folder(folder: &Path, chart: &mut Chart) {
     };
     let mode = metadata.mode() & 0o777;
     if mode & 0o077 != 0 {
-        chart.note("state folder", State::Weak, format!("{} has mode {mode:03o}", folder.display()), format!("chmod 700 {}", folder.display()));
+        chart.note(
+            "state folder",
+            State::Weak,
+            format!("{} has mode {mode:03o}", folder.display()),
+            format!("chmod 700 {}", folder.display()),
+        );
     }
     match rustix::fs::statvfs(folder) {
         Ok(space) => {
             let free = space.f_bavail.saturating_mul(space.f_frsize);
             let state = if free < LEAST_FREE_BYTES { State::Broken } else { State::Works };
-            chart.note("disk", state, format!("{} MB free under {}", free / 1_000_000, folder.display()), if state == State::Broken { "free some space" } else { "" });
+            chart.note(
+                "disk",
+                state,
+                format!("{} MB free under {}", free / 1_000_000, folder.display()),
+                if state == State::Broken { "free some space" } else { "" },
+            );
         }
         Err(error) => chart.note("disk", State::Weak, error, ""),
     }
@@ -204,6 +236,11 @@ fn broker(context: &Context, chart: &mut Chart) {
         .and_then(|address| TcpStream::connect_timeout(&address, Duration::from_secs(3)));
     match reached {
         Ok(_) => chart.note("broker", State::Works, format!("{place} answers"), ""),
-        Err(error) => chart.note("broker", State::Weak, format!("{place}: {error}"), "start the broker or correct [publish]; decisions wait until it is back"),
+        Err(error) => chart.note(
+            "broker",
+            State::Weak,
+            format!("{place}: {error}"),
+            "start the broker or correct [publish]; decisions wait until it is back",
+        ),
     }
 }

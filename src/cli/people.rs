@@ -224,8 +224,7 @@ fn one_face(stack: &mut Stack, picture: &Picture, gate: &quality::Settings) -> R
 /// The embedding of a photo that is an aligned crop already: its five points are where the ArcFace template has them.
 fn aligned_face(stack: &mut Stack, picture: &Picture) -> Result<Embedding> {
     let scale = |value: f32, side: u32| value * side as f32 / align::ARCFACE_SIDE as f32;
-    let points = align::ARCFACE_TEMPLATE
-        .map(|[x, y]| Point { x: scale(x, picture.width()), y: scale(y, picture.height()) });
+    let points = align::ARCFACE_TEMPLATE.map(|[x, y]| Point { x: scale(x, picture.width()), y: scale(y, picture.height()) });
     let face = align::align(picture, &Landmarks(points), stack.embedder.template(), stack.embedder.side());
     let face = face.ok_or_else(|| Failure::data("the crop is too small"))?;
     stack.embedder.embed(&face).map_err(Failure::data)

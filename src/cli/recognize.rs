@@ -57,8 +57,7 @@ pub(super) fn recognize(places: &Places, args: &RecognizeArgs) -> Result {
     let snapshot = gallery.snapshot();
     let mut thresholds = context.thresholds(&stack);
     if let Some(threshold) = args.threshold {
-        thresholds.matching =
-            Score::new(threshold).map_err(|error| Failure::new(code::USAGE, format!("--threshold: {error}")))?;
+        thresholds.matching = Score::new(threshold).map_err(|error| Failure::new(code::USAGE, format!("--threshold: {error}")))?;
     }
     if let Some(folder) = &args.annotate {
         std::fs::create_dir_all(folder).map_err(|e| Failure::unavailable(format!("{}: {e}", folder.display())))?;
@@ -143,11 +142,9 @@ fn judge(face: &StillFace, snapshot: &Snapshot, thresholds: &Thresholds) -> Verd
     let matched = best.filter(|c| c.score >= thresholds.matching);
     let rival = candidates.get(1).map_or(f32::NEG_INFINITY, |c| c.score.value());
     let reason = match (matched, live) {
-        (None, _) => face
-            .quality
-            .as_ref()
-            .and_then(|q| q.refusals.first())
-            .map_or(Reason::Unknown.as_str(), |refusal| refusal.as_str()),
+        (None, _) => {
+            face.quality.as_ref().and_then(|q| q.refusals.first()).map_or(Reason::Unknown.as_str(), |refusal| refusal.as_str())
+        }
         (Some(best), _) if best.score.value() - rival < thresholds.margin => Reason::Ambiguous.as_str(),
         (Some(_), Some(false)) => Reason::Spoof.as_str(),
         (Some(_), _) => Reason::Match.as_str(),

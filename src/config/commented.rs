@@ -109,7 +109,11 @@ fn element(kind: &str) -> &str {
 }
 
 fn example(path: &str) -> &'static str {
-    EXAMPLES.iter().find(|(key, _)| *key == path).unwrap_or_else(|| panic!("`{path}` has no default: give an example in EXAMPLES")).1
+    EXAMPLES
+        .iter()
+        .find(|(key, _)| *key == path)
+        .unwrap_or_else(|| panic!("`{path}` has no default: give an example in EXAMPLES"))
+        .1
 }
 
 fn comment(lines: &[String], out: &mut String) {

@@ -221,7 +221,9 @@ fn sentence(message: &str) -> String {
 fn unknown(what: &str, given: &str, known: &[&str]) -> String {
     let nearest = known.iter().map(|name| (distance(given, name), *name)).min();
     match nearest {
-        Some((distance, name)) if distance <= 1 + given.chars().count() / 4 => format!("unknown {what} `{given}`: did you mean `{name}`?"),
+        Some((distance, name)) if distance <= 1 + given.chars().count() / 4 => {
+            format!("unknown {what} `{given}`: did you mean `{name}`?")
+        }
         Some(_) => format!("unknown {what} `{given}`: known here are `{}`", known.join("`, `")),
         None => format!("unknown {what} `{given}`: take it out"),
     }
@@ -303,7 +305,10 @@ mod tests {
 
     #[test]
     fn a_missing_key_is_told_where_its_section_begins() {
-        assert_eq!(findings("\n[[rooms]]\ncolour = \"blue\"\n"), ["2:1: rooms.0: key `id` is missing here and has no default: add it"]);
+        assert_eq!(
+            findings("\n[[rooms]]\ncolour = \"blue\"\n"),
+            ["2:1: rooms.0: key `id` is missing here and has no default: add it"]
+        );
     }
 
     #[test]

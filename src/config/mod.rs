@@ -21,11 +21,11 @@ use findings::Judged;
 
 use crate::access::DoorSettings;
 use crate::capture::CameraSettings;
-use crate::{access, gallery, inference, pipeline, publish};
 use crate::inference::InferenceError;
 use crate::inference::manifest::Manifest;
 use crate::system::logging;
 use crate::types::DeviceId;
+use crate::{access, gallery, inference, pipeline, publish};
 
 /// Where the config is unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/faceid/config.toml";
@@ -130,7 +130,8 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ConfigError::Unreadable { path, source } => {
-                let way_out = "; `faceid check --print-default` prints one to start from, and --config or FACEID_CONFIG names another";
+                let way_out =
+                    "; `faceid check --print-default` prints one to start from, and --config or FACEID_CONFIG names another";
                 let way_out = if source.kind() == std::io::ErrorKind::NotFound { way_out } else { "" };
                 write!(f, "config {} cannot be read: {source}{way_out}", path.display())
             }
@@ -216,7 +217,10 @@ impl Config {
         let mut judged = Judged::new();
         for (key, folder) in [("state-dir", state_dir), ("cache-dir", cache_dir), ("secrets-dir", secrets_dir)] {
             if !folder.is_absolute() {
-                judged.push((key.to_owned(), "must be an absolute path: a daemon's working folder is not where you think".to_owned()));
+                judged.push((
+                    key.to_owned(),
+                    "must be an absolute path: a daemon's working folder is not where you think".to_owned(),
+                ));
             }
         }
         judged.extend(section("models", models.findings()));

@@ -1,7 +1,9 @@
 //! What happened, as events for the publisher.
 
 use crate::capture::{CameraEvent, CameraState};
-use crate::publish::{Alarm, AlarmKind, AttemptEvent, CameraStatus, CameraWord, Clock, DecisionEvent, Event, Policy, PresenceEvent};
+use crate::publish::{
+    Alarm, AlarmKind, AttemptEvent, CameraStatus, CameraWord, Clock, DecisionEvent, Event, Policy, PresenceEvent,
+};
 use crate::system::clock;
 use crate::types::{Attempt, Decision, Moment, Presence};
 

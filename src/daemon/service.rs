@@ -178,7 +178,14 @@ impl Service {
         Ok(service)
     }
 
-    fn spawn(&mut self, config: &Config, watchers: &Watchers, pipeline: Pipeline, decider: Decider, courier: publish::Worker) -> Result<(), DaemonError> {
+    fn spawn(
+        &mut self,
+        config: &Config,
+        watchers: &Watchers,
+        pipeline: Pipeline,
+        decider: Decider,
+        courier: publish::Worker,
+    ) -> Result<(), DaemonError> {
         let io = |what: &str| {
             let what = what.to_owned();
             move |source| DaemonError::Io { what, source }
@@ -214,12 +221,9 @@ impl Service {
         self.supervisor.spawn("decider", vital, 2, move |context| decisions.run(context)).map_err(io("decider"))?;
         self.supervisor.spawn("vision", vital, 1, move |context| vision.run(context)).map_err(io("vision"))?;
         for (settings, slot) in config.cameras.iter().cloned().zip(self.slots.writers()) {
-            let (secrets, publisher, watcher) =
-                (config.secrets_dir.clone(), self.publisher.clone(), watchers.camera.clone());
+            let (secrets, publisher, watcher) = (config.secrets_dir.clone(), self.publisher.clone(), watchers.camera.clone());
             let name = format!("cam-{}", settings.id);
-            let work = move |context: &WorkerContext| {
-                workers::camera(context, &settings, &secrets, &slot, &publisher, &watcher)
-            };
+            let work = move |context: &WorkerContext| workers::camera(context, &settings, &secrets, &slot, &publisher, &watcher);
             self.supervisor.spawn(&name, CAMERA_RETRY, 0, work).map_err(io(&name))?;
         }
         Ok(())

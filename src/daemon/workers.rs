@@ -11,8 +11,8 @@ use super::events;
 use super::supervisor::{WorkerContext, WorkerError};
 use crate::access::Decider;
 use crate::capture::{self, CameraEvent, CameraSettings, CameraState, Slot, Slots, Taken};
-use crate::pipeline::{Pipeline, Seen};
 use crate::gallery::Gallery;
+use crate::pipeline::{Pipeline, Seen};
 use crate::publish::Publisher;
 use crate::system::clock;
 use crate::system::metrics::{Counter, Histogram};
@@ -242,7 +242,11 @@ impl Decisions {
             let took = decision.decided_at.monotonic.since(observation.first_usable_at.monotonic);
             self.counts.decision_time.record(took);
             let is_granted = decision.outcome == Outcome::Granted;
-            if is_granted { self.counts.granted.increment() } else { self.counts.refused.increment() }
+            if is_granted {
+                self.counts.granted.increment()
+            } else {
+                self.counts.refused.increment()
+            }
             log::info!(
                 door = decision.door.as_str(), camera = decision.camera.as_str(), track = decision.track.0,
                 outcome = decision.outcome.as_str(), reason = decision.reason.as_str(),

@@ -23,7 +23,7 @@ use crate::system::metrics::Histogram;
 use crate::types::{Attempt, CameraId, Detection, Frame, Moment, Observation, PadScore, Score, TrackId};
 use crate::vision::stack::Stack;
 use crate::vision::track::{self, Tracker};
-use crate::vision::{VisionError, align, quality, assess};
+use crate::vision::{VisionError, align, assess, quality};
 
 /// Each camera numbers its tracks from its own start, so that no number is given twice in a process.
 const TRACKS_A_CAMERA: u64 = 1_000_000_000;
@@ -350,14 +350,7 @@ fn gather(
 }
 
 /// A track is over: it leaves its last observation, or an attempt.
-fn finish(
-    seen: &mut Seen,
-    camera: &CameraId,
-    track: TrackId,
-    visit: Visit,
-    snapshot: Option<&Snapshot>,
-    timings: &Timings,
-) {
+fn finish(seen: &mut Seen, camera: &CameraId, track: TrackId, visit: Visit, snapshot: Option<&Snapshot>, timings: &Timings) {
     seen.ended.push(track);
     if !visit.is_open() {
         return;

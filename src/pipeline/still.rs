@@ -2,8 +2,8 @@
 
 use super::PipelineError;
 use crate::types::{Detection, Embedding, PadScore, Picture};
-use crate::vision::{Quality, VisionError, align, assess, quality};
 use crate::vision::stack::Stack;
+use crate::vision::{Quality, VisionError, align, assess, quality};
 
 /// One face of a photo with everything that the networks say about it.
 pub struct StillFace {
@@ -29,9 +29,7 @@ pub fn look(stack: &mut Stack, picture: &Picture, settings: &quality::Settings) 
         };
         let face = align(picture, &detection.landmarks, stack.embedder.template(), stack.embedder.side());
         let (quality, embedding) = match face {
-            Some(face) => {
-                (Some(assess(picture, &detection, &face, settings)), answer(stack.embedder.embed(&face))?)
-            }
+            Some(face) => (Some(assess(picture, &detection, &face, settings)), answer(stack.embedder.embed(&face))?),
             None => (None, None),
         };
         faces.push(StillFace { detection, quality, liveness, embedding });

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use super::{Settings, Stage, Timings};
 use crate::gallery::Snapshot;
-use crate::types::{
-    Attempt, BoundingBox, CameraId, Detection, Embedding, Moment, Observation, PadScore, Refusal, Score, TrackId,
-};
+use crate::types::{Attempt, BoundingBox, CameraId, Detection, Embedding, Moment, Observation, PadScore, Refusal, Score, TrackId};
 
 /// A new face replaces the worst kept one only when it is better by this much, so that a still face costs no endless embedding.
 const CLEARLY_BETTER: f32 = 0.05;
