@@ -1,0 +1,445 @@
+"""Train the built-in embedder: a small dense ReLU network that copies two larger ones.
+
+    python embedder.py trunk --samples 3000000     # resumes from trunk.pt, stop and start at will
+    python embedder.py cooldown --samples 64000    # branches from trunk.pt into cooldown.pt
+    python embedder.py compare --rate 2e-3 [--adam] --samples 12800   # a short schedule at 64 pixels
+    python embedder.py bench                       # training pictures per second by resolution
+
+The target of a photo is fixed: the flip-averaged embeddings of retail-0095 and foamliu, weighted
+and rotated into the 128 directions that keep most of their inner products. The student sees the
+photo augmented and learns the direction of that target (cosine) and the batch's similarities
+(relational). Training is one long trunk at a constant rate, at a low resolution first because the
+early samples are several times cheaper there, and short cooldowns that branch off whenever a
+model is wanted (warm-up, stable, decay). A batch is a function of the seed and its step number,
+so the checkpoint holds all the randomness there is.
+"""
+
+import argparse
+import json
+import os
+import queue
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import augment
+import evaluate
+import teachers as t
+
+SEED = 20
+DIM = 128
+BATCH, CHUNK, WORKERS = 128, 32, 2  # a step is BATCH pictures, cut into chunks that the workers take
+RETAIL_WEIGHT = 0.6  # its licence is the cleaner one and its figures the better ones
+RELATIONAL = 20.0
+RATE, DECAY, WARM_UP = 4.0e-3, 0.02, 6_400
+EMA = 0.998
+CHECKPOINT_S, EVALUATE_S = 120, 600
+
+# Samples from which the trunk trains at that resolution; multiples of 16.
+RESOLUTIONS = ((0, 64), (600_000, 80), (1_200_000, 112))
+
+
+# --- the network ---------------------------------------------------------------------------
+
+
+def conv(i, o, k=3, stride=1, act=True):
+    layers = [nn.Conv2d(i, o, k, stride, k // 2, bias=False), nn.BatchNorm2d(o)]
+    return nn.Sequential(*layers, nn.ReLU(inplace=True)) if act else nn.Sequential(*layers)
+
+
+class Block(nn.Module):
+    """Two dense 3×3 convolutions around a shortcut."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.a, self.b = conv(c, c), conv(c, c, act=False)
+
+    def forward(self, x):
+        return F.relu(x + self.b(self.a(x)))
+
+
+class Embedder(nn.Module):
+    """RGB (x − 127.5)/127.5, 112×112, to 128 numbers (not normalised)."""
+
+    def __init__(self, widths=(16, 48, 96, 160), head=256, dim=DIM):
+        super().__init__()
+        a, b, c, d = widths
+        self.body = nn.Sequential(
+            conv(3, a, stride=2),
+            conv(a, b, stride=2),
+            Block(b),
+            conv(b, c, stride=2),
+            Block(c),
+            conv(c, d, stride=2),
+            Block(d),
+            conv(d, head, 1),
+        )
+        self.pool = nn.Parameter(torch.randn(head, 1, 7, 7) / 7)
+        self.pool_norm = nn.BatchNorm2d(head)
+        self.fc = nn.Conv2d(head, dim, 1, bias=False)
+        self.norm = nn.BatchNorm1d(dim)
+        for m in self.modules():
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, mode="fan_out")
+
+    def forward(self, x):
+        x = self.body(x)
+        k = x.shape[-1]
+        pool = self.pool
+        if k != 7:
+            # The 7×7 pooling weights serve smaller maps by interpolation, at the same total weight.
+            pool = F.interpolate(pool, size=(k, k), mode="bilinear", antialias=True) * (49 / (k * k))
+        x = F.conv2d(x, pool, groups=x.shape[1])
+        return self.norm(self.fc(self.pool_norm(x)).flatten(1))
+
+
+def cost(model):
+    """(MMAC at 112×112, million parameters)."""
+    macs = [0]
+
+    def count(m, _, out):
+        macs[0] += out.shape[2] * out.shape[3] * m.weight.numel()
+
+    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d)]
+    model.eval()(torch.zeros(1, 3, 112, 112))
+    for h in hooks:
+        h.remove()
+    model.train()
+    return (macs[0] + model.pool.numel()) / 1e6, sum(p.numel() for p in model.parameters()) / 1e6
+
+
+# --- the optimiser -------------------------------------------------------------------------
+
+
+def orthogonal(g, steps=5):
+    """The nearest semi-orthogonal matrix, roughly, by Newton–Schulz steps (Jordan et al. 2024)."""
+    x = g.flatten(1)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return (x.T if tall else x).reshape(g.shape)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose steps are orthogonalised, scaled so that Adam's learning rates fit."""
+
+    def __init__(self, params, lr, momentum=0.95, weight_decay=0.0):
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                m = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                m.lerp_(p.grad, 1 - group["momentum"])
+                step = orthogonal(p.grad.lerp(m, group["momentum"]).contiguous())
+                scale = 0.2 * max(p.shape[0], p[0].numel()) ** 0.5
+                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(step, alpha=-group["lr"] * scale)
+
+
+def optimisers(model, rate=RATE, adam=False):
+    """Muon for the convolutions' matrices and AdamW for everything else, or AdamW alone."""
+    matrices = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+    ids = {id(p) for p in matrices}
+    rest = torch.optim.AdamW([p for p in model.parameters() if id(p) not in ids], rate, weight_decay=0.0)
+    first = torch.optim.AdamW if adam else Muon
+    return [first(matrices, lr=rate, weight_decay=DECAY), rest]
+
+
+class Workers:
+    """Data parallelism by threads, one core each.
+
+    Every worker has a copy of the model and takes the next chunk of the batch when it is free, so
+    a core that other programs use half the time does half the work instead of holding up every
+    single operation, as a convolution split over two threads would.
+    """
+
+    def __init__(self, model, count=WORKERS):
+        self.model = model
+        self.copies = [type(model)().to(memory_format=torch.channels_last) for _ in range(count)]
+        self.pool = ThreadPoolExecutor(count, initializer=lambda: torch.set_num_threads(1))
+        self.share()
+
+    @torch.no_grad()
+    def share(self):
+        """Give every copy the model's weights and statistics."""
+        for copy in self.copies:
+            for a, b in zip(copy.state_dict().values(), self.model.state_dict().values()):
+                a.copy_(b)
+            for p in copy.parameters():
+                p.grad = None
+
+    def _work(self, copy, chunks):
+        total = 0.0
+        while chunks:
+            try:
+                x, target, weight = chunks.popleft()
+            except IndexError:
+                break
+            loss, shown = losses(copy(x.contiguous(memory_format=torch.channels_last)), target)
+            (loss * weight).backward()
+            total += float(shown.detach()) * weight
+        return total
+
+    def step(self, x, target):
+        """Leave the batch's gradient in the model's parameters; return its mean cosine."""
+        parts = list(zip(x.split(CHUNK), target.split(CHUNK)))
+        chunks = deque((a, b, len(a) / len(x)) for a, b in parts)
+        shown = sum(f.result() for f in [self.pool.submit(self._work, c, chunks) for c in self.copies])
+        with torch.no_grad():
+            for p, *ps in zip(self.model.parameters(), *(c.parameters() for c in self.copies)):
+                grads = [q.grad for q in ps if q.grad is not None]
+                p.grad = grads[0].clone() if len(grads) == 1 else torch.stack(grads).sum(0)
+            for b, *bs in zip(self.model.buffers(), *(c.buffers() for c in self.copies)):
+                b.copy_(torch.stack(bs).float().mean(0))
+        return shown
+
+
+# --- the data ------------------------------------------------------------------------------
+
+
+class Photos:
+    """The training photos, their targets, and batches by step number."""
+
+    def __init__(self):
+        work = t.work_dir()
+        self.faces = dict(np.load(work / "faces.npz"))
+        self.crops = np.load(work / "crops.npy")
+        self.train = np.where(~self.faces["held"])[0]
+        both = np.hstack(
+            [
+                self.faces["retail"] * RETAIL_WEIGHT**0.5,
+                self.faces["foamliu"] * (1 - RETAIL_WEIGHT) ** 0.5,
+            ]
+        ).astype(np.float32)
+        _, vectors = np.linalg.eigh(both[self.train].T @ both[self.train])
+        self.target = t.normalised(both @ vectors[:, -DIM:]).astype(np.float32)
+
+    def batch(self, step, resolution, seed=SEED):
+        """Pictures (uint8 BGR) and targets of one step."""
+        per_epoch = len(self.train) // BATCH
+        epoch, place = divmod(step, per_epoch)
+        order = np.random.default_rng((seed, 1, epoch)).permutation(self.train)
+        rows = order[place * BATCH : (place + 1) * BATCH]
+        rng = np.random.default_rng((seed, 2, step))
+        pictures = np.stack([augment.augment(self.crops[i], resolution, rng) for i in rows])
+        return pictures, self.target[rows]
+
+
+def tensor(pictures):
+    """uint8 BGR N×H×W×3 to the network's input."""
+    x = torch.from_numpy(np.ascontiguousarray(pictures[..., ::-1])).permute(0, 3, 1, 2)
+    return x.float().sub_(127.5).div_(127.5)
+
+
+def batches(photos, steps, resolution_at, seed=SEED):
+    """Yield (step, pictures, targets) in order; a thread prepares a few steps ahead."""
+    ready = queue.Queue(4)
+
+    def work():
+        for step in steps:
+            ready.put((step, *photos.batch(step, resolution_at(step * BATCH), seed)))
+        ready.put(None)
+
+    threading.Thread(target=work, daemon=True).start()
+    return iter(ready.get, None)
+
+
+def resolution_at(samples):
+    return [r for start, r in RESOLUTIONS if start <= samples][-1]
+
+
+def embed(model, crops, resolution=112):
+    """Embeddings of clean 144-pixel crops."""
+    model.eval()
+    out = []
+    with torch.no_grad():
+        for i in range(0, len(crops), 32):
+            x = crops[i : i + 32, 16:-16, 16:-16]
+            if resolution != 112:
+                x = np.stack([cv2.resize(c, (resolution, resolution), interpolation=cv2.INTER_LINEAR) for c in x])
+            out.append(model(tensor(x)).numpy())
+    model.train()
+    return np.concatenate(out)
+
+
+# --- training ------------------------------------------------------------------------------
+
+
+def losses(e, target):
+    """Twice the mean cosine distance, and the batch's similarities against the target's."""
+    n = F.normalize(e)
+    cosine = (n * target).sum(1).mean()
+    relational = (n @ n.T - target @ target.T).square().mean()
+    return 2 * (1 - cosine) + RELATIONAL * relational, cosine
+
+
+@torch.no_grad()
+def average(shadow, model, step):
+    """Exponential moving average of weights and of batch statistics."""
+    keep = min(EMA, (1 + step) / (10 + step))
+    for a, b in zip(shadow.state_dict().values(), model.state_dict().values()):
+        if a.dtype.is_floating_point:
+            a.lerp_(b, 1 - keep)
+        else:
+            a.copy_(b)
+
+
+def save(path, **state):
+    """Write whole or not at all: a run may be stopped at any moment."""
+    torch.save(state, path.with_suffix(".part"))
+    os.replace(path.with_suffix(".part"), path)
+
+
+def log(path, **record):
+    line = json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in record.items()})
+    with open(path, "a") as f:
+        f.write(line + "\n")
+    print(line, flush=True)
+
+
+def train(name, samples, rate_at, resolution, start=None, rate=RATE, adam=False, quick=False, workers=WORKERS):
+    """Train until `samples`, resuming `name`.pt or, if that is absent, from the file `start`."""
+    work = t.work_dir()
+    path, journal = work / f"{name}.pt", work / f"{name}.jsonl"
+    torch.manual_seed(SEED)
+    model, shadow = Embedder(), Embedder()
+    opts = optimisers(model, rate, adam)
+    step = first = 0
+    if path.exists() or start:
+        state = torch.load(path if path.exists() else start, weights_only=True)
+        model.load_state_dict(state["model"])
+        shadow.load_state_dict(state["ema"])
+        for o, s in zip(opts, state["optimisers"]):
+            o.load_state_dict(s)
+        step = state["step"]
+    else:
+        shadow.load_state_dict(model.state_dict())
+    parallel = Workers(model, workers)
+    photos = Photos()
+    held = evaluate.HeldOut(photos.faces)
+    crops = photos.crops[held.index]
+    mmac, mparam = cost(model)
+    log(journal, event="start", step=step, mmac=mmac, mparam=mparam, train=len(photos.train), **held.describe())
+
+    def checkpoint():
+        save(
+            path,
+            model=model.state_dict(),
+            ema=shadow.state_dict(),
+            optimisers=[o.state_dict() for o in opts],
+            step=step,
+        )
+
+    def measure():
+        e = embed(shadow, crops, resolution(step * BATCH))
+        cosine = float((t.normalised(e) * photos.target[held.index]).sum(1).mean())
+        log(journal, event="held-out", samples=step * BATCH, cosine=cosine, **held(e))
+
+    saved = measured = began = time.monotonic()
+    cpu, first, total, count = time.process_time(), step, 0.0, 0
+    for step, pictures, target in batches(photos, range(step, samples // BATCH), resolution):
+        for group in (g for o in opts for g in o.param_groups):
+            group["lr"] = rate * rate_at(step * BATCH)
+        cosine = parallel.step(tensor(pictures), torch.from_numpy(target))
+        for o in opts:
+            o.step()
+        parallel.share()
+        step += 1
+        average(shadow, model, step)
+        total, count = total + cosine, count + 1
+        now = time.monotonic()
+        if count == 50:
+            done = (step - first) * BATCH
+            log(
+                journal,
+                samples=step * BATCH,
+                resolution=pictures.shape[1],
+                rate=rate * rate_at(step * BATCH),
+                cosine=total / count,
+                per_s=done / (now - began),
+                per_cpu_s=done / (time.process_time() - cpu),
+            )
+            total, count = 0.0, 0
+        if now - saved > CHECKPOINT_S and not quick:
+            checkpoint()
+            saved = now
+        if now - measured > EVALUATE_S and not quick:
+            measure()
+            measured = time.monotonic()
+    if not quick:
+        checkpoint()
+    measure()
+
+
+def warm_then_constant(samples):
+    return min(1.0, (samples + BATCH) / WARM_UP)
+
+
+def bench(workers):
+    """Training pictures per second, without the augmentation."""
+    for resolution in (64, 80, 112):
+        model = Embedder()
+        opts, parallel = optimisers(model), Workers(model, workers)
+        x = torch.randn(BATCH, 3, resolution, resolution)
+        target = F.normalize(torch.randn(BATCH, DIM))
+        seconds = []
+        for _ in range(5):
+            begin = time.perf_counter()
+            parallel.step(x, target)
+            for o in opts:
+                o.step()
+            parallel.share()
+            seconds.append(time.perf_counter() - begin)
+        print(f"{resolution}: {BATCH / np.median(seconds[1:]):.0f}/s", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("verb", choices=("trunk", "cooldown", "bench", "compare"))
+    parser.add_argument("--samples", type=int, default=3_000_000)
+    parser.add_argument("--name", default="cooldown")
+    parser.add_argument("--adam", action="store_true", help="AdamW alone, to compare")
+    parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--workers", type=int, default=WORKERS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    chosen = dict(rate=args.rate, adam=args.adam, workers=args.workers)
+    if args.verb == "bench":
+        bench(args.workers)
+    elif args.verb == "trunk":
+        train("trunk", args.samples, warm_then_constant, resolution_at, **chosen)
+    elif args.verb == "compare":
+        name = f"compare-{'adam' if args.adam else 'muon'}-{args.rate}"
+        train(
+            name,
+            args.samples,
+            lambda s: warm_then_constant(s) * min(1.0, 2 * (1 - s / args.samples)),
+            lambda _: 64,
+            quick=True,
+            **chosen,
+        )
+    else:
+        trunk = t.work_dir() / "trunk.pt"
+        begin = torch.load(trunk, weights_only=True)["step"] * BATCH
+        own = t.work_dir() / f"{args.name}.json"
+        if own.exists():  # a resumed cooldown keeps the schedule that it began with
+            begin = json.loads(own.read_text())["begin"]
+        own.write_text(json.dumps(dict(begin=begin)))
+        end = begin + args.samples
+        train(args.name, end, lambda s: max(0.0, 1 - (s - begin) / args.samples), lambda _: 112, start=trunk, **chosen)
+
+
+if __name__ == "__main__":
+    main()
