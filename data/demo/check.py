@@ -40,12 +40,15 @@ def check_people(gallery, lowest):
           f"nearest other demo person | nearest of {len(file)} LFW photos |\n|---|---|---|---|---|---|")
     for id, (a, b) in gallery.items():
         own = [np.min((e @ e.T)[np.triu_indices(len(e), 1)]) for e in (a, b)]
-        other = [max(float((g[k] @ e.T).max()) for i, g in gallery.items() if i != id) for k, e in enumerate((a, b))]
+        other = [max(float(nets.unit(g[k].mean(0)) @ nets.unit(e.mean(0))) for i, g in gallery.items() if i != id) for k, e in enumerate((a, b))]
         # Against real people the person is the mean of the photos, and each photo on its own.
         real = [float((r @ nets.unit(e.mean(0))).max()) for r, e in ((foam, a), (retail, b))]
         single = [float((r @ e.T).max()) for r, e in ((foam, a), (retail, b))]
         print(f"| {id} | {len(a)} | {lowest[id]:.2f} | {own[0]:.2f} / {own[1]:.2f} | {other[0]:.2f} / {other[1]:.2f} | "
               f"{real[0]:.2f} / {real[1]:.2f} (one photo {single[0]:.2f} / {single[1]:.2f}) |")
+        if max(np.max(nets.unit(g[k].mean(0)) @ nets.unit(e.mean(0))) for i, g in gallery.items() if i != id
+               for k, e in enumerate((a, b))) > people.APART:
+            bad.append(f"{id} is too near to another demo person")
         if max(real) > people.LIMIT:
             bad.append(f"{id} is too near to a real person")
     return bad

@@ -130,10 +130,16 @@ def phone_texture(photo, face_share=.80):
     screen = 255 * np.clip(screen / 255, 0, 1) ** .86
     screen = screen * np.float32([1.10, 1.0, .90]) * .92 + 20       # a cold, grey-black backlight
     yy, xx = np.mgrid[:sh, :sw].astype(np.float32)
-    screen *= (1 + .07 * np.sin(2 * np.pi * (xx * .95 + yy * .30) / 13.0)
-               + .05 * np.sin(2 * np.pi * (xx * .22 - yy * .97) / 21.0))[..., None]
-    stripes = np.stack([np.sin(2 * np.pi * (xx / 17.0 + yy / 90.0 + c / 3)) for c in range(3)], -1)
-    screen *= 1 + .035 * stripes
+    # Moiré of the camera's pixels and the screen's: wide coloured bands that survive the video codec,
+    # bent by the lens, over a trace of the fine grid.
+    bend = 26 * np.sin(2 * np.pi * yy / sh) + .00012 * (xx - sw / 2) ** 2 * 10
+    for c in range(3):
+        screen[..., c] *= (1 + .085 * np.sin(2 * np.pi * ((xx * .90 + yy * .42 + bend) / (46.0 + 2 * c) + c / 4))
+                           + .055 * np.sin(2 * np.pi * ((xx * .35 - yy * .94 - bend) / (63.0 - 3 * c) + c / 3)))
+    screen *= (1 + .035 * np.sin(2 * np.pi * (xx * .95 + yy * .30) / 13.0)
+               + .03 * np.sin(2 * np.pi * (xx * .22 - yy * .97) / 21.0))[..., None]
+    # Lines of the screen's refresh.
+    screen *= (1 - .05 * smoothstep(.75, .95, np.sin(2 * np.pi * yy / 260.0 + 1)))[..., None]
     t[65:65 + sh, 18:18 + sw] = screen
     # A window mirrored in the glass.
     glare = smoothstep(60, 40, np.abs((xs - w * .74) + .35 * (ys - h * .28))) * smoothstep(330, 250, np.abs(ys - h * .30))
