@@ -153,7 +153,7 @@ class Clip:
     light: object = field(default_factory=lambda: scene.DAY)
     night: bool = False
     camera: dict = field(default_factory=dict)
-    crf: int = 25
+    crf: int = 26
     note: str = ""
 
 
@@ -182,7 +182,7 @@ def clips():
         Clip("door", door, door_s, note="A, then B, A on a phone, A on paper, A and C together"),
         Clip("turned-away", away, away_s, note="A walks up and looks aside all the time"),
         Clip("too-far", far, far_s, note="A passes at the far end of the hall"),
-        Clip("dark", dark, dark_s, camera=dict(gain=.075, grain=2.6, black=5), note="A in an unlit hall"),
+        Clip("dark", dark, dark_s, camera=dict(gain=.04, grain=2.6, black=5), note="A in an unlit hall"),
         Clip("night", night, night_s, light=scene.NIGHT, night=True, camera=dict(gain=.92, grain=3.2, black=3),
              note="A, then B, by one warm lamp"),
         Clip("idle", [], 60.0, note="nobody at all, for idle figures"),
