@@ -183,6 +183,7 @@ fn describe_backend(provider: &str) -> (String, Option<PathBuf>) {
 }
 
 /// A checked network on its way to a backend.
+#[cfg_attr(not(any(feature = "ort", feature = "tract")), expect(dead_code, reason = "a build without a backend only checks files"))]
 struct Prepared {
     model: String,
     shape: [usize; 4],
