@@ -54,6 +54,9 @@ pub(super) fn read<T: DeserializeOwned>(
     if !errors.is_empty() {
         return Err(sorted(errors.iter().map(|error| finding(place, error.span(), "", sentence(error.message()))).collect()));
     }
+    // What is taken out moves its neighbours up: places are told as they are in the file.
+    let whole = tree.clone();
+    let told = |span: &Range<usize>| find_span(whole.get_ref(), span);
     let mut findings = Vec::new();
     let mut taken: Vec<Taken> = Vec::new();
     let value = loop {
@@ -62,7 +65,7 @@ pub(super) fn read<T: DeserializeOwned>(
             Err(error) => error,
         };
         let path = error.span().and_then(|span| find_span(tree.get_ref(), &span));
-        let key = path.as_deref().map(dotted).unwrap_or_default();
+        let key = error.span().and_then(|span| told(&span)).as_deref().map(dotted).unwrap_or_default();
         if !is_echo(&taken, path.as_deref(), error.message()) {
             findings.push(finding(place, error.span(), &key, sentence(error.message())));
         }
@@ -78,6 +81,9 @@ pub(super) fn read<T: DeserializeOwned>(
     let related = if findings.is_empty() { relate(&value) } else { Judged::new() };
     for (key, message) in judge(&value).into_iter().chain(related) {
         let span = find_key(tree.get_ref(), &key);
+        // Only where the file has the very key, and not just the section it would stand in.
+        let in_file = span.as_ref().and_then(told).filter(|path| path.len() == key.split('.').count());
+        let key = in_file.as_deref().map_or(key, dotted);
         findings.push(finding(place, span, &key, message));
     }
     if findings.is_empty() { Ok(value) } else { Err(sorted(findings)) }
@@ -293,7 +299,7 @@ mod tests {
                 "2:1: size: unknown key `size`: known here are `size-m2`, `rooms`",
                 "4:6: rooms.0.id: invalid type: integer `5`, expected a string",
                 "7:10: rooms.1.colour: unknown value `bleu`: did you mean `blue`?",
-                "11:10: rooms.0.colour: not red",
+                "11:10: rooms.2.colour: not red",
             ]
         );
     }

@@ -230,11 +230,11 @@ impl Config {
         judged.extend(section("access", access.findings()));
         judged.extend(section("gallery", gallery.findings()));
         judged.extend(section("publish", publish.findings()));
-        for camera in cameras {
-            judged.extend(section("cameras", camera.findings()));
+        for (index, camera) in cameras.iter().enumerate() {
+            judged.extend(section(&format!("cameras.{index}"), camera.findings()));
         }
-        for door in doors.iter().filter(|door| door.cameras.is_empty()) {
-            judged.push(("doors".to_owned(), format!("door `{}` has no camera: it would never open", door.id)));
+        for (index, door) in doors.iter().enumerate().filter(|(_, door)| door.cameras.is_empty()) {
+            judged.push((format!("doors.{index}.cameras"), format!("door `{}` has no camera: it would never open", door.id)));
         }
         judged
     }
@@ -244,15 +244,18 @@ impl Config {
         let mut judged = Judged::new();
         for (index, camera) in self.cameras.iter().enumerate() {
             if self.cameras[..index].iter().any(|other| other.id == camera.id) {
-                judged.push(("cameras".to_owned(), format!("camera `{}` is there twice", camera.id)));
+                judged.push((format!("cameras.{index}.id"), format!("camera `{}` is there twice", camera.id)));
             }
         }
         for (index, door) in self.doors.iter().enumerate() {
             if self.doors[..index].iter().any(|other| other.id == door.id) {
-                judged.push(("doors".to_owned(), format!("door `{}` is there twice", door.id)));
+                judged.push((format!("doors.{index}.id"), format!("door `{}` is there twice", door.id)));
             }
             for id in door.cameras.iter().filter(|id| !self.cameras.iter().any(|camera| camera.id == **id)) {
-                judged.push(("doors".to_owned(), format!("door `{}` names camera `{id}`, which is not configured", door.id)));
+                judged.push((
+                    format!("doors.{index}.cameras"),
+                    format!("door `{}` names camera `{id}`, which is not configured", door.id),
+                ));
             }
         }
         judged
