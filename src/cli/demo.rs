@@ -152,7 +152,8 @@ pub(super) fn demo(places: &Places, args: &Args) -> Result {
     }
     let cpu = process::cpu_time().saturating_sub(started_cpu);
     let frames = service.counts().frames.get();
-    let decision_time = service.counts().decision_time.summary();
+    let grants = service.counts().grant_time.summary();
+    let refusals = service.counts().refusal_time.summary();
     service.stop(&Notifier::silent());
     broker_handle.stop();
     drop(signals);
@@ -162,10 +163,11 @@ pub(super) fn demo(places: &Places, args: &Args) -> Result {
     }
     say("");
     say(format!(
-        "{frames} frames in {:.1} s, {:.1} frames per CPU-second, from first usable face to decision p50 {:.0} ms, {} decisions over MQTT, {:.1} s in all",
+        "{frames} frames in {:.1} s, {:.1} frames per CPU-second, from first usable face to a grant p50 {} ms, to a refusal {} ms, {} decisions over MQTT, {:.1} s in all",
         started.elapsed().as_secs_f64(),
         frames as f64 / cpu.as_secs_f64().max(1e-9),
-        decision_time.p50_us as f64 / 1e3,
+        grants.p50_us / 1000,
+        refusals.p50_us / 1000,
         lines.len(),
         began.elapsed().as_secs_f64(),
     ));

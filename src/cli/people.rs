@@ -172,7 +172,7 @@ fn at_camera(context: &Context, stack: &mut Stack, id: &CameraId) -> Result<Shot
     say(format!("Look into camera {id}. {MOST_SHOTS} pictures are taken; nobody else should be in view."));
     let guided = std::io::stdout().is_terminal();
     let mut last = String::new();
-    let gate = context.quality().clone();
+    let gate = *context.quality();
     let shots = shots::collect(camera, &context.config.secrets_dir, stack, &gate, (MOST_SHOTS, AT_CAMERA), |count, word| {
         let line = format!("{count} of {MOST_SHOTS}: {word}");
         if guided && line != last {
@@ -187,7 +187,7 @@ fn at_camera(context: &Context, stack: &mut Stack, id: &CameraId) -> Result<Shot
 fn from_file(context: &Context, stack: &mut Stack, path: &Path) -> Result<Vec<Embedding>> {
     if shots::is_clip(path) {
         let camera = shots::clip_camera(path)?;
-        let gate = context.quality().clone();
+        let gate = *context.quality();
         let shots = shots::collect(camera, &context.config.secrets_dir, stack, &gate, (MOST_SHOTS, ON_CLIP), |_, _| {})?;
         return usable(shots).map(|shots| shots.embeddings);
     }

@@ -12,10 +12,10 @@ use thiserror::Error;
 
 use super::events;
 use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
-use super::workers::{self, Counts, DecisionWatcher, Decisions, FrameWatcher, Vision};
+use super::workers::{self, CameraWatcher, Counts, DecisionWatcher, Decisions, FrameWatcher, Vision};
 use crate::access::grant::{GrantError, GrantKey};
 use crate::access::{Decider, Thresholds};
-use crate::capture::{CameraEvent, Slots};
+use crate::capture::Slots;
 use crate::config::{Config, ConfigError};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
 use crate::inference::InferenceError;
@@ -105,7 +105,7 @@ pub struct Watchers {
     /// Every decision.
     pub decision: Option<DecisionWatcher>,
     /// Every change of a camera.
-    pub camera: Option<Arc<dyn Fn(&CameraEvent) + Send + Sync>>,
+    pub camera: Option<CameraWatcher>,
 }
 
 /// A daemon whose workers run.
@@ -223,7 +223,8 @@ impl Service {
         for (settings, slot) in config.cameras.iter().cloned().zip(self.slots.writers()) {
             let (secrets, publisher, watcher) = (config.secrets_dir.clone(), self.publisher.clone(), watchers.camera.clone());
             let name = format!("cam-{}", settings.id);
-            let work = move |context: &WorkerContext| workers::camera(context, &settings, &secrets, &slot, &publisher, &watcher);
+            let work =
+                move |context: &WorkerContext| workers::camera(context, &settings, &secrets, &slot, &publisher, watcher.as_ref());
             self.supervisor.spawn(&name, CAMERA_RETRY, 0, work).map_err(io(&name))?;
         }
         Ok(())
@@ -329,7 +330,7 @@ impl Service {
             provider: self.provider.clone(),
             cameras: cameras.collect(),
             stages: stages.collect(),
-            decision: latency(&self.counts.decision_time.take()),
+            decision: latency(&self.counts.grant_time.take()),
             decisions: self.counts.granted.get() + self.counts.refused.get(),
             events_dropped: published.events_dropped + published.decisions_lost + self.counts.reports_lost.get(),
             temperature_c: process::warmest_celsius(),

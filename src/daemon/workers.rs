@@ -2,7 +2,7 @@
 //! told. Every queue is bounded, and what happens when it is full is written where it is filled.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
@@ -44,8 +44,10 @@ pub struct Counts {
     pub refused: Counter,
     /// From a frame's capture to the end of its stages.
     pub frame_age: Histogram,
-    /// From a track's first usable face to its decision.
-    pub decision_time: Histogram,
+    /// From a track's first usable face to its grant.
+    pub grant_time: Histogram,
+    /// From a track's first usable face to a decision that opens nothing: these wait for better evidence.
+    pub refusal_time: Histogram,
 }
 
 /// What vision tells the decider.
@@ -69,14 +71,17 @@ pub(super) fn wires() -> (Wires, Receiver<Report>, Receiver<(CameraId, TrackId)>
     (Wires { reports, decided }, reports_in, decided_in)
 }
 
+/// Who is told of each change of a camera, besides the publisher.
+pub type CameraWatcher = Arc<dyn Fn(&CameraEvent) + Send + Sync>;
+
 /// Runs one camera. An error is told as `offline` by the room itself; the supervisor tries again.
 pub(super) fn camera(
     context: &WorkerContext,
     settings: &CameraSettings,
-    secrets: &PathBuf,
+    secrets: &Path,
     slot: &Slot<Frame>,
     publisher: &Publisher,
-    watcher: &Option<Arc<dyn Fn(&CameraEvent) + Send + Sync>>,
+    watcher: Option<&CameraWatcher>,
 ) -> Result<(), WorkerError> {
     let tell = |event: CameraEvent| {
         match event.state {
@@ -240,12 +245,13 @@ impl Decisions {
         let _ = self.decided.try_send((observation.camera.clone(), observation.track));
         for decision in decisions {
             let took = decision.decided_at.monotonic.since(observation.first_usable_at.monotonic);
-            self.counts.decision_time.record(took);
             let is_granted = decision.outcome == Outcome::Granted;
             if is_granted {
-                self.counts.granted.increment()
+                self.counts.granted.increment();
+                self.counts.grant_time.record(took);
             } else {
-                self.counts.refused.increment()
+                self.counts.refused.increment();
+                self.counts.refusal_time.record(took);
             }
             log::info!(
                 door = decision.door.as_str(), camera = decision.camera.as_str(), track = decision.track.0,

@@ -36,6 +36,8 @@ pub struct Settings {
     pub idle_interval_ms: u64,
     /// The least time between two faces of one track that are judged and embedded, in milliseconds (0 to 1000).
     pub evidence_interval_ms: u64,
+    /// A track that ends with fewer usable faces than this is an attempt, not a decision (1 to 100).
+    pub least_frames: u32,
     /// The most faces of one track whose embeddings are fused (1 to 20).
     pub best_shots: usize,
     /// A face that comes back within this time after its track was lost, alike enough to match, goes on with its visit and is not
@@ -54,6 +56,7 @@ impl Default for Settings {
         Self {
             idle_interval_ms: 100,
             evidence_interval_ms: 60,
+            least_frames: 3,
             best_shots: 5,
             rejoin_ms: 1200,
             motion: MotionSettings::default(),
@@ -70,6 +73,7 @@ impl Settings {
         let ranges = [
             ("idle-interval-ms", self.idle_interval_ms, 0, 1000),
             ("evidence-interval-ms", self.evidence_interval_ms, 0, 1000),
+            ("least-frames", u64::from(self.least_frames), 1, 100),
             ("best-shots", self.best_shots as u64, 1, 20),
             ("rejoin-ms", self.rejoin_ms, 0, 10_000),
         ];
@@ -225,7 +229,7 @@ impl Pipeline {
         if let Some(view) = self.views.get_mut(camera) {
             let snapshot = self.gallery.as_deref().map(Gallery::snapshot);
             view.tracker.clear();
-            view.end_lost(&mut seen, camera, snapshot.as_deref(), &self.timings);
+            view.end_lost(&mut seen, camera, snapshot.as_deref(), &self.settings, &self.timings);
             view.recent.clear();
             if std::mem::take(&mut view.presence) > 0 {
                 seen.presence = Some(0);
@@ -260,23 +264,25 @@ impl Pipeline {
         let snapshot = gallery.as_deref().map(Gallery::snapshot);
         for (track, index) in matched {
             let detection = detections[index];
-            let visit = view.visits.entry(track).or_insert_with(|| Visit::new(at));
+            let mut visit = view.visits.remove(&track).unwrap_or_else(|| Visit::new(at));
             visit.meet(&detection, at);
             let mut face = SeenFace { track, detection, liveness: None, best: None };
             if visit.wants_evidence(at, settings) {
-                face.liveness = gather(visit, frame, &detection, stack, settings, timings)?;
-                if visit.take_news() && !view.recent.iter().any(|r| r.continues(visit, at, settings, stack.thresholds.matching)) {
+                face.liveness = gather(&mut visit, frame, &detection, stack, settings, timings)?;
+                let has_news = visit.take_news();
+                if has_news && view.is_continuation(&visit, settings, stack.thresholds.matching) {
+                    visit.settle();
+                } else if has_news && visit.has_evidence() {
                     let observation = visit.observe(&frame.camera, track, snapshot.as_deref(), timings, false);
                     face.best = observation.candidates.first().map(|c| c.score);
                     seen.observations.push(observation);
-                } else if visit.has_evidence() {
-                    visit.settle();
                 }
             }
+            view.visits.insert(track, visit);
             seen.faces.push(face);
         }
         view.recent.retain(|recent| recent.is_live(at, settings));
-        view.end_lost(&mut seen, &frame.camera, snapshot.as_deref(), timings);
+        view.end_lost(&mut seen, &frame.camera, snapshot.as_deref(), settings, timings);
         let standing = u32::try_from(view.visits.len()).unwrap_or(u32::MAX);
         if standing != view.presence {
             view.presence = standing;
@@ -288,12 +294,28 @@ impl Pipeline {
 
 impl View {
     /// Takes leave of the tracks that the tracker has given up.
-    fn end_lost(&mut self, seen: &mut Seen, camera: &CameraId, snapshot: Option<&Snapshot>, timings: &Timings) {
+    fn end_lost(
+        &mut self,
+        seen: &mut Seen,
+        camera: &CameraId,
+        snapshot: Option<&Snapshot>,
+        settings: &Settings,
+        timings: &Timings,
+    ) {
         for track in self.tracker.ended() {
             let Some(visit) = self.visits.remove(&track) else { continue };
             self.recent.extend(visit.recent());
-            finish(seen, camera, track, visit, snapshot, timings);
+            finish(seen, (camera, track), visit, snapshot, settings, timings);
         }
+    }
+
+    /// Whether `visit` is the face of a decided visit that was out of sight a moment ago, its track ended or not. Two faces of one
+    /// frame are never one person.
+    fn is_continuation(&self, visit: &Visit, settings: &Settings, matching: Score) -> bool {
+        let out_of_sight = self.visits.values().filter(|other| !other.is_open() && other.last_seen() < visit.first_seen());
+        let unseen = out_of_sight.filter_map(Visit::recent);
+        self.recent.iter().any(|recent| recent.continues(visit, settings, matching))
+            || unseen.into_iter().any(|recent| recent.continues(visit, settings, matching))
     }
 
     /// Whether the detector looks at this frame: always while somebody is undecided, at the idle pace otherwise, and not at all while
@@ -350,12 +372,19 @@ fn gather(
 }
 
 /// A track is over: it leaves its last observation, or an attempt.
-fn finish(seen: &mut Seen, camera: &CameraId, track: TrackId, visit: Visit, snapshot: Option<&Snapshot>, timings: &Timings) {
+fn finish(
+    seen: &mut Seen,
+    (camera, track): (&CameraId, TrackId),
+    visit: Visit,
+    snapshot: Option<&Snapshot>,
+    settings: &Settings,
+    timings: &Timings,
+) {
     seen.ended.push(track);
     if !visit.is_open() {
         return;
     }
-    if visit.has_evidence() {
+    if visit.has_evidence() && visit.usable() >= settings.least_frames {
         seen.observations.push(visit.observe(camera, track, snapshot, timings, true));
     } else {
         seen.attempts.push(visit.attempt(camera, track));

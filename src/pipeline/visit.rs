@@ -5,10 +5,18 @@ use std::time::Duration;
 
 use super::{Settings, Stage, Timings};
 use crate::gallery::Snapshot;
-use crate::types::{Attempt, BoundingBox, CameraId, Detection, Embedding, Moment, Observation, PadScore, Refusal, Score, TrackId};
+use crate::types::{
+    Attempt, BoundingBox, CameraId, Detection, Embedding, Moment, Monotonic, Observation, PadScore, Refusal, Score, TrackId,
+};
 
 /// A new face replaces the worst kept one only when it is better by this much, so that a still face costs no endless embedding.
 const CLEARLY_BETTER: f32 = 0.05;
+
+/// A visit is only gone on with when the faces are this far above the threshold of a match: a wrong one costs a person a decision.
+const CLEARLY_ALIKE: f32 = 0.1;
+
+/// How long a face that came back may take to become usable.
+const GATHERING: Duration = Duration::from_secs(3);
 
 /// How many candidates an observation carries: the best, the second for the margin, and a few for a person to read.
 const CANDIDATES: usize = 5;
@@ -20,6 +28,7 @@ struct Shot {
 
 /// What is known of one track.
 pub(super) struct Visit {
+    first_seen: Moment,
     frames: u32,
     bounding_box: BoundingBox,
     last_seen: Moment,
@@ -38,6 +47,7 @@ pub(super) struct Visit {
 impl Visit {
     pub(super) fn new(at: Moment) -> Self {
         Self {
+            first_seen: at,
             frames: 0,
             bounding_box: BoundingBox::default(),
             last_seen: at,
@@ -109,6 +119,19 @@ impl Visit {
 
     pub(super) fn has_evidence(&self) -> bool {
         self.usable > 0 && !self.shots.is_empty()
+    }
+
+    pub(super) fn first_seen(&self) -> Monotonic {
+        self.first_seen.monotonic
+    }
+
+    pub(super) fn last_seen(&self) -> Monotonic {
+        self.last_seen.monotonic
+    }
+
+    /// Frames whose face passed the quality gate.
+    pub(super) fn usable(&self) -> u32 {
+        self.usable
     }
 
     /// Decided, or the continuation of a decided one: no more effort.
@@ -184,12 +207,16 @@ pub(super) struct Recent {
 
 impl Recent {
     pub(super) fn is_live(&self, at: Moment, settings: &Settings) -> bool {
-        at.monotonic.since(self.last_seen.monotonic) <= Duration::from_millis(settings.rejoin_ms)
+        // A face that came back in time may need a while before it is usable.
+        at.monotonic.since(self.last_seen.monotonic) <= Duration::from_millis(settings.rejoin_ms) + GATHERING
     }
 
-    /// Whether `visit` is this face come back. It can only take a decision away, never bring one.
-    pub(super) fn continues(&self, visit: &Visit, at: Moment, settings: &Settings, threshold: Score) -> bool {
+    /// Whether `visit` is this face come back: it was first seen within the time of this one's last sight, and is clearly as alike as
+    /// one person's frames are. It can only take a decision away, never bring one.
+    pub(super) fn continues(&self, visit: &Visit, settings: &Settings, threshold: Score) -> bool {
         let alike = visit.fused().and_then(|probe| probe.compare(&self.embedding));
-        self.is_live(at, settings) && alike.is_some_and(|score| score >= threshold)
+        let gap = visit.first_seen.monotonic.since(self.last_seen.monotonic);
+        gap <= Duration::from_millis(settings.rejoin_ms)
+            && alike.is_some_and(|score| score.value() >= threshold.value() + CLEARLY_ALIKE)
     }
 }

@@ -179,7 +179,7 @@ pub struct Stats {
     pub cameras: Vec<CameraStats>,
     /// Each stage's time for a frame, by its name.
     pub stages: BTreeMap<String, Latency>,
-    /// From the first usable face to the decision; nothing when none fell.
+    /// From the first usable face to the grant; nothing when none was given. Refusals wait on purpose.
     pub decision: Option<Latency>,
     /// Decisions since the start.
     pub decisions: u64,
