@@ -91,6 +91,7 @@ impl DaemonError {
         match self {
             DaemonError::Config(_) | DaemonError::NoCamera => 78,
             DaemonError::Secret(_) | DaemonError::GrantKey(_) => 77,
+            DaemonError::Gallery(GalleryError::Key(_) | GalleryError::WrongKey { .. }) => 77,
             DaemonError::Worker(failure) => failure.exit_code(),
             _ => 69,
         }
