@@ -4,16 +4,24 @@
 //! [`gallery`], [`access`] decides, [`publish`] tells, [`daemon`] runs them all, [`config`] composes their settings, [`cli`] is the
 //! command line, [`system`] is what every worker needs of the machine, [`types`] are the values that cross rooms.
 //!
+//! Who may name whom (`tests/architecture.rs` reads this table and fails on any other arrow):
+//!
 //! ```text
-//! types, system                        -> nothing (system names types)
+//! types -> nothing
+//! system -> types
 //! inference, capture, gallery, publish -> types system
-//! access                               -> types
-//! vision                               -> types inference
-//! pipeline                             -> types system capture vision gallery
-//! config                               -> types and each room's Settings
-//! daemon                               -> the rooms it builds
-//! cli                                  -> config daemon and the rooms whose verbs it offers
+//! access -> types
+//! vision -> types inference
+//! pipeline -> types system capture vision gallery
+//! config -> types system access capture gallery inference pipeline publish
+//! daemon -> types system config pipeline access capture gallery inference publish vision
+//! cli -> everything
 //! ```
+//!
+//! What holds everywhere: a grant is made in one place ([`access::Decider`]) and nothing that failed reaches it; embeddings and keys have
+//! no `Debug` and no `Serialize` and are cleared when they go; a [`types::Score`] is never taken for a [`types::PadScore`]; embeddings of
+//! two models are never compared; outside input never panics; every queue is bounded, and every wait has a deadline and hears stop.
+//! Deliberately absent: a clock outside [`system::clock`], a network's constants outside the manifest, pictures on disk.
 pub mod access;
 pub mod capture;
 pub mod cli;
