@@ -14,7 +14,8 @@ build: deps
 
 # The whole main job on whatever pack and clip is here.
 demo: build
-	./target/release/faceid demo
+	@if [ -d ../shared/models ]; then FACEID_MODELS_DIR=$(CURDIR)/.cache/models ./target/release/faceid models fetch standard --from ../shared/models; fi
+	@if [ -d .cache/models ]; then export FACEID_MODELS_DIR=$(CURDIR)/.cache/models; fi; ./target/release/faceid demo
 
 lint:
 	$(CARGO) fmt --check
@@ -30,5 +31,5 @@ bench: build
 
 # Each backend alone, and no GStreamer.
 check-features:
-	$(CARGO) check --release --locked --no-default-features --features ort
-	$(CARGO) check --release --locked --no-default-features --features tract
+	$(CARGO) clippy --release --locked --lib --bins --no-default-features --features ort -- -D warnings
+	$(CARGO) clippy --release --locked --lib --bins --no-default-features --features tract -- -D warnings

@@ -14,6 +14,7 @@ const LETTER: u32 = 2;
 pub(super) enum Ink {
     Green,
     Red,
+    #[cfg(feature = "demo-broker")]
     Yellow,
 }
 
@@ -22,6 +23,7 @@ impl Ink {
         match self {
             Ink::Green => Rgb([40, 200, 80]),
             Ink::Red => Rgb([230, 50, 50]),
+            #[cfg(feature = "demo-broker")]
             Ink::Yellow => Rgb([240, 200, 40]),
         }
     }

@@ -7,6 +7,7 @@ use crate::access::Thresholds;
 use crate::config::{self, Config};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
 use crate::inference::manifest::Manifest;
+#[cfg(feature = "demo-broker")]
 use crate::inference::packs::{self, FileState};
 use crate::vision::quality;
 use crate::vision::stack::Stack;
@@ -97,6 +98,7 @@ impl Context {
         Gallery::create_or_open(&self.config.gallery, &key, model, dimension).map_err(gallery_failure)
     }
 
+    #[cfg(feature = "demo-broker")]
     /// The pack to show a demo with: the one that was asked for, otherwise the first one whose files are all there.
     pub(crate) fn ready_pack(&self, asked: Option<&str>) -> Result<String> {
         if let Some(pack) = asked {

@@ -3,6 +3,7 @@
 mod annotate;
 mod bench;
 mod context;
+#[cfg(feature = "demo-broker")]
 mod demo;
 mod doctor;
 mod gallery;
@@ -110,6 +111,7 @@ fn parse_backend(text: &str) -> std::result::Result<BackendChoice, String> {
 #[derive(Subcommand)]
 enum Verb {
     /// Show the whole main job: bundled clip, scratch gallery, embedded broker, every decision as a line
+    #[cfg(feature = "demo-broker")]
     Demo(demo::Args),
     /// Run the daemon
     Run,
@@ -157,6 +159,7 @@ pub fn main() -> ExitCode {
     crate::daemon::install_panic_hook();
     let places = args.places;
     let outcome = match args.verb {
+        #[cfg(feature = "demo-broker")]
         Verb::Demo(args) => demo::demo(&places, &args),
         Verb::Run => run::run(&places),
         Verb::Check(args) => run::check(&places, &args),
