@@ -3,7 +3,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 export ORT_DYLIB_PATH ?= $(wildcard $(CURDIR)/.cache/onnxruntime/libonnxruntime.so)
 
-.PHONY: deps build demo test lint bench check-features
+.PHONY: deps build demo test lint deny skipped bench check-features
 
 # Installs the Debian packages that are missing, and ONNX Runtime's library for tests.
 deps:
@@ -17,11 +17,31 @@ demo: build
 	@if [ -d ../shared/models ]; then FACEID_MODELS_DIR=$(CURDIR)/.cache/models ./target/release/faceid models fetch standard --from ../shared/models; fi
 	@if [ -d .cache/models ]; then export FACEID_MODELS_DIR=$(CURDIR)/.cache/models; fi; ./target/release/faceid demo
 
-lint:
+lint: deny
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --locked --all-targets -- -D warnings
 
-test: deps
+# Licences, duplicates, bans and sources; advisories where their database has been fetched (`cargo deny fetch`), because it comes from
+# the network. The tool itself is no part of the build: `cargo install --locked cargo-deny`.
+deny:
+	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
+		echo "SKIPPED: cargo-deny is not installed; licences, duplicates and advisories were not checked"; \
+	else \
+		$(CARGO) deny --locked check bans licenses sources || exit 1; \
+		if ls $${CARGO_HOME:-$$HOME/.cargo}/advisory-dbs/*/crates >/dev/null 2>&1; then \
+			$(CARGO) deny --locked check --disable-fetch advisories; \
+		else \
+			echo "SKIPPED: there is no advisory database; fetch it with \`cargo deny fetch\`"; \
+		fi; \
+	fi
+
+# Says loudly what the tests on this machine cannot show.
+skipped:
+	@[ -d "$${FACEID_SHARED:-../shared}" ] || echo "SKIPPED: no pictures and networks beside the project: tests on real data do not run"
+	@[ -e "$(ORT_DYLIB_PATH)" ] || ls .cache/onnxruntime/libonnxruntime.so >/dev/null 2>&1 || echo "SKIPPED: no ONNX Runtime library: only tract is tested"
+	@command -v mosquitto >/dev/null || echo "SKIPPED: no mosquitto: the broker tests cannot run"
+
+test: deps skipped
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --locked --all-targets -- -D warnings
 	ORT_DYLIB_PATH=$$(ls $(CURDIR)/.cache/onnxruntime/libonnxruntime.so 2>/dev/null) $(CARGO) test --release --locked

@@ -32,7 +32,7 @@ pub(super) struct KeygenArgs {
 pub(super) fn run(places: &Places) -> Result {
     let context = Context::load(places)?;
     logging::init(&context.config.log).map_err(|error| Failure::new(code::CONFIG, error))?;
-    let exit = daemon::run(&context.config, places.config.clone());
+    let exit = daemon::run(&context.config, Some(config::path(places.config.as_deref())));
     exit.map(|()| code::YES).map_err(|error| Failure::new(error.exit_code(), error))
 }
 

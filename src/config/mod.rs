@@ -234,7 +234,10 @@ impl Config {
             judged.extend(section(&format!("cameras.{index}"), camera.findings()));
         }
         for (index, door) in doors.iter().enumerate().filter(|(_, door)| door.cameras.is_empty()) {
-            judged.push((format!("doors.{index}.cameras"), format!("door `{}` has no camera: it would never open", door.id)));
+            judged.push((
+                format!("doors.{index}.cameras"),
+                format!("door `{}` has no camera and would never open: name one", door.id),
+            ));
         }
         judged
     }
@@ -244,18 +247,21 @@ impl Config {
         let mut judged = Judged::new();
         for (index, camera) in self.cameras.iter().enumerate() {
             if self.cameras[..index].iter().any(|other| other.id == camera.id) {
-                judged.push((format!("cameras.{index}.id"), format!("camera `{}` is there twice", camera.id)));
+                judged.push((
+                    format!("cameras.{index}.id"),
+                    format!("there is another camera `{}`: give each its own id", camera.id),
+                ));
             }
         }
         for (index, door) in self.doors.iter().enumerate() {
             if self.doors[..index].iter().any(|other| other.id == door.id) {
-                judged.push((format!("doors.{index}.id"), format!("door `{}` is there twice", door.id)));
+                judged.push((format!("doors.{index}.id"), format!("there is another door `{}`: give each its own id", door.id)));
             }
-            for id in door.cameras.iter().filter(|id| !self.cameras.iter().any(|camera| camera.id == **id)) {
-                judged.push((
-                    format!("doors.{index}.cameras"),
-                    format!("door `{}` names camera `{id}`, which is not configured", door.id),
-                ));
+            for (position, id) in door.cameras.iter().enumerate() {
+                if !self.cameras.iter().any(|camera| camera.id == *id) {
+                    let key = format!("doors.{index}.cameras.{position}");
+                    judged.push((key, format!("there is no camera `{id}`: add it or name another")));
+                }
             }
         }
         judged

@@ -1,5 +1,6 @@
 //! The real binary: RTSP cameras in, a real mosquitto and a real `mosquitto_sub` out, with the real networks on both backends; then the
 //! ways in which it must not start, and the verbs on bad input. What needs the shared clips and networks says loudly when it is skipped.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail as its tests do")]
 
 #[path = "../support/mosquitto.rs"]
 #[allow(dead_code, reason = "each test target uses a part of it")]
