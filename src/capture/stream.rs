@@ -180,7 +180,10 @@ fn run_once(
         if silent_for >= settings.stall_timeout() && !shared.is_waiting.load(Ordering::Acquire) {
             let seconds = settings.stall_timeout().as_secs_f32();
             let was_stalled = teller.state() == Some(CameraState::Stalled);
-            let (state, reason) = if frames > 0 || was_stalled || is_connected(&sink) {
+            // A demuxer that finds no stream in a cut file may end without a word reaching the sink.
+            let (state, reason) = if frames == 0 && matches!(settings.source, Source::File(_)) {
+                (CameraState::Offline, format!("{place} gave no video frame within {seconds} s: it is damaged or cut off"))
+            } else if frames > 0 || was_stalled || is_connected(&sink) {
                 (CameraState::Stalled, format!("no frame from {place} for {seconds} s"))
             } else {
                 (CameraState::Offline, format!("{place} does not answer within {seconds} s"))
