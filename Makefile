@@ -46,8 +46,11 @@ test: deps skipped
 	$(CARGO) clippy --release --locked --all-targets -- -D warnings
 	ORT_DYLIB_PATH=$$(ls $(CURDIR)/.cache/onnxruntime/libonnxruntime.so 2>/dev/null) $(CARGO) test --release --locked
 
+# Search over synthetic templates; where a pack has been fetched, the demo's clips through the pipeline too. Beside the Python stack:
+# models/bench-peer.toml and PROJECT_REPORT.md.
 bench: build
-	./target/release/faceid bench search
+	./target/release/faceid bench search --sizes 1000,10000,100000
+	@if [ -d .cache/models ]; then export FACEID_MODELS_DIR=$(CURDIR)/.cache/models; for clip in door idle; do ./target/release/faceid bench pipeline data/demo/$$clip.mp4; done; else echo "SKIPPED: no model pack in .cache/models: the pipeline is not measured"; fi
 
 # Each backend alone, and no GStreamer.
 check-features:
