@@ -3,6 +3,8 @@
     python embedder.py trunk --samples 3000000     # resumes from trunk.pt, stop and start at will
     python embedder.py cooldown --samples 64000    # branches from trunk.pt into cooldown.pt
     python embedder.py compare --rate 2e-3 [--adam] --samples 12800   # a short schedule at 64 pixels
+    python embedder.py export --name cooldown      # writes ../builtin/embedder.onnx from cooldown.pt
+    python embedder.py trunk --weights FILE.onnx   # begins with an export's weights where the checkpoint is gone
     python embedder.py bench                       # training pictures per second by resolution
 
 The target of a photo is fixed: the flip-averaged embeddings of retail-0095 and foamliu, weighted
@@ -67,6 +69,13 @@ class Block(nn.Module):
         return F.relu(x + self.b(self.a(x)))
 
 
+def pool_at(pool, k):
+    """The 7×7 pooling weights for a k×k map: interpolated, at the same total weight."""
+    if k == 7:
+        return pool
+    return F.interpolate(pool, size=(k, k), mode="bilinear", antialias=True) * (49 / (k * k))
+
+
 class Embedder(nn.Module):
     """RGB (x − 127.5)/127.5, 112×112, to 128 numbers (not normalised)."""
 
@@ -93,12 +102,7 @@ class Embedder(nn.Module):
 
     def forward(self, x):
         x = self.body(x)
-        k = x.shape[-1]
-        pool = self.pool
-        if k != 7:
-            # The 7×7 pooling weights serve smaller maps by interpolation, at the same total weight.
-            pool = F.interpolate(pool, size=(k, k), mode="bilinear", antialias=True) * (49 / (k * k))
-        x = F.conv2d(x, pool, groups=x.shape[1])
+        x = F.conv2d(x, pool_at(self.pool, x.shape[-1]), groups=x.shape[1])
         return self.norm(self.fc(self.pool_norm(x)).flatten(1))
 
 
@@ -115,6 +119,117 @@ def cost(model):
         h.remove()
     model.train()
     return (macs[0] + model.pool.numel()) / 1e6, sum(p.numel() for p in model.parameters()) / 1e6
+
+
+# --- the network as a file -------------------------------------------------------------------
+
+
+def stages(model):
+    """(name, convolution weight, stride, groups, its norm, whether ReLU follows) in the order of the data's path.
+
+    A block's second convolution ends in the shortcut's sum, which `export` knows by its name.
+    """
+
+    def of(name, s, relu=True):
+        return name, s[0].weight, s[0].stride[0], 1, s[1], relu
+
+    for i, m in enumerate(model.body):
+        if isinstance(m, Block):
+            yield of(f"body.{i}.a", m.a)
+            yield of(f"body.{i}.b", m.b, False)
+        else:
+            yield of(f"body.{i}", m)
+    yield "pool", model.pool, 1, model.pool.shape[0], model.pool_norm, False
+    yield "fc", model.fc.weight, 1, 1, model.norm, False
+
+
+def folded(weight, norm):
+    """Weight and bias of the convolution that does what the convolution and its norm do together."""
+    gain = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
+    return weight.detach() * gain.view(-1, 1, 1, 1), (norm.bias - norm.running_mean * gain).detach()
+
+
+def export(model, path, resolution=112):
+    """Write the network with its norms folded: N×3×112×112 to N×128, operator set 17.
+
+    A network trained at a lower resolution shrinks its input first, by the two products that are a bilinear resize.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, weights, x, shortcut = [], [], "input", None
+    if resolution != 112:
+        across = cv2.resize(np.eye(112, dtype=np.float32), (resolution, 112), interpolation=cv2.INTER_LINEAR)
+        for name, value in (("shrink.across", across), ("shrink.down", np.ascontiguousarray(across.T))):
+            weights.append(numpy_helper.from_array(value, name))
+        nodes.append(helper.make_node("MatMul", ["input", "shrink.across"], ["narrow"]))
+        nodes.append(helper.make_node("MatMul", ["shrink.down", "narrow"], ["shrunk"]))
+        x = "shrunk"
+    for name, weight, stride, groups, norm, relu in stages(model):
+        if name == "pool":
+            weight = pool_at(weight, resolution // 16)
+        w, b = folded(weight, norm)
+        for part, value in (("weight", w), ("bias", b)):
+            weights.append(numpy_helper.from_array(value.numpy(), f"{name}.{part}"))
+        k = weight.shape[-1]
+        pad = 0 if name == "pool" else k // 2
+        attributes = dict(kernel_shape=[k, k], strides=[stride] * 2, pads=[pad] * 4, group=groups)
+        if name.endswith(".a"):
+            shortcut = x
+        nodes.append(helper.make_node("Conv", [x, f"{name}.weight", f"{name}.bias"], [name], **attributes))
+        x = name
+        if name.endswith(".b"):
+            nodes.append(helper.make_node("Add", [x, shortcut], [f"{name}.sum"]))
+            x, relu = f"{name}.sum", True
+        if relu:
+            nodes.append(helper.make_node("Relu", [x], [f"{x}.relu"]))
+            x = f"{x}.relu"
+    nodes.append(helper.make_node("Flatten", [x], ["embedding"], axis=1))
+    value = helper.make_tensor_value_info
+    inputs = [value("input", TensorProto.FLOAT, ["batch", 3, 112, 112])]
+    outputs = [value("embedding", TensorProto.FLOAT, ["batch", DIM])]
+    graph = helper.make_graph(nodes, "faceid-embedder", inputs, outputs, weights)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="faceid-plus")
+    onnx.checker.check_model(made, full_check=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(made.SerializeToString())
+
+
+@torch.no_grad()
+def take_weights(model, path, pictures):
+    """Give the model an exported file's weights.
+
+    Training needs its norms back, which the file has folded away: each is set to undo what it does
+    to `pictures`, so that the network still computes what the file says.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    stored = {w.name: torch.from_numpy(numpy_helper.to_array(w).copy()) for w in onnx.load(path).graph.initializer}
+
+    def undo(bias):
+        def hook(norm, inputs):
+            x = inputs[0].transpose(0, 1).flatten(1)
+            norm.running_mean.copy_(x.mean(1))
+            norm.running_var.copy_(x.var(1, unbiased=False))
+            norm.weight.copy_((norm.running_var + norm.eps).sqrt())
+            norm.bias.copy_(bias + norm.running_mean)
+
+        return hook
+
+    k = stored["pool.weight"].shape[-1]
+    if k != 7:  # the 7×7 weights of least size that give the stored ones
+        down = pool_at(torch.eye(49).view(49, 1, 7, 7), k).flatten(1).T
+        up = stored["pool.weight"].flatten(1) @ torch.linalg.pinv(down).T
+        stored["pool.weight"] = up.view(-1, 1, 7, 7)
+    hooks = []
+    for name, weight, _, _, norm, _ in stages(model):
+        weight.copy_(stored[f"{name}.weight"])
+        hooks.append(norm.register_forward_pre_hook(undo(stored[f"{name}.bias"])))
+    model.eval()(tensor(pictures))
+    for h in hooks:
+        h.remove()
+    model.train()
 
 
 # --- the optimiser -------------------------------------------------------------------------
@@ -313,8 +428,8 @@ def log(path, **record):
     print(line, flush=True)
 
 
-def train(name, samples, rate_at, resolution, start=None, rate=RATE, adam=False, quick=False, workers=WORKERS):
-    """Train until `samples`, resuming `name`.pt or, if that is absent, from the file `start`."""
+def train(name, samples, rate_at, resolution, start=None, weights=None, rate=RATE, adam=False, quick=False, workers=WORKERS):
+    """Train until `samples`, resuming `name`.pt or, if that is absent, from the checkpoint `start` or the export `weights`."""
     work = t.work_dir()
     path, journal = work / f"{name}.pt", work / f"{name}.jsonl"
     torch.manual_seed(SEED)
@@ -330,8 +445,11 @@ def train(name, samples, rate_at, resolution, start=None, rate=RATE, adam=False,
         step = state["step"]
     else:
         shadow.load_state_dict(model.state_dict())
-    parallel = Workers(model, workers)
     photos = Photos()
+    if weights and step == 0:
+        take_weights(model, weights, photos.batch(0, resolution(0))[0])
+        shadow.load_state_dict(model.state_dict())
+    parallel = Workers(model, workers)
     held = evaluate.HeldOut(photos.faces)
     crops = photos.crops[held.index]
     mmac, mparam = cost(model)
@@ -411,9 +529,11 @@ def bench(workers):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("verb", choices=("trunk", "cooldown", "bench", "compare"))
+    parser.add_argument("verb", choices=("trunk", "cooldown", "export", "bench", "compare"))
     parser.add_argument("--samples", type=int, default=3_000_000)
     parser.add_argument("--name", default="cooldown")
+    parser.add_argument("--weights", help="an exported network to begin the trunk with")
+    parser.add_argument("--resolution", type=int, default=64, help="of a cooldown and of an export, a multiple of 16")
     parser.add_argument("--adam", action="store_true", help="AdamW alone, to compare")
     parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--workers", type=int, default=WORKERS)
@@ -424,7 +544,13 @@ def main():
     if args.verb == "bench":
         bench(args.workers)
     elif args.verb == "trunk":
-        train("trunk", args.samples, warm_then_constant, resolution_at, **chosen)
+        resolution = (lambda _: args.resolution) if args.weights else resolution_at
+        train("trunk", args.samples, warm_then_constant, resolution, weights=args.weights, **chosen)
+    elif args.verb == "export":
+        state = torch.load(t.work_dir() / f"{args.name}.pt", weights_only=True)
+        model = Embedder()
+        model.load_state_dict(state["ema"])
+        export(model.eval(), t.REPOSITORY / "models/builtin/embedder.onnx", args.resolution)
     elif args.verb == "compare":
         name = f"compare-{'adam' if args.adam else 'muon'}-{args.rate}"
         train(
@@ -443,7 +569,8 @@ def main():
             begin = json.loads(own.read_text())["begin"]
         own.write_text(json.dumps(dict(begin=begin)))
         end = begin + args.samples
-        train(args.name, end, lambda s: max(0.0, 1 - (s - begin) / args.samples), lambda _: 112, start=trunk, **chosen)
+        rate_at = lambda s: max(0.0, 1 - (s - begin) / args.samples)  # noqa: E731
+        train(args.name, end, rate_at, lambda _: args.resolution, start=trunk, **chosen)
 
 
 if __name__ == "__main__":

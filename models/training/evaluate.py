@@ -56,6 +56,16 @@ class HeldOut:
             result[f"rank1_{k}"] = self.rank1(e, k)
         return result
 
+    def match_threshold(self, embeddings, fmr):
+        """The cosine at a false match rate over every pair of different people, its FNMR in percent, and the number of pairs."""
+        e = t.normalised(embeddings.astype(np.float32))
+        a, b = np.triu_indices(len(e), 1)
+        different = self.person[a] != self.person[b]
+        scores = np.einsum("ij,ij->i", e[a[different]], e[b[different]])
+        threshold = float(np.quantile(scores, 1 - fmr))
+        same = np.einsum("ij,ij->i", e[self.same[0]], e[self.same[1]])
+        return threshold, 100 * float((same < threshold).mean()), len(scores)
+
     def rank1(self, e, k):
         rows = [np.where(self.person == p)[0] for p in self.gallery]
         gallery = t.normalised(np.stack([e[r[:k]].mean(0) for r in rows]))
@@ -101,7 +111,11 @@ def main():
     for name in ("foamliu", "retail"):
         print(name, json.dumps(held(faces[name][held.index])))
     for path in sys.argv[1:]:
-        print(path, json.dumps(held(embed_onnx(path, crops[held.index]))))
+        embeddings = embed_onnx(path, crops[held.index])
+        print(path, json.dumps(held(embeddings)))
+        for fmr in (1e-3, 1e-4, 1e-5):
+            threshold, fnmr, pairs = held.match_threshold(embeddings, fmr)
+            print(f"FMR {fmr:g} of {pairs} pairs: threshold {threshold:.3f}, FNMR {fnmr:.2f} %")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 
 pub mod grant;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -135,6 +135,8 @@ pub struct Decider {
     doors: HashMap<CameraId, Vec<DoorId>>,
     key: GrantKey,
     decided: HashSet<(CameraId, TrackId)>,
+    /// The same tracks, the longest decided first.
+    in_order: VecDeque<(CameraId, TrackId)>,
 }
 
 impl Decider {
@@ -147,7 +149,7 @@ impl Decider {
             }
         }
         let thresholds = thresholds.with(&settings);
-        Self { device, settings, thresholds, doors: by_camera, key, decided: HashSet::new() }
+        Self { device, settings, thresholds, doors: by_camera, key, decided: HashSet::new(), in_order: VecDeque::new() }
     }
 
     /// Takes an observation and gives a decision for each door of its camera, or none while the track should gather more evidence or
@@ -162,9 +164,12 @@ impl Decider {
         if !self.is_ripe(&verdict, observation) {
             return Vec::new();
         }
-        if self.decided.len() >= REMEMBERED_TRACKS {
-            self.forget_oldest();
+        while self.in_order.len() >= REMEMBERED_TRACKS {
+            if let Some(oldest) = self.in_order.pop_front() {
+                self.decided.remove(&oldest);
+            }
         }
+        self.in_order.push_back(track.clone());
         self.decided.insert(track);
         let max_age = Duration::from_millis(self.settings.max_age_ms);
         let is_fresh = now.monotonic.since(observation.captured_at.monotonic) <= max_age;
@@ -291,14 +296,6 @@ impl Decider {
             _ => "high",
         };
         Evidence { frames: observation.frames, quality_band, match_band, liveness_band }
-    }
-
-    /// Drops the half with the lowest track numbers: tracks are numbered upwards.
-    fn forget_oldest(&mut self) {
-        let mut numbers: Vec<TrackId> = self.decided.iter().map(|(_, track)| *track).collect();
-        numbers.sort_unstable();
-        let middle = numbers[numbers.len() / 2];
-        self.decided.retain(|(_, track)| *track >= middle);
     }
 }
 

@@ -88,6 +88,22 @@ fn a_track_is_decided_once() {
 }
 
 #[test]
+fn the_longest_decided_track_is_forgotten_first_whatever_its_number() {
+    let camera = CameraId::new("cam").unwrap();
+    let mut decider = decider(Settings::default());
+    let count = u64::try_from(REMEMBERED_TRACKS).unwrap();
+    // Another camera's tracks have far lower or far higher numbers: the age counts, not the number.
+    for number in (1..=count).rev() {
+        let seen = Observation { track: TrackId(number), ..observation(vec![candidate("a", 0.9)], Some(0.9)) };
+        assert_eq!(decider.decide(&seen, moment(2000), &mut || "id".into()).len(), 1);
+    }
+    let one_more = Observation { track: TrackId(count + 1), ..observation(vec![candidate("a", 0.9)], Some(0.9)) };
+    assert_eq!(decider.decide(&one_more, moment(2000), &mut || "id".into()).len(), 1);
+    assert!(!decider.is_decided(&camera, TrackId(count)), "the first one decided");
+    assert!(decider.is_decided(&camera, TrackId(1)), "the lowest number, decided a moment ago");
+}
+
+#[test]
 fn a_camera_without_a_door_decides_nothing() {
     let elsewhere = Observation { camera: CameraId::new("other").unwrap(), ..observation(vec![candidate("a", 0.9)], Some(0.9)) };
     assert_eq!(outcome(Settings::default(), &elsewhere, moment(2010)), None);

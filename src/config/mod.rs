@@ -70,7 +70,8 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ModelSettings {
-    /// The pack, one of those that `faceid models list` shows.
+    /// The pack, one of those that `faceid models list` shows. `builtin` comes with the program; `standard` is more accurate and is
+    /// brought by `faceid models fetch standard`.
     pub pack: String,
     /// The folder of the model files; without it `models` in the cache folder.
     pub dir: Option<PathBuf>,
@@ -101,7 +102,7 @@ impl Default for Config {
 
 impl Default for ModelSettings {
     fn default() -> Self {
-        Self { pack: "standard".to_owned(), dir: None, manifest: None }
+        Self { pack: "builtin".to_owned(), dir: None, manifest: None }
     }
 }
 

@@ -6,6 +6,7 @@
 //! what the manifest says, rewrites what can be rewritten exactly (`rewrite`), and hands it to a backend. `ort.rs` alone names `ort`,
 //! `tract.rs` alone names tract; either may be left out of the build.
 
+mod builtin;
 mod load;
 pub mod manifest;
 mod onnx;
@@ -17,6 +18,7 @@ mod settings;
 #[cfg(feature = "tract")]
 mod tract;
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -240,13 +242,20 @@ fn open_tract(prepared: &Prepared, fallback: Option<String>) -> Result<Box<dyn N
     }
 }
 
-/// Reads the model's file and holds it against what is pinned.
-fn read_pinned(id: &ModelId, model: &Model, folder: &Path) -> Result<Vec<u8>, InferenceError> {
+/// Reads the model's file, or takes the one inside the program, and holds it against what is pinned.
+fn read_pinned(id: &ModelId, model: &Model, folder: &Path) -> Result<Cow<'static, [u8]>, InferenceError> {
     let path = folder.join(&model.file);
     let bad = |reason: String| InferenceError::BadModel { model: id.to_string(), reason };
     let Some(pinned) = model.pinned() else {
         return Err(bad(format!("no SHA-256 is pinned for {}: state it in a manifest of your own", model.file)));
     };
+    if let Some(bytes) = builtin::bytes(model).map_err(bad)? {
+        let found = hex(&Sha256::digest(bytes));
+        if found != pinned {
+            return Err(bad(format!("the built-in {} has sha256 {found}, the manifest pins {pinned}", model.file)));
+        }
+        return Ok(Cow::Borrowed(bytes));
+    }
     let shown = path.display();
     let unreadable = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => bad(format!("{shown} is not there: bring it with `faceid models fetch`")),
@@ -266,7 +275,7 @@ fn read_pinned(id: &ModelId, model: &Model, folder: &Path) -> Result<Vec<u8>, In
     if found != pinned {
         return Err(bad(format!("{shown} is not the pinned file (its sha256 is {found}, pinned is {pinned}): fetch it again")));
     }
-    Ok(bytes)
+    Ok(Cow::Owned(bytes))
 }
 
 /// Lower-case hexadecimal digits.

@@ -16,7 +16,7 @@ use ureq::http::StatusCode;
 use ureq::tls::{RootCerts, TlsConfig};
 
 use super::manifest::{Manifest, Model, Origin, Role};
-use super::{InferenceError, MAX_MODEL_BYTES, hex};
+use super::{InferenceError, MAX_MODEL_BYTES, builtin, hex};
 use crate::types::ModelId;
 
 /// The largest archive that is fetched, in bytes.
@@ -201,6 +201,11 @@ fn glance(model: &Model, folder: &Path) -> FileState {
     if model.pinned().is_none() {
         return FileState::Unpinned;
     }
+    match builtin::bytes(model) {
+        Ok(Some(_)) => return FileState::Present,
+        Ok(None) => {}
+        Err(reason) => return FileState::Wrong { reason },
+    }
     match std::fs::metadata(folder.join(&model.file)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => FileState::Missing,
         Err(error) => FileState::Wrong { reason: format!("it cannot be read: {error}") },
@@ -215,11 +220,19 @@ fn glance(model: &Model, folder: &Path) -> FileState {
 fn examine(model: &Model, folder: &Path) -> FileState {
     let state = glance(model, folder);
     let (FileState::Present, Some(pinned)) = (&state, model.pinned()) else { return state };
+    if let Ok(Some(bytes)) = builtin::bytes(model) {
+        let found = super::hex(&Sha256::digest(bytes));
+        return if found == pinned { state } else { FileState::Wrong { reason: differs(&found, pinned) } };
+    }
     match File::open(folder.join(&model.file)).and_then(|mut file| hash(&mut file)) {
         Ok(found) if found == pinned => FileState::Present,
-        Ok(found) => FileState::Wrong { reason: format!("its sha256 is {found}, pinned is {pinned}") },
+        Ok(found) => FileState::Wrong { reason: differs(&found, pinned) },
         Err(error) => FileState::Wrong { reason: format!("it cannot be read: {error}") },
     }
+}
+
+fn differs(found: &str, pinned: &str) -> String {
+    format!("its sha256 is {found}, pinned is {pinned}")
 }
 
 /// SHA-256 from the file's start; more than [`MAX_MODEL_BYTES`] are not read, and no pinned file has more.

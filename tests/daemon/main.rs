@@ -7,6 +7,8 @@
 mod mosquitto;
 #[path = "../support/rtsp_server.rs"]
 mod rtsp_server;
+#[cfg(feature = "demo-broker")]
+mod demo;
 mod show_it;
 mod verbs;
 
@@ -61,11 +63,23 @@ impl House {
             .env_remove("WATCHDOG_USEC")
             .env_remove("JOURNAL_STREAM")
             .env_remove("CREDENTIALS_DIRECTORY");
-        let library = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/onnxruntime/libonnxruntime.so");
-        if std::env::var_os("ORT_DYLIB_PATH").is_none_or(|path| path.is_empty()) && library.exists() {
-            command.env("ORT_DYLIB_PATH", library);
+        if !Self::names_onnx_runtime() && Self::library().exists() {
+            command.env("ORT_DYLIB_PATH", Self::library());
         }
         command
+    }
+
+    /// Where `make deps` puts ONNX Runtime's library.
+    fn library() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/onnxruntime/libonnxruntime.so")
+    }
+
+    fn names_onnx_runtime() -> bool {
+        std::env::var_os("ORT_DYLIB_PATH").is_some_and(|path| !path.is_empty())
+    }
+
+    fn has_onnx_runtime() -> bool {
+        Self::names_onnx_runtime() || Self::library().exists()
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
