@@ -38,6 +38,12 @@ impl Operating {
     pub fn balanced_error(&self) -> Balanced {
         Balanced(self.fmr, self.fnmr)
     }
+
+    /// FMR and FNMR times both numbers of trials: whole numbers, so that rounding never chooses between equals.
+    fn on_one_scale(&self) -> [u128; 2] {
+        let scaled = |count: u64, trials: u64| u128::from(count) * u128::from(trials);
+        [scaled(self.fmr.count, self.fnmr.trials), scaled(self.fnmr.count, self.fmr.trials)]
+    }
 }
 
 /// Cross-validated accuracy.
@@ -100,12 +106,14 @@ impl Part {
             let middle = pair[0].midpoint(pair[1]);
             if middle > pair[0] { middle } else { pair[1] }
         });
-        let error = |threshold: f32| self.at(threshold).balanced_error().value().unwrap_or(1.0);
+        let error = |threshold: f32| {
+            let [false_matches, false_non_matches] = self.at(threshold).on_one_scale();
+            false_matches + false_non_matches
+        };
         let above_all = scores.last().map(|highest| highest.next_up());
         let candidates = std::iter::once(lowest).chain(gaps).chain(above_all);
-        // Of equals `min_by` keeps the first.
-        let best = candidates.map(|threshold| (error(threshold), threshold)).min_by(|a, b| a.0.total_cmp(&b.0));
-        best.map_or(lowest, |(_, threshold)| threshold)
+        // Of equals `min_by_key` keeps the first.
+        candidates.min_by_key(|threshold| error(*threshold)).unwrap_or(lowest)
     }
 }
 
@@ -144,9 +152,11 @@ impl Verification {
     /// Where FMR and FNMR are nearest to each other; the equal error rate is their mean there. Of equally near ones the lowest
     /// threshold. `None` without comparisons of both kinds.
     pub fn equal_error(&self) -> Option<Operating> {
-        let apart = |point: &Operating| Some((point.fmr.value()? - point.fnmr.value()?).abs());
-        let points = self.curve().into_iter().filter_map(|point| Some((apart(&point)?, point)));
-        points.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, point)| point)
+        let apart = |point: &Operating| {
+            let [false_matches, false_non_matches] = point.on_one_scale();
+            false_matches.abs_diff(false_non_matches)
+        };
+        self.whole.is_complete().then(|| self.curve().into_iter().min_by_key(apart))?
     }
 
     /// The lowest threshold whose FMR is at most `far` (0 to 1), with its errors. With fewer than 1/`far` non-mated comparisons it
