@@ -4,12 +4,15 @@
 //! [`gallery`], [`access`] decides, [`publish`] tells, [`daemon`] runs them all, [`config`] composes their settings, [`cli`] is the
 //! command line, [`system`] is what every worker needs of the machine, [`types`] are the values that cross rooms.
 //!
+//! [`evaluation`] turns scores whose truth is known into error rates with exact intervals, and into plots. It opens no file and runs
+//! no network: the command line's `eval` brings it the scores.
+//!
 //! Who may name whom (`tests/architecture.rs` reads this table and fails on any other arrow):
 //!
 //! ```text
 //! types -> nothing
 //! system -> types
-//! inference, capture, gallery, publish -> types system
+//! inference, capture, gallery, publish, evaluation -> types system
 //! access -> types
 //! vision -> types inference
 //! pipeline -> types system capture vision gallery
@@ -27,6 +30,7 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod evaluation;
 pub mod gallery;
 pub mod inference;
 pub mod pipeline;

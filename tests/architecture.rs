@@ -26,6 +26,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("systemd_journal_logger", &["system/logging.rs"]),
     ("clap", &["cli/"]),
     ("ureq", &["inference/"]),
+    ("plotters", &["evaluation/plots.rs", "evaluation/raster.rs"]),
+    ("plotters_backend", &["evaluation/raster.rs"]),
 ];
 
 struct Source {

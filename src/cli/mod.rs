@@ -6,6 +6,7 @@ mod context;
 #[cfg(feature = "demo-broker")]
 mod demo;
 mod doctor;
+mod eval;
 mod gallery;
 mod models;
 mod people;
@@ -138,6 +139,9 @@ enum Verb {
     Watch(watch::Args),
     /// Say what works here, what does not, and what mends it
     Doctor(doctor::Args),
+    /// Measure error rates on photos whose truth is known, with exact 95 % intervals
+    #[command(subcommand)]
+    Eval(eval::EvalVerb),
     /// Measure speed and memory
     #[command(subcommand)]
     Bench(bench::BenchVerb),
@@ -172,6 +176,7 @@ pub fn main() -> ExitCode {
         Verb::Models(verb) => models::models(&places, &verb),
         Verb::Watch(args) => watch::watch(&places, &args),
         Verb::Doctor(args) => doctor::doctor(&places, &args),
+        Verb::Eval(verb) => eval::eval(&places, &verb),
         Verb::Bench(verb) => bench::bench(&places, &verb),
         Verb::Keygen(args) => run::keygen(&places, &args),
     };

@@ -9,32 +9,75 @@ use crate::vision::{Quality, VisionError, align, assess, quality};
 pub struct StillFace {
     /// Where it is.
     pub detection: Detection,
-    /// How usable it is; `None` when its points are no face.
+    /// How usable it is; `None` when its points are no face, or when it was not asked for.
     pub quality: Option<Quality>,
-    /// Its liveness score, where a liveness network is loaded.
+    /// Its liveness score, where a liveness network is loaded and was asked.
     pub liveness: Option<PadScore>,
-    /// Its embedding; `None` when it could not be aligned or says nothing.
+    /// Its embedding; `None` when it could not be aligned or says nothing, or when it was not asked for.
     pub embedding: Option<Embedding>,
+}
+
+/// What the networks are asked about a face.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// Everything that the pack knows.
+    Everything,
+    /// Quality and embedding.
+    Embedding,
+    /// Liveness alone.
+    Liveness,
 }
 
 /// Every face of a photo, the largest first. Quality is told, not enforced: enrolment refuses by it, recognition reports it.
 pub fn look(stack: &mut Stack, picture: &Picture, settings: &quality::Settings) -> Result<Vec<StillFace>, PipelineError> {
     let mut detections = stack.detector.detect(picture)?;
     detections.sort_by(|a, b| b.bounding_box.area().total_cmp(&a.bounding_box.area()));
-    let mut faces = Vec::with_capacity(detections.len());
-    for detection in detections {
-        let liveness = match &mut stack.liveness {
-            Some(network) => answer(network.score(picture, &detection.bounding_box))?,
-            None => None,
-        };
-        let face = align(picture, &detection.landmarks, stack.embedder.template(), stack.embedder.side());
-        let (quality, embedding) = match face {
-            Some(face) => (Some(assess(picture, &detection, &face, settings)), answer(stack.embedder.embed(&face))?),
-            None => (None, None),
-        };
-        faces.push(StillFace { detection, quality, liveness, embedding });
-    }
-    Ok(faces)
+    detections.into_iter().map(|detection| describe(stack, picture, detection, settings, Asked::Everything)).collect()
+}
+
+/// The face that a photo is about (see `subject`), if there is any.
+pub fn look_at_subject(
+    stack: &mut Stack,
+    picture: &Picture,
+    settings: &quality::Settings,
+    asked: Asked,
+) -> Result<Option<StillFace>, PipelineError> {
+    let detections = stack.detector.detect(picture)?;
+    subject(detections, picture).map(|detection| describe(stack, picture, detection, settings, asked)).transpose()
+}
+
+/// Of several faces the one that the photo is about: the largest side less the distance to the picture's middle, in pixels. Sets of
+/// portraits, Labeled Faces in the Wild among them, put their person there, and a passer-by may be as large.
+fn subject(detections: Vec<Detection>, picture: &Picture) -> Option<Detection> {
+    let (middle_x, middle_y) = (picture.width() as f32 / 2.0, picture.height() as f32 / 2.0);
+    let claim = |detection: &Detection| {
+        let face = &detection.bounding_box;
+        let center = face.center();
+        face.width.max(face.height) - (center.x - middle_x).hypot(center.y - middle_y)
+    };
+    detections.into_iter().max_by(|a, b| claim(a).total_cmp(&claim(b)))
+}
+
+fn describe(
+    stack: &mut Stack,
+    picture: &Picture,
+    detection: Detection,
+    settings: &quality::Settings,
+    asked: Asked,
+) -> Result<StillFace, PipelineError> {
+    let liveness = match &mut stack.liveness {
+        Some(network) if asked != Asked::Embedding => answer(network.score(picture, &detection.bounding_box))?,
+        _ => None,
+    };
+    let face = match asked {
+        Asked::Liveness => None,
+        _ => align(picture, &detection.landmarks, stack.embedder.template(), stack.embedder.side()),
+    };
+    let (quality, embedding) = match face {
+        Some(face) => (Some(assess(picture, &detection, &face, settings)), answer(stack.embedder.embed(&face))?),
+        None => (None, None),
+    };
+    Ok(StillFace { detection, quality, liveness, embedding })
 }
 
 /// A face that the networks can say nothing about is no failure of the photo.
@@ -43,5 +86,25 @@ fn answer<T>(result: Result<T, VisionError>) -> Result<Option<T>, PipelineError>
         Ok(value) => Ok(Some(value)),
         Err(VisionError::UnusableBox | VisionError::NoAnswer { .. }) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{BoundingBox, Landmarks};
+
+    #[test]
+    fn the_subject_is_the_large_face_near_the_middle() {
+        let picture = Picture::from_rgb(250, 250, vec![0; 250 * 250 * 3]).unwrap();
+        let face = |x: f32, y: f32, side: f32| Detection {
+            bounding_box: BoundingBox { x, y, width: side, height: side },
+            landmarks: Landmarks::default(),
+            confidence: 0.9,
+        };
+        let found = |faces: Vec<Detection>| subject(faces, &picture).map(|d| d.bounding_box.width);
+        assert_eq!(found(vec![]), None);
+        // A larger passer-by at the edge, and a small face in the very middle.
+        assert_eq!(found(vec![face(-20.0, 60.0, 110.0), face(75.0, 75.0, 100.0), face(120.0, 120.0, 10.0)]), Some(100.0));
     }
 }
