@@ -4,9 +4,10 @@
 use super::manifest::{Model, Origin};
 
 /// File names with their bytes.
-const FILES: [(&str, &[u8]); 2] = [
+const FILES: [(&str, &[u8]); 3] = [
     ("detector.onnx", include_bytes!("../../models/builtin/detector.onnx")),
     ("embedder.onnx", include_bytes!("../../models/builtin/embedder.onnx")),
+    ("liveness.onnx", include_bytes!("../../models/builtin/liveness.onnx")),
 ];
 
 /// The bytes of a network that the manifest calls bundled. `Err` says that this program carries no such file; `Ok(None)` that the
