@@ -1,7 +1,7 @@
 """Train the built-in liveness network: one small dense ReLU network that copies a pair of larger ones.
 
-    python liveness.py prepare                     # crops and the pair's verdicts; resumes, seven minutes of a core
-    python liveness.py train --samples 900000      # resumes from liveness/train.pt; --from ONNX starts from a committed file
+    python liveness.py prepare [--share I N]       # crops and the pair's verdicts; resumes, ten minutes of a core
+    python liveness.py train --samples 600000      # resumes from liveness/train.pt; --from ONNX starts from a committed file
     python liveness.py export [--out FILE]         # the averaged weights as ../builtin/liveness.onnx
     python liveness.py evaluate [--onnx FILE]      # stills, clips and the demo's visits, beside the pair's own figures
 
@@ -18,6 +18,7 @@ of this file's own lies in its folder `liveness/`.
 import argparse
 import hashlib
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -185,7 +186,7 @@ def place(photo, box, backdrops, attack, rng):
         elif look == "screen":
             photo, edge = screen_look(photo, rng)
     box = np.array(box, np.float64) + edge
-    side = int(np.exp(rng.uniform(np.log(200), np.log(640))))
+    side = int(np.exp(rng.uniform(np.log(180), np.log(420))))
     face = side / np.exp(rng.uniform(np.log(1.5), np.log(7.0)))
     scale = face / (box[3] - box[1])
     if scale < 0.7:  # as a lens would: no aliasing before the picture is taken
@@ -276,8 +277,9 @@ class Source:
 
     def __init__(self):
         faces = dict(np.load(t.work_dir() / "faces.npz"))
-        train = np.where(~faces["held"])[0]
-        self.photos = [(faces["photo"][i], faces["box"][i][:4]) for i in train]
+        photos = [(photo, box[:4]) for photo, box in zip(faces["photo"], faces["box"])]
+        self.photos = [photo for photo, held in zip(photos, faces["held"]) if not held]
+        self.held_photos = [photo for photo, held in zip(photos, faces["held"]) if held]
         shared, demo = t.shared_dir() / "clips", t.REPOSITORY / "data/demo"
         self.shared = [p for p in sorted(shared.glob("*.mkv")) if p.stem not in TEST_CLIPS]
         self.demo = [demo / f"{c}.mp4" for c in DEMO_CLIPS]
@@ -288,7 +290,7 @@ class Source:
     def jobs(self):
         photos = [f"photos-{i:05}" for i in range(0, len(self.photos), PHOTOS_A_PART)]
         clips = [f"shared-{p.stem}" for p in self.shared] + [f"demo-{p.stem}" for p in self.demo]
-        return photos[:2] + clips + photos[2:]
+        return ["held-00000", *clips, *photos]
 
     def __call__(self, job):
         kind, name = job.split("-", 1)
@@ -302,9 +304,10 @@ class Source:
             path = next(p for p in self.demo if p.stem == name)
             for frame, seen in zip(frames(path), json.loads(path.with_suffix(".json").read_text())["frames"]):
                 for face in seen:
-                    yield from (("demo", *v) for v in views(frame, face["box"], 5, rng))
+                    yield from (("demo", *v) for v in views(frame, face["box"], 4, rng))
         else:
-            for photo, box in self.photos[int(name) : int(name) + PHOTOS_A_PART]:
+            photos = self.held_photos if kind == "held" else self.photos
+            for photo, box in photos[int(name) : int(name) + PHOTOS_A_PART]:
                 image = cv2.imread(str(t.shared_dir() / "faces/lfw/images" / photo))
                 b = jitter(box, rng)
                 yield "photo", degrade(image, b[2] - b[0], rng) if rng.random() < 0.6 else image, b
@@ -315,12 +318,12 @@ class Source:
                     yield ("attack" if attack else "placed"), scene, jitter(b, rng)
 
 
-def prepare():
-    """Label every job that has no file yet."""
+def prepare(share):
+    """Label every job of this process's share (I of N, from 0) that has no file yet."""
     parts = folder() / "parts"
     parts.mkdir(exist_ok=True)
     source, pair = Source(), Pair()
-    for job in source.jobs():
+    for job in source.jobs()[share[0] :: share[1]]:
         out = parts / f"{job}.npz"
         if out.exists():
             continue
@@ -337,9 +340,13 @@ def prepare():
         log(job=job, samples=len(crops), live=live, seconds=time.monotonic() - begin)
 
 
-def samples():
-    """All labelled samples: crops N×80×80×3, the pair's probabilities N×3, kinds N."""
-    loaded = [np.load(p) for p in sorted((folder() / "parts").glob("*.npz")) if not p.name.endswith(".part.npz")]
+def samples(held=False):
+    """All labelled samples so far: crops N×80×80×3, the pair's probabilities N×3, kinds N.
+
+    For training, or with `held` those of people who are held out, which are for the test.
+    """
+    names = sorted(p for p in (folder() / "parts").glob("*.npz") if not p.name.endswith(".part.npz"))
+    loaded = [np.load(p) for p in names if p.name.startswith("held-") == held]
     return tuple(np.concatenate([p[k] for p in loaded]) for k in ("crops", "target", "kind"))
 
 
@@ -509,7 +516,9 @@ def train(total, start=None, rate=RATE):
     matrices = [m.weight for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     ids = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in ids]
-    optimiser = torch.optim.AdamW([dict(params=matrices, weight_decay=DECAY), dict(params=rest, weight_decay=0.0)], rate)
+    optimiser = torch.optim.AdamW(
+        [dict(params=matrices, weight_decay=DECAY), dict(params=rest, weight_decay=0.0)], rate
+    )
     if path.exists():
         state = torch.load(path, weights_only=True)
         model.load_state_dict(state["model"])
@@ -518,7 +527,10 @@ def train(total, start=None, rate=RATE):
         step = state["step"]
     mmac, thousand = cost(model)
     log(event="start", step=step, steps=steps, samples=len(crops), mmac=mmac, thousand_parameters=thousand)
-    log(by_kind={k: int((kind == i).sum()) for i, k in enumerate(KINDS)}, live=float((target[:, LIVE] >= THRESHOLD).mean()))
+    log(
+        by_kind={k: int((kind == i).sum()) for i, k in enumerate(KINDS)},
+        live=float((target[:, LIVE] >= THRESHOLD).mean()),
+    )
 
     def checkpoint():
         state = dict(model=model.state_dict(), ema=shadow.state_dict(), optimiser=optimiser.state_dict(), step=step)
@@ -529,7 +541,7 @@ def train(total, start=None, rate=RATE):
     model.train()
     while step < steps:
         for group in optimiser.param_groups:
-            group["lr"] = rate * min((step + 1) / WARM_UP, 0.5 + 0.5 * np.cos(np.pi * step / steps))
+            group["lr"] = rate * min((step + 1) / WARM_UP, 0.5 + 0.5 * math.cos(math.pi * step / steps))
         x, y = batch(crops, target, step)
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(x.contiguous(memory_format=torch.channels_last))
@@ -539,7 +551,9 @@ def train(total, start=None, rate=RATE):
         optimiser.step()
         step += 1
         average(shadow, model, step)
-        agree = ((F.softmax(logits.detach().float(), 1)[:, LIVE] >= THRESHOLD) == (y[:, LIVE] >= THRESHOLD)).float().mean()
+        agree = (
+            ((F.softmax(logits.detach().float(), 1)[:, LIVE] >= THRESHOLD) == (y[:, LIVE] >= THRESHOLD)).float().mean()
+        )
         shown.append((float(loss.detach()), float(agree)))
         if step % 100 == 0:
             mean, done = np.mean(shown, 0), (step - first) * BATCH
@@ -683,15 +697,25 @@ def evaluate(onnx_file):
     """Print everything that the model card says of the file."""
     p = probes()
     network = t.session(str(onnx_file))
-    logits = np.concatenate([network.run(None, {"input": tensor(c[None]).numpy()})[0] for c in p["crop"]])
-    mine = torch.from_numpy(logits).softmax(1).numpy()[:, LIVE]
-    pair = p["pair"][:, LIVE]
 
-    def agreement(rows, name):
-        same = (mine[rows] >= THRESHOLD) == (pair[rows] >= THRESHOLD)
-        passed = f"live by the pair {(pair[rows] >= THRESHOLD).mean():.1%}, by the student {(mine[rows] >= THRESHOLD).mean():.1%}"
-        apart = f"mean difference {np.abs(mine[rows] - pair[rows]).mean():.3f}"
-        print(f"{name:34} n={rows.sum():5} agreement {same.mean():6.1%}; {passed}; {apart}")
+    def live(crops):
+        logits = np.concatenate([network.run(None, {"input": tensor(c[None]).numpy()})[0] for c in crops])
+        return torch.from_numpy(logits).softmax(1).numpy()[:, LIVE]
+
+    mine, pair = live(p["crop"]), p["pair"][:, LIVE]
+
+    def agreement(rows, name, mine=mine, pair=pair):
+        mine, pair = mine[rows], pair[rows]
+        passed, wanted = mine >= THRESHOLD, pair >= THRESHOLD
+        parts = [
+            f"{word} {passed[w].mean():.1%} passed"
+            for w, word in ((wanted, "of its live"), (~wanted, "of its refused"))
+            if w.any()
+        ]
+        print(
+            f"{name:16} n={len(mine):5} agreement {(passed == wanted).mean():6.1%}, mean difference "
+            f"{np.abs(mine - pair).mean():.3f}; the pair passed {wanted.mean():.1%}; {', '.join(parts)}"
+        )
 
     print(f"threshold {THRESHOLD} on class {LIVE}\n\nstills: the student's and the pair's live score")
     for i in np.where(p["group"] == "still")[0]:
@@ -705,6 +729,13 @@ def evaluate(onnx_file):
             kinds = np.unique(p["kind"][rows])
             for kind in kinds if len(kinds) > 1 else ():
                 agreement(rows & (p["kind"] == kind), f"    {kind}")
+    crops, target, kind = samples(held=True)
+    scores = live(crops)
+    print("\nphotos of held-out people, whole, placed in scenes, and as simulated attacks")
+    for i, name in enumerate(KINDS):
+        if (kind == i).any():
+            agreement(kind == i, name, scores, target[:, LIVE])
+    agreement(kind >= 0, "all", scores, target[:, LIVE])
     print("\nvisits: mean over the usable frames (least and most of the running mean from the third frame on)")
     for clip in DEMO_CLIPS:
         for visit in np.unique(p["visit"][(p["group"] == "demo") & (p["clip"] == clip)]):
@@ -731,7 +762,8 @@ def evaluate(onnx_file):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("verb", choices=("prepare", "train", "export", "evaluate"))
-    parser.add_argument("--samples", type=int, default=900_000)
+    parser.add_argument("--share", type=int, nargs=2, default=(0, 1), help="this process's part of the jobs: I N")
+    parser.add_argument("--samples", type=int, default=600_000)
     parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--from", dest="start", type=Path, help="a committed ONNX file to start from")
     parser.add_argument("--out", type=Path, default=BUILT_IN)
@@ -740,7 +772,7 @@ def main():
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     if args.verb == "prepare":
-        prepare()
+        prepare(args.share)
     elif args.verb == "train":
         train(args.samples, args.start, args.rate)
     elif args.verb == "export":
