@@ -100,6 +100,7 @@ fn det<B: DrawingBackend>(area: &Area<B>, title: &str, axes: &[String; 2], curve
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", LETTERS))
         .margin(20)
+        .margin_right(48)
         .x_label_area_size(60)
         .y_label_area_size(90)
         .build_cartesian_2d(range(), range())?;
@@ -138,6 +139,7 @@ fn histogram<B: DrawingBackend>(area: &Area<B>, title: &str, axis: &str, groups:
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", LETTERS))
         .margin(20)
+        .margin_right(48)
         .x_label_area_size(60)
         .y_label_area_size(90)
         .build_cartesian_2d(low..high, 0.0..highest * 1.05)?;

@@ -2,6 +2,7 @@
 //! ways in which it must not start, and the verbs on bad input. What needs the shared clips and networks says loudly when it is skipped.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail as its tests do")]
 
+mod evaluate;
 #[path = "../support/mosquitto.rs"]
 #[allow(dead_code, reason = "each test target uses a part of it")]
 mod mosquitto;

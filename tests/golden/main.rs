@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its own vectors has failed")]
 
+mod evaluation;
 mod shared;
 
 use std::path::PathBuf;

@@ -79,7 +79,8 @@ pub(super) fn run(places: &Places, args: &Args) -> Result {
     Ok(code::YES)
 }
 
-/// Liveness scores of the photos' subjects; photos that give none are non-responses, with their reason in `failures`.
+/// Liveness scores of the photos' subjects. A photo that gives none is a non-response, a file that cannot be read is no presentation
+/// at all; both are told in `failures`.
 fn judge(
     context: &Context,
     stack: &mut Stack,
@@ -87,14 +88,16 @@ fn judge(
     failures: &mut Vec<(String, String)>,
     bar: &indicatif::ProgressBar,
 ) -> Result<Presentations> {
-    let mut scores = Vec::new();
+    let (mut scores, mut without_answer) = (Vec::new(), 0);
     for path in photos {
         let score = match still::read_picture(path) {
             Ok(picture) => {
                 let face = pipeline::look_at_subject(stack, &picture, context.quality(), Asked::Liveness);
                 let face = face.map_err(Failure::unavailable)?;
                 let found = if face.is_some() { "the face gives no liveness score" } else { "no face found" };
-                face.and_then(|face| face.liveness).ok_or_else(|| found.to_owned())
+                let score = face.and_then(|face| face.liveness);
+                without_answer += u64::from(score.is_none());
+                score.ok_or_else(|| found.to_owned())
             }
             Err(error) => Err(error.to_string()),
         };
@@ -104,7 +107,7 @@ fn judge(
         }
         bar.inc(1);
     }
-    Ok(Presentations::new(&scores, (photos.len() - scores.len()) as u64))
+    Ok(Presentations::new(&scores, without_answer))
 }
 
 /// Every file below a folder, sorted.

@@ -1,0 +1,84 @@
+//! `eval`: what is measured on the shared photos is what such networks reach, and a list that is none is refused with file and line.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{House, shared};
+
+/// Pairs of each kind that are compared: enough to see a broken step, few enough for a minute.
+const PAIRS: usize = 60;
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_list_that_is_none_is_refused_with_file_and_line() {
+    let house = House::new();
+    let list = house.path("pairs.txt");
+    let images = house.path("images");
+    std::fs::create_dir_all(&images).unwrap();
+    for (text, word) in [
+        (&b""[..], "line 1"),
+        (b"10 300\nSomebody\t1\t2\nthis is no pair at all\n", "line 3"),
+        (b"Somebody 1 two\n", "line 1"),
+        (b"../somebody 1 2\n", "line 1"),
+        (b"\xff\xfe\x00garbage\x80", "line 1"),
+    ] {
+        std::fs::write(&list, text).unwrap();
+        let said = house.fail(65, &["eval", "verification", "--images", path(&images), "--pairs", path(&list)]);
+        assert!(said.contains("pairs.txt") && said.contains(word), "{said}");
+    }
+    std::fs::write(&list, "A/A_0001.jpg\nsomewhere else\n").unwrap();
+    let said = house.fail(65, &["eval", "identification", "--images", path(&images), "--list", path(&list)]);
+    assert!(said.contains("line 2"), "{said}");
+    house.fail(65, &["eval", "verification", "--images", path(&images), "--pairs", path(&house.path("absent.txt"))]);
+    house.fail(65, &["eval", "liveness", "--live", path(&images), "--attack", &format!("print={}", path(&images))]);
+    house.fail(64, &["eval", "liveness", "--live", path(&images), "--attack", "print"]);
+}
+
+#[test]
+fn verification_on_a_part_of_lfw_is_as_good_as_the_packs_are() {
+    let Some(shared) = shared() else { return };
+    let lfw = shared.join("faces/lfw");
+    let all = std::fs::read_to_string(lfw.join("pairs.txt")).unwrap();
+    let of = |fields: usize| {
+        let pairs: Vec<&str> = all.lines().filter(|line| line.split_whitespace().count() == fields).collect();
+        pairs.into_iter().step_by(7).take(PAIRS).map(|pair| format!("{pair}\n")).collect::<String>()
+    };
+    for pack in ["standard", "small"] {
+        let house = House::furnished(&shared, pack);
+        let (list, plots) = (house.path("pairs.txt"), house.path("plots"));
+        std::fs::write(&list, format!("{}{}Absent 1 2\n", of(3), of(4))).unwrap();
+        let said = house.succeed(&[
+            "--pack",
+            pack,
+            "eval",
+            "verification",
+            "--images",
+            path(&lfw.join("images")),
+            "--pairs",
+            path(&list),
+            "--json",
+            "--plots",
+            path(&plots),
+        ]);
+        let report: Value = serde_json::from_str(&said).unwrap();
+        let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{value} in {report}"));
+        assert_eq!((&report["n_same"], &report["n_different"]), (&Value::from(PAIRS), &Value::from(PAIRS)));
+        assert_eq!(report["failures_to_enroll"], 2);
+        assert_eq!(report["failed_photos"][0]["image"], "Absent/Absent_0001.jpg");
+        // A hundred and twenty pairs of people who are known to be told apart in 99 of 100: three errors are bad luck already.
+        assert!(number(&report["accuracy"]) >= 0.97, "{pack}: {report}");
+        assert!(number(&report["eer"]) <= 0.03, "{pack}: {report}");
+        let at = &report["tar_at_far"]["1e-2"];
+        assert!(number(&at["tar"]) >= 0.95, "{pack}: {report}");
+        assert!(number(&at["interval"][0]) < number(&at["tar"]) && number(&at["threshold"]) > 0.05);
+        for plot in ["verification-det", "verification-scores"] {
+            let svg = std::fs::read_to_string(plots.join(plot).with_extension("svg")).unwrap();
+            assert!(svg.starts_with("<svg") && svg.contains("FNMR") == (plot == "verification-det"));
+            assert_eq!(image::open(plots.join(plot).with_extension("png")).unwrap().width(), 960);
+        }
+    }
+}
