@@ -1,7 +1,7 @@
 """Train the built-in liveness network: one small dense ReLU network that copies a pair of larger ones.
 
     python liveness.py prepare [--share I N]       # crops and the pair's verdicts; resumes, ten minutes of a core
-    python liveness.py train --samples 600000      # resumes from liveness/train.pt; --from ONNX starts from a committed file
+    python liveness.py train --samples 540000      # resumes; --from ONNX starts from a committed file
     python liveness.py export [--out FILE]         # the averaged weights as ../builtin/liveness.onnx
     python liveness.py evaluate [--onnx FILE]      # stills, clips and the demo's visits, beside the pair's own figures
 
@@ -719,7 +719,8 @@ def evaluate(onnx_file, threshold):
         )
 
     print(
-        f"threshold {threshold} on class {LIVE}, the pair's {THRESHOLD}\n\nstills: the student's and the pair's live score"
+        f"threshold {threshold} on class {LIVE}, the pair's {THRESHOLD}\n\n"
+        "stills: the student's and the pair's live score"
     )
     for i in np.where(p["group"] == "still")[0]:
         print(f"  {p['clip'][i]} ({p['kind'][i]}): {mine[i]:.3f} {pair[i]:.3f}")
@@ -752,7 +753,8 @@ def evaluate(onnx_file, threshold):
                 running = np.cumsum(score) / np.arange(1, len(score) + 1)
                 right = (score.mean() >= least) == (kind == "live")
                 late = running[2:] if len(running) > 2 else running
-                line += f" {name} {score.mean():.3f} ({late.min():.3f} to {late.max():.3f}) {'right' if right else 'WRONG'};"
+                verdict = "right" if right else "WRONG"
+                line += f" {name} {score.mean():.3f} ({late.min():.3f} to {late.max():.3f}) {verdict};"
             print(line)
     picture, times = tensor(p["crop"][:1]).numpy(), []
     for _ in range(300):
@@ -766,7 +768,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("verb", choices=("prepare", "train", "export", "evaluate"))
     parser.add_argument("--share", type=int, nargs=2, default=(0, 1), help="this process's part of the jobs: I N")
-    parser.add_argument("--samples", type=int, default=600_000)
+    parser.add_argument("--samples", type=int, default=540_000)
     parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--from", dest="start", type=Path, help="a committed ONNX file to start from")
     parser.add_argument("--out", type=Path, default=BUILT_IN)
