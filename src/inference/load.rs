@@ -409,7 +409,7 @@ margin = 0.05
     #[test]
     fn the_built_in_manifest_holds_together() {
         let manifest = Manifest::builtin().unwrap();
-        for pack in ["standard", "small", "arcface-512-research"] {
+        for pack in ["builtin", "standard", "small", "arcface-512-research"] {
             for id in manifest.pack(pack).unwrap().models() {
                 assert!(manifest.model(id).unwrap().pinned().is_some(), "{id}");
             }

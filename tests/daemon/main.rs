@@ -2,14 +2,14 @@
 //! ways in which it must not start, and the verbs on bad input. What needs the shared clips and networks says loudly when it is skipped.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail as its tests do")]
 
+#[cfg(feature = "demo-broker")]
+mod demo;
 mod evaluate;
 #[path = "../support/mosquitto.rs"]
 #[allow(dead_code, reason = "each test target uses a part of it")]
 mod mosquitto;
 #[path = "../support/rtsp_server.rs"]
 mod rtsp_server;
-#[cfg(feature = "demo-broker")]
-mod demo;
 mod show_it;
 mod verbs;
 

@@ -301,6 +301,30 @@ fn list_glances_and_verify_reads() {
 }
 
 #[test]
+fn the_built_in_pack_needs_no_file_and_is_what_the_manifest_pins() {
+    let manifest = Manifest::builtin().unwrap();
+    let ids: Vec<_> = manifest.pack("builtin").unwrap().models().cloned().collect();
+    let nowhere = Path::new("/nowhere");
+    assert!(list(&manifest, nowhere).iter().any(|pack| pack.name == "builtin" && pack.complete));
+    assert!(verify(&manifest, &ids, nowhere).unwrap().iter().all(|entry| entry.file_state == FileState::Present));
+    let brought = fetch(&manifest, &ids, nowhere, &Source::Upstream, false, &mut |_| {}).unwrap();
+    assert!(brought.iter().all(|(_, how)| *how == Brought::AlreadyThere));
+    assert!(ids.iter().map(|id| manifest.model(id).unwrap().bytes).sum::<u64>() < 6_000_000, "the pack's ceiling");
+}
+
+#[test]
+fn a_manifest_cannot_call_bundled_what_the_program_does_not_carry_or_pins_otherwise() {
+    let mut manifest = Manifest::builtin().unwrap();
+    let id = manifest.pack("builtin").unwrap().embedder.clone();
+    let state =
+        |manifest: &Manifest| verify(manifest, std::slice::from_ref(&id), Path::new("/nowhere")).unwrap()[0].file_state.clone();
+    manifest.models.get_mut(&id).unwrap().sha256 = "0".repeat(64);
+    assert!(matches!(state(&manifest), FileState::Wrong { reason } if reason.contains("sha256")));
+    manifest.models.get_mut(&id).unwrap().file = "other.onnx".into();
+    assert!(matches!(state(&manifest), FileState::Wrong { reason } if reason.contains("does not come")));
+}
+
+#[test]
 fn the_packs_are_fetched_from_the_shared_folder() {
     let Some(shared) = super::super::tests::shared("models") else { return };
     let manifest = Manifest::builtin().unwrap();
