@@ -103,13 +103,14 @@ class Face:
 
 
 class FaceModel:
-    """Loads the model from the cache, building it first where it is missing."""
+    """Loads the model from the cache, building it first where it is missing.
 
-    def __init__(self):
-        path = nets.CACHE / FILE
+    Training builds one of its own in `path`, of the photos that `keep` says yes to."""
+
+    def __init__(self, path=nets.CACHE / FILE, keep=lambda photo: True):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(path, **build())
+            np.savez(path, **build(keep))
         data = np.load(path)
         for key in data.files:
             setattr(self, key, data[key])
@@ -233,10 +234,12 @@ def _landmarks():
     return rows
 
 
-def build():
-    """Builds the model; some minutes on one core, most of them for the landmarks."""
+def build(keep):
+    """Builds the model of the photos that `keep` says yes to; some minutes on one core, most of them for the landmarks."""
     began = time.time()
     found = _landmarks()
+    kept = np.array([keep(str(photo)) for photo in found["photo"]])
+    found = {k: v[kept] for k, v in found.items()}
     print(f"landmarks of {len(found['photo'])} frontal photos, {time.time() - began:.0f} s", flush=True)
     first = np.array([f[-8:-4] == "0001" for f in found["photo"]])
     order = np.argsort(-(found["sharp"] + 1e3 * first))[:int(PHOTOS / .82)]

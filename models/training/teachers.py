@@ -170,3 +170,33 @@ def flip_averaged(teacher, crop):
     """The mean direction of a crop and its mirror image, of length one."""
     a, b = teacher(crop), teacher(np.ascontiguousarray(crop[:, ::-1]))
     return normalised(normalised(a) + normalised(b)).astype(np.float32)
+
+
+class BatchedTeachers:
+    """Both embedders on many 144-pixel crops (the template with 16 pixels around it) at once.
+
+    OpenVINO computes them in bfloat16 where the CPU has it, at more than twice the speed of float32.
+    """
+
+    def __init__(self, batch, threads=1):
+        import openvino
+
+        core = openvino.Core()
+
+        def compiled(name):
+            model = core.read_model(shared_dir() / "models" / name)
+            model.reshape({model.inputs[0]: [batch, *list(model.inputs[0].partial_shape)[1:]]})
+            return core.compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads})
+
+        self.foamliu, self.retail = compiled("mobilefacenet_foamliu_128d.onnx"), compiled("face_reid_retail_0095.onnx")
+        self.to_retail = umeyama(ARCFACE_112.astype(np.float64) + 16, RETAIL_128.astype(np.float64))
+
+    def __call__(self, crops):
+        """(retail, foamliu): N×256 and N×128, rows of length one."""
+        x = np.stack([c[16:-16, 16:-16, ::-1] for c in crops]).astype(np.float32) / 255
+        x = (x - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+        y = np.stack([cv2.warpAffine(c, self.to_retail, (128, 128), flags=cv2.INTER_LINEAR) for c in crops]).astype(np.float32)
+        foamliu = self.foamliu(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))[0]
+        retail = self.retail(np.ascontiguousarray(y.transpose(0, 3, 1, 2)))[0]
+        # foamliu's file flattens to one row whatever the batch.
+        return normalised(np.array(retail)), normalised(np.array(foamliu).reshape(len(crops), 128))
