@@ -230,6 +230,7 @@ def _landmarks():
         rows["foam"].append(foam)
         rows["retail"].append(retail)
     rows = {k: np.array(v) for k, v in rows.items()}
+    store.parent.mkdir(parents=True, exist_ok=True)
     np.savez(store, **rows)
     return rows
 

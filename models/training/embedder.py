@@ -1,19 +1,21 @@
 """Train the built-in embedder: a small dense ReLU network that copies two larger ones.
 
-    python embedder.py trunk --samples 3000000     # resumes from trunk.pt, stop and start at will
-    python embedder.py cooldown --samples 64000    # branches from trunk.pt into cooldown.pt
+    python embedder.py trunk --samples 6000000     # resumes from trunk.pt, stop and start at will
+    python embedder.py cooldown --samples 600000   # branches from trunk.pt into cooldown.pt
+    python embedder.py ablation --samples 128000   # the same schedule on photos alone, and with faces of nobody
     python embedder.py compare --rate 2e-3 [--adam] --samples 12800   # a short schedule at 64 pixels
     python embedder.py export --name cooldown      # writes ../builtin/embedder.onnx from cooldown.pt
     python embedder.py trunk --weights FILE.onnx   # begins with an export's weights where the checkpoint is gone
     python embedder.py bench                       # training pictures per second by resolution
 
-The target of a photo is fixed: the flip-averaged embeddings of retail-0095 and foamliu, weighted
-and rotated into the 128 directions that keep most of their inner products. The student sees the
-photo augmented and learns the direction of that target (cosine) and the batch's similarities
-(relational). Training is one long trunk at a constant rate, at a low resolution first because the
-early samples are several times cheaper there, and short cooldowns that branch off whenever a
-model is wanted (warm-up, stable, decay). A batch is a function of the seed and its step number,
-so the checkpoint holds all the randomness there is.
+The target of a picture is fixed: the embeddings of retail-0095 and foamliu (of a photo, averaged
+with those of its mirror image), weighted and rotated into the 128 directions that keep most of the
+photos' inner products. The student sees the picture augmented and learns the direction of that
+target (cosine) and the batch's similarities (relational). A batch is a share of photos and shares of
+the faces of nobody that synthetic.py made. Training is one long trunk at a constant rate and
+cooldowns that branch off whenever a model is wanted (warm-up, stable, decay). A batch is a function
+of the seed, its step number and the pictures at hand, so the checkpoint holds all the randomness
+there is.
 """
 
 import argparse
@@ -34,6 +36,7 @@ from torch import nn
 
 import augment
 import evaluate
+import synthetic
 import teachers as t
 
 SEED = 20
@@ -46,8 +49,14 @@ EMA = 0.998
 BFLOAT16 = torch.backends.cpu.get_cpu_capability() == "AVX512" and "avx512_bf16" in Path("/proc/cpuinfo").read_text()
 CHECKPOINT_S, EVALUATE_S = 120, 600
 
-# Samples from which the trunk trains at that resolution; multiples of 16.
-RESOLUTIONS = ((0, 64), (600_000, 80), (1_000_000, 112))
+# What share of a batch each kind of picture has; the rest are photos.
+SHARES = dict(mixtures=0.65)
+ABLATION = {
+    "photos": {},
+    "generated": dict(generated=0.5),
+    "mixtures": dict(mixtures=0.5),
+    "both": dict(mixtures=0.5, generated=0.25),
+}
 
 
 # --- the network ---------------------------------------------------------------------------
@@ -328,32 +337,48 @@ class Workers:
 # --- the data ------------------------------------------------------------------------------
 
 
-class Photos:
-    """The training photos, their targets, and batches by step number."""
+class Pictures:
+    """The training photos and the faces of nobody, their targets, and batches by step number."""
 
-    def __init__(self):
+    def __init__(self, shares):
         work = t.work_dir()
         self.faces = dict(np.load(work / "faces.npz"))
         self.crops = np.load(work / "crops.npy")
         self.train = np.where(~self.faces["held"])[0]
-        both = np.hstack(
-            [
-                self.faces["retail"] * RETAIL_WEIGHT**0.5,
-                self.faces["foamliu"] * (1 - RETAIL_WEIGHT) ** 0.5,
-            ]
-        ).astype(np.float32)
+        both = joined(self.faces["retail"], self.faces["foamliu"])
         _, vectors = np.linalg.eigh(both[self.train].T @ both[self.train])
-        self.target = t.normalised(both @ vectors[:, -DIM:]).astype(np.float32)
+        self.rotation = vectors[:, -DIM:]
+        self.target = t.normalised(both @ self.rotation).astype(np.float32)
+        self.pools = []
+        for kind, share in shares.items():
+            pool = synthetic.Pool(kind)
+            target = t.normalised(joined(pool.retail, pool.foamliu) @ self.rotation).astype(np.float32)
+            self.pools.append((pool, target, round(share * BATCH)))
+        self.photos = BATCH - sum(count for _, _, count in self.pools)
+
+    def describe(self):
+        return dict(train=len(self.train), **{f"synthetic_{i}": len(pool) for i, (pool, _, _) in enumerate(self.pools)})
 
     def batch(self, step, resolution, seed=SEED):
         """Pictures (uint8 BGR) and targets of one step."""
-        per_epoch = len(self.train) // BATCH
+        per_epoch = len(self.train) // self.photos
         epoch, place = divmod(step, per_epoch)
         order = np.random.default_rng((seed, 1, epoch)).permutation(self.train)
-        rows = order[place * BATCH : (place + 1) * BATCH]
+        rows = order[place * self.photos : (place + 1) * self.photos]
         rng = np.random.default_rng((seed, 2, step))
-        pictures = np.stack([augment.augment(self.crops[i], resolution, rng) for i in rows])
-        return pictures, self.target[rows]
+        pictures, targets = [self.crops[i] for i in rows], [self.target[rows]]
+        for pool, target, count in self.pools:
+            rows = rng.integers(0, len(pool), count)
+            pictures += [pool[i] for i in rows]
+            targets.append(target[rows])
+        # Every worker's chunk, whose statistics normalise it, gets its share of every kind.
+        mixed = rng.permutation(BATCH)
+        return np.stack([augment.augment(pictures[i], resolution, rng) for i in mixed]), np.concatenate(targets)[mixed]
+
+
+def joined(retail, foamliu):
+    """Both teachers' embeddings as one vector whose inner products weigh theirs."""
+    return np.hstack([retail * RETAIL_WEIGHT**0.5, foamliu * (1 - RETAIL_WEIGHT) ** 0.5]).astype(np.float32)
 
 
 def tensor(pictures):
@@ -362,21 +387,17 @@ def tensor(pictures):
     return x.float().sub_(127.5).div_(127.5)
 
 
-def batches(photos, steps, resolution_at, seed=SEED):
+def batches(pictures, steps, resolution, seed=SEED):
     """Yield (step, pictures, targets) in order; a thread prepares a few steps ahead."""
     ready = queue.Queue(4)
 
     def work():
         for step in steps:
-            ready.put((step, *photos.batch(step, resolution_at(step * BATCH), seed)))
+            ready.put((step, *pictures.batch(step, resolution, seed)))
         ready.put(None)
 
     threading.Thread(target=work, daemon=True).start()
     return iter(ready.get, None)
-
-
-def resolution_at(samples):
-    return [r for start, r in RESOLUTIONS if start <= samples][-1]
 
 
 def embed(model, crops, resolution=112):
@@ -428,7 +449,7 @@ def log(path, **record):
     print(line, flush=True)
 
 
-def train(name, samples, rate_at, resolution, start=None, weights=None, rate=RATE, adam=False, quick=False, workers=WORKERS):
+def train(name, samples, rate_at, resolution, shares, start=None, weights=None, rate=RATE, adam=False, quick=False, workers=WORKERS):
     """Train until `samples`, resuming `name`.pt or, if that is absent, from the checkpoint `start` or the export `weights`."""
     work = t.work_dir()
     path, journal = work / f"{name}.pt", work / f"{name}.jsonl"
@@ -436,7 +457,7 @@ def train(name, samples, rate_at, resolution, start=None, weights=None, rate=RAT
     model, shadow = Embedder(), Embedder()
     opts = optimisers(model, rate, adam)
     step = first = 0
-    if path.exists() or start:
+    if not quick and (path.exists() or start):
         state = torch.load(path if path.exists() else start, weights_only=True)
         model.load_state_dict(state["model"])
         shadow.load_state_dict(state["ema"])
@@ -445,15 +466,15 @@ def train(name, samples, rate_at, resolution, start=None, weights=None, rate=RAT
         step = state["step"]
     else:
         shadow.load_state_dict(model.state_dict())
-    photos = Photos()
+    data = Pictures(shares)
     if weights and step == 0:
-        take_weights(model, weights, photos.batch(0, resolution(0))[0])
+        take_weights(model, weights, data.batch(0, resolution)[0])
         shadow.load_state_dict(model.state_dict())
     parallel = Workers(model, workers)
-    held = evaluate.HeldOut(photos.faces)
-    crops = photos.crops[held.index]
+    held = evaluate.HeldOut(data.faces)
+    crops = data.crops[held.index]
     mmac, mparam = cost(model)
-    log(journal, event="start", step=step, mmac=mmac, mparam=mparam, train=len(photos.train), **held.describe())
+    log(journal, event="start", step=step, mmac=mmac, mparam=mparam, **data.describe(), **held.describe())
 
     def checkpoint():
         save(
@@ -465,13 +486,13 @@ def train(name, samples, rate_at, resolution, start=None, weights=None, rate=RAT
         )
 
     def measure():
-        e = embed(shadow, crops, resolution(step * BATCH))
-        cosine = float((t.normalised(e) * photos.target[held.index]).sum(1).mean())
+        e = embed(shadow, crops, resolution)
+        cosine = float((t.normalised(e) * data.target[held.index]).sum(1).mean())
         log(journal, event="held-out", samples=step * BATCH, cosine=cosine, **held(e))
 
     saved = measured = began = time.monotonic()
     cpu, first, total, count = time.process_time(), step, 0.0, 0
-    for step, pictures, target in batches(photos, range(step, samples // BATCH), resolution):
+    for step, pictures, target in batches(data, range(step, samples // BATCH), resolution):
         for group in (g for o in opts for g in o.param_groups):
             group["lr"] = rate * rate_at(step * BATCH)
         cosine = parallel.step(tensor(pictures), torch.from_numpy(target))
@@ -529,38 +550,31 @@ def bench(workers):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("verb", choices=("trunk", "cooldown", "export", "bench", "compare"))
-    parser.add_argument("--samples", type=int, default=3_000_000)
+    parser.add_argument("verb", choices=("trunk", "cooldown", "export", "bench", "ablation"))
+    parser.add_argument("--samples", type=int, default=6_000_000)
     parser.add_argument("--name", default="cooldown")
     parser.add_argument("--weights", help="an exported network to begin the trunk with")
-    parser.add_argument("--resolution", type=int, default=64, help="of a cooldown and of an export, a multiple of 16")
+    parser.add_argument("--resolution", type=int, default=80, help="a multiple of 16; a network knows little at another than its own")
     parser.add_argument("--adam", action="store_true", help="AdamW alone, to compare")
     parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--workers", type=int, default=WORKERS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    chosen = dict(rate=args.rate, adam=args.adam, workers=args.workers)
+    chosen = dict(resolution=args.resolution, rate=args.rate, adam=args.adam, workers=args.workers)
     if args.verb == "bench":
         bench(args.workers)
     elif args.verb == "trunk":
-        resolution = (lambda _: args.resolution) if args.weights else resolution_at
-        train("trunk", args.samples, warm_then_constant, resolution, weights=args.weights, **chosen)
+        train("trunk", args.samples, warm_then_constant, shares=SHARES, weights=args.weights, **chosen)
     elif args.verb == "export":
         state = torch.load(t.work_dir() / f"{args.name}.pt", weights_only=True)
         model = Embedder()
         model.load_state_dict(state["ema"])
         export(model.eval(), t.REPOSITORY / "models/builtin/embedder.onnx", args.resolution)
-    elif args.verb == "compare":
-        name = f"compare-{'adam' if args.adam else 'muon'}-{args.rate}"
-        train(
-            name,
-            args.samples,
-            lambda s: warm_then_constant(s) * min(1.0, 2 * (1 - s / args.samples)),
-            lambda _: 64,
-            quick=True,
-            **chosen,
-        )
+    elif args.verb == "ablation":
+        for name, shares in ABLATION.items():
+            rate_at = lambda s: warm_then_constant(s) * min(1.0, 2 * (1 - s / args.samples))  # noqa: E731
+            train(f"ablation-{name}", args.samples, rate_at, shares=shares, quick=True, **chosen)
     else:
         trunk = t.work_dir() / "trunk.pt"
         begin = torch.load(trunk, weights_only=True)["step"] * BATCH
@@ -570,7 +584,7 @@ def main():
         own.write_text(json.dumps(dict(begin=begin)))
         end = begin + args.samples
         rate_at = lambda s: max(0.0, 1 - (s - begin) / args.samples)  # noqa: E731
-        train(args.name, end, rate_at, lambda _: args.resolution, start=trunk, **chosen)
+        train(args.name, end, rate_at, shares=SHARES, start=trunk, **chosen)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its own vectors has failed")]
 
 mod evaluation;
+mod nobody;
 mod shared;
 
 use std::path::PathBuf;

@@ -46,7 +46,7 @@ struct Shown {
 }
 
 /// The shared folder, or `None` after saying so.
-fn shared() -> Option<PathBuf> {
+pub(crate) fn shared() -> Option<PathBuf> {
     let folder =
         std::env::var_os("FACEID_SHARED").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
     let found = folder.join("models").is_dir() && folder.join("faces").is_dir();
@@ -58,7 +58,7 @@ fn shared() -> Option<PathBuf> {
 }
 
 /// ONNX Runtime's library, or `None` after saying so.
-fn onnxruntime() -> Option<PathBuf> {
+pub(crate) fn onnxruntime() -> Option<PathBuf> {
     let cached = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/onnxruntime/libonnxruntime.so");
     let library = std::env::var_os("ORT_DYLIB_PATH").map_or(cached, PathBuf::from);
     let found = library.exists();
