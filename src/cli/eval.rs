@@ -1,5 +1,6 @@
 //! `eval`: error rates on photos whose truth is known. This file holds what its verbs share: lists and photos in, rates and plots out.
 
+pub(super) mod calibrate;
 mod identification;
 mod liveness;
 mod verification;

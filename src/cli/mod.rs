@@ -142,6 +142,8 @@ enum Verb {
     /// Measure error rates on photos whose truth is known, with exact 95 % intervals
     #[command(subcommand)]
     Eval(eval::EvalVerb),
+    /// Find the match threshold for a target FPIR at the gallery's size
+    Calibrate(eval::calibrate::Args),
     /// Measure speed and memory
     #[command(subcommand)]
     Bench(bench::BenchVerb),
@@ -177,6 +179,7 @@ pub fn main() -> ExitCode {
         Verb::Watch(args) => watch::watch(&places, &args),
         Verb::Doctor(args) => doctor::doctor(&places, &args),
         Verb::Eval(verb) => eval::eval(&places, &verb),
+        Verb::Calibrate(args) => eval::calibrate::run(&places, &args),
         Verb::Bench(verb) => bench::bench(&places, &verb),
         Verb::Keygen(args) => run::keygen(&places, &args),
     };

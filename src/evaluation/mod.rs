@@ -6,6 +6,7 @@
 //! Nothing here reads a file or runs a network.
 
 pub mod attack;
+pub mod calibration;
 pub mod identification;
 pub mod interval;
 pub mod plots;

@@ -82,3 +82,24 @@ fn verification_on_a_part_of_lfw_is_as_good_as_the_packs_are() {
         }
     }
 }
+
+#[test]
+fn calibrate_gives_a_threshold_that_the_photos_can_show_and_refuses_what_they_cannot() {
+    let house = House::new();
+    let people = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo/people");
+    let asked = |fpir: &str, templates: &str| {
+        ["calibrate", "--images", path(&people), "--fpir", fpir, "--templates", templates, "--json"].map(str::to_owned)
+    };
+    let said = house.fail(65, &asked("0.001", "1000").each_ref().map(String::as_str));
+    assert!(said.contains("cannot show") && said.contains("--fpir"), "{said}");
+    house.fail(64, &asked("0", "10").each_ref().map(String::as_str));
+    house.fail(65, &["calibrate", "--images", path(&people.join("person-a")), "--templates", "1"]);
+
+    let report: Value = serde_json::from_str(&house.succeed(&asked("0.2", "10").each_ref().map(String::as_str))).unwrap();
+    let (fmr, point) = (report["fmr"].as_f64().unwrap(), &report["at_threshold"]);
+    assert!((fmr - (1.0 - 0.8f64.powf(0.1))).abs() < 1e-9, "{report}");
+    // Fourteen people with four photos each: 1,456 comparisons of two people, 84 of one.
+    assert_eq!((&report["n_different"], &report["n_same"]), (&Value::from(1456), &Value::from(84)), "{report}");
+    assert!(point["fmr"]["interval"][1].as_f64().unwrap() <= fmr, "{report}");
+    assert!(point["fnmr"]["value"].as_f64().unwrap() < 0.2, "{report}");
+}

@@ -85,7 +85,8 @@ fn no_demo_person_is_near_a_real_one() {
     let people: Vec<(String, Vec<Embedding>)> = demo
         .into_iter()
         .map(|(name, photos)| {
-            let shots: Vec<_> = photos.iter().map(|path| eye.look(&picture(path)).unwrap_or_else(|| panic!("{name}: no face"))).collect();
+            let shots: Vec<_> =
+                photos.iter().map(|path| eye.look(&picture(path)).unwrap_or_else(|| panic!("{name}: no face"))).collect();
             let fused = [0, 1].map(|network| {
                 for shot in &shots[1..] {
                     let own = shot[network].compare(&shots[0][network]).unwrap().value();

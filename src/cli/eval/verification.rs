@@ -12,7 +12,8 @@ use super::{
 use crate::evaluation::interval::Balanced;
 use crate::evaluation::plots::Plot;
 use crate::evaluation::protocol::{self, Pair};
-use crate::evaluation::verification::{Accuracy, FALSE_ACCEPT_RATES, Operating};
+pub(super) use crate::evaluation::verification::Operating;
+use crate::evaluation::verification::{Accuracy, FALSE_ACCEPT_RATES};
 use crate::evaluation::{Comparison, Verification};
 
 /// `faceid eval verification`
@@ -155,7 +156,7 @@ fn operating_json(point: &Operating) -> Value {
     json!({"threshold": point.threshold, "fmr": rate_json(point.fmr), "fnmr": rate_json(point.fnmr)})
 }
 
-fn plots(pack: &str, verification: &Verification) -> [(&'static str, Plot); 2] {
+pub(super) fn plots(pack: &str, verification: &Verification) -> [(&'static str, Plot); 2] {
     let points = verification.curve().iter().filter_map(|point| Some((point.fmr.value()?, point.fnmr.value()?))).collect();
     let det = Plot::Det {
         title: "Verification: detection error trade-off".into(),
