@@ -28,7 +28,7 @@ use serde::Serialize;
 pub use error::GalleryError;
 pub use seal::{KeyError, SealingKey};
 pub use settings::Settings;
-pub use snapshot::{Snapshot, Stats};
+pub use snapshot::{Match, Snapshot, Stats};
 
 use crate::types::{Candidate, Embedding, ModelId, Person, PersonId};
 use format::{MAX_DIMENSION, MAX_PEOPLE, MAX_TEMPLATES};
