@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use serde::Serialize;
 
 use super::GalleryError;
-use super::index::{Matrix, Probe, Top, scan};
+use super::index::{Cover, Matrix, Probe, Shortlist, Top, scan};
 use crate::types::{Candidate, Embedding, ModelId, Person, PersonId, Score};
 
 /// People in the order of their ids, and their templates. No `Debug`: it is biometric data.
@@ -19,6 +20,15 @@ pub struct Snapshot {
     /// Where each person's rows end; they begin where the person before ends.
     ends: Vec<usize>,
     matrix: Matrix,
+    /// The shortlist of a large gallery, when there is one: the same for all snapshots that came of one another.
+    shortlist: Arc<ArcSwapOption<Shortlist>>,
+    /// How it lies to this snapshot's rows, worked out by the first search.
+    covered: ArcSwapOption<Covered>,
+}
+
+struct Covered {
+    shortlist: Arc<Shortlist>,
+    cover: Cover,
 }
 
 /// What there is to tell about a gallery without telling who is in it.
@@ -34,7 +44,7 @@ pub struct Stats {
     pub people: usize,
     /// How many templates.
     pub templates: usize,
-    /// Memory of the templates, in bytes.
+    /// Memory of the templates and of the index, in bytes.
     pub memory_bytes: usize,
 }
 
@@ -68,28 +78,34 @@ impl Snapshot {
     /// Nobody yet, with room for `rows` templates.
     pub(crate) fn empty(generation: u64, model: ModelId, dimension: usize, rows: usize) -> Self {
         let matrix = Matrix::with_capacity(dimension, rows);
-        Self { generation, model, people: Vec::new(), ends: Vec::new(), matrix }
+        let (shortlist, covered) = (Arc::new(ArcSwapOption::empty()), ArcSwapOption::empty());
+        Self { generation, model, people: Vec::new(), ends: Vec::new(), matrix, shortlist, covered }
     }
 
     /// The `k` people most like `probe`, each by the best template, best first. A probe of another model or dimension is refused.
     pub fn search(&self, probe: &Embedding, k: usize) -> Result<Vec<Candidate>, GalleryError> {
+        Ok(self.best(probe, k)?.into_iter().map(|(score, index)| self.candidate(score, index)).collect())
+    }
+
+    /// As [`Snapshot::search`], by the exact scan whatever index serves.
+    pub fn search_exactly(&self, probe: &Embedding, k: usize) -> Result<Vec<Candidate>, GalleryError> {
         Ok(self.scan(probe, k, None)?.into_iter().map(|(score, index)| self.candidate(score, index)).collect())
     }
 
     /// As [`Snapshot::search`], with what each person's second-best template says: a person whose templates agree is a surer match
     /// than one of whom a single photo is near.
     pub fn matches(&self, probe: &Embedding, k: usize) -> Result<Vec<Match>, GalleryError> {
-        let best = self.scan(probe, k, None)?;
+        let best = self.best(probe, k)?;
         let row = Probe::new(probe.values());
         let matched = |(score, index): (f32, usize)| {
             let mut two = Top::new(2);
-            self.rows(index).for_each(|at| two.offer(self.matrix.score(&row, at), at));
+            self.rows_of(index).for_each(|at| two.offer(self.matrix.score(&row, at), at));
             let second = two.into_best().get(1).map(|(score, _)| Score::saturating(*score));
             Match {
                 person: self.people[index].id.clone(),
                 best: Score::saturating(score),
                 second,
-                templates: self.rows(index).len(),
+                templates: self.rows_of(index).len(),
             }
         };
         Ok(best.into_iter().map(matched).collect())
@@ -114,12 +130,12 @@ impl Snapshot {
 
     /// How many templates a person has; none when not enrolled.
     pub fn templates_of(&self, id: &PersonId) -> usize {
-        self.place(id).map_or(0, |index| self.rows(index).len())
+        self.place(id).map_or(0, |index| self.rows_of(index).len())
     }
 
     /// Everybody with the number of templates, in the order of the ids.
     pub fn people(&self) -> impl ExactSizeIterator<Item = (&Person, usize)> {
-        self.people.iter().enumerate().map(|(index, person)| (person.as_ref(), self.rows(index).len()))
+        self.people.iter().enumerate().map(|(index, person)| (person.as_ref(), self.rows_of(index).len()))
     }
 
     /// Whether nobody is enrolled.
@@ -150,7 +166,7 @@ impl Snapshot {
             dimension: self.dimension(),
             people: self.people.len(),
             templates: self.matrix.rows(),
-            memory_bytes: self.matrix.bytes(),
+            memory_bytes: self.matrix.bytes() + self.shortlist.load().as_ref().map_or(0, |shortlist| shortlist.bytes()),
         }
     }
 
@@ -169,10 +185,11 @@ impl Snapshot {
     pub(crate) fn with(&self, changes: BTreeMap<PersonId, Change>) -> Self {
         let added: usize = changes.values().map(|c| if let Change::Put { add, .. } = c { add.len() } else { 0 }).sum();
         let mut next = Self::empty(self.generation + 1, self.model.clone(), self.dimension(), self.matrix.rows() + added);
+        next.shortlist = self.shortlist.clone();
         let mut kept = 0;
         for (id, change) in changes {
             let (upto, rows, after) = match self.place(&id) {
-                Ok(index) => (index, self.rows(index), index + 1),
+                Ok(index) => (index, self.rows_of(index), index + 1),
                 Err(index) => (index, 0..0, index),
             };
             next.keep(self, kept..upto);
@@ -186,12 +203,61 @@ impl Snapshot {
     /// Appends people of `old` as they are.
     fn keep(&mut self, old: &Self, people: Range<usize>) {
         let Some(last) = people.clone().last() else { return };
-        let rows = old.rows(people.start).start..old.ends[last];
+        let rows = old.rows_of(people.start).start..old.ends[last];
         let shift = |end: &usize| self.matrix.rows() + end - rows.start;
         let ends: Vec<usize> = old.ends[people.clone()].iter().map(shift).collect();
         self.people.extend_from_slice(&old.people[people]);
         self.ends.extend(ends);
         self.matrix.push_rows(&old.matrix, rows);
+    }
+
+    /// This state with the rows of `old` wherever they are the same: what was read again from a file then shares memory, and the
+    /// shortlist, with what was read before.
+    pub(crate) fn sharing(self, old: &Self) -> Self {
+        if self.dimension() != old.dimension() {
+            return self;
+        }
+        let mut next = Self::empty(self.generation, self.model.clone(), self.dimension(), self.matrix.rows());
+        next.shortlist = old.shortlist.clone();
+        let mut run = 0..0;
+        for (index, person) in self.people.iter().enumerate() {
+            let rows = self.rows_of(index);
+            let known = old.place(&person.id).map_or(0..0, |at| old.rows_of(at));
+            let same = !rows.is_empty() && self.matrix.has_same_rows(rows.clone(), &old.matrix, known.clone());
+            if !(same && known.start == run.end) {
+                next.matrix.push_rows(&old.matrix, run);
+                run = if same { known.start..known.start } else { 0..0 };
+            }
+            if same {
+                run.end = known.end;
+            } else {
+                next.matrix.push_rows(&self.matrix, rows);
+            }
+            next.people.push(person.clone());
+            next.ends.push(self.ends[index]);
+        }
+        next.matrix.push_rows(&old.matrix, run);
+        next
+    }
+
+    /// Searches of this snapshot and of those that come of it go by `shortlist`, or by the exact scan.
+    pub(crate) fn serve_by(&self, shortlist: Option<Arc<Shortlist>>) {
+        self.shortlist.store(shortlist);
+    }
+
+    /// What serves besides the exact scan.
+    pub(crate) fn shortlist(&self) -> Option<Arc<Shortlist>> {
+        self.shortlist.load_full()
+    }
+
+    /// Whether so much has changed since the shortlist was made that making it again is worth the time; `None` when there is none.
+    pub(crate) fn is_worn(&self) -> Option<bool> {
+        self.covered().map(|covered| covered.cover.is_worn)
+    }
+
+    /// The templates.
+    pub(crate) fn matrix(&self) -> &Matrix {
+        &self.matrix
     }
 
     /// Appends a person behind all others, without templates.
@@ -214,7 +280,7 @@ impl Snapshot {
 
     /// Person number `index`, with the number of templates and their numbers.
     pub(crate) fn entry(&self, index: usize) -> (&Person, usize, impl Iterator<Item = f32> + '_) {
-        let rows = self.rows(index);
+        let rows = self.rows_of(index);
         (&self.people[index], rows.len(), self.matrix.values(rows))
     }
 
@@ -239,6 +305,43 @@ impl Snapshot {
         }
     }
 
+    /// Score and person, best first, by the index that serves.
+    fn best(&self, probe: &Embedding, k: usize) -> Result<Vec<(f32, usize)>, GalleryError> {
+        match self.covered() {
+            Some(covered) if !covered.cover.is_thin => {
+                self.admit(probe)?;
+                Ok(self.by_shortlist(&covered.shortlist, &covered.cover, probe, k))
+            }
+            _ => self.scan(probe, k, None),
+        }
+    }
+
+    /// As [`Snapshot::search`] by a shortlist that does not serve yet; `probe` is of the gallery's model.
+    pub(crate) fn search_by(&self, shortlist: &Shortlist, cover: &Cover, probe: &Embedding, k: usize) -> Vec<Candidate> {
+        self.by_shortlist(shortlist, cover, probe, k).into_iter().map(|(score, index)| self.candidate(score, index)).collect()
+    }
+
+    fn by_shortlist(&self, shortlist: &Shortlist, cover: &Cover, probe: &Embedding, k: usize) -> Vec<(f32, usize)> {
+        let mut top = Top::new(k);
+        shortlist.search(&self.matrix, cover, probe.values(), |row, score| {
+            top.offer(score, self.person_of(row));
+            top.floor()
+        });
+        top.into_best()
+    }
+
+    /// The shortlist that serves with its place in this snapshot.
+    fn covered(&self) -> Option<Arc<Covered>> {
+        let shortlist = self.shortlist.load_full()?;
+        if let Some(covered) = self.covered.load_full().filter(|covered| Arc::ptr_eq(&covered.shortlist, &shortlist)) {
+            return Some(covered);
+        }
+        let cover = shortlist.cover(&self.matrix);
+        let covered = Arc::new(Covered { shortlist, cover });
+        self.covered.store(Some(covered.clone()));
+        Some(covered)
+    }
+
     /// Score and person, best first; without `except`.
     fn scan(&self, probe: &Embedding, k: usize, except: Option<usize>) -> Result<Vec<(f32, usize)>, GalleryError> {
         self.admit(probe)?;
@@ -258,7 +361,7 @@ impl Snapshot {
     }
 
     /// Whose template a row is.
-    fn person_of(&self, row: usize) -> usize {
+    pub(crate) fn person_of(&self, row: usize) -> usize {
         self.ends.partition_point(|end| *end <= row)
     }
 
@@ -266,11 +369,17 @@ impl Snapshot {
         Candidate { person: self.people[index].id.clone(), score: Score::saturating(score) }
     }
 
+    /// The id of person number `index`.
+    pub(crate) fn id_of(&self, index: usize) -> &PersonId {
+        &self.people[index].id
+    }
+
     fn place(&self, id: &PersonId) -> Result<usize, usize> {
         self.people.binary_search_by(|person| person.id.cmp(id))
     }
 
-    fn rows(&self, index: usize) -> Range<usize> {
+    /// The rows of person number `index`.
+    pub(crate) fn rows_of(&self, index: usize) -> Range<usize> {
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
         start..self.ends[index]
     }

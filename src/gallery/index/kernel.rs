@@ -6,7 +6,11 @@
 
 use std::sync::OnceLock;
 
+use super::sketch::Sketch;
 use super::template::{FloatLane, LANE, Lane, level};
+
+/// The bits of a sketch.
+pub(super) type Bits = [u64; 8];
 
 /// Accumulators of the `f32` loop: additions that do not wait for each other are what fills the vector units.
 const SUMS: usize = 32;
@@ -38,11 +42,13 @@ impl Kernel {
         let mut kinds = vec![Self(Kind::Portable)];
         #[cfg(target_arch = "x86_64")]
         {
-            if std::arch::is_x86_feature_detected!("avx2") {
+            use std::arch::is_x86_feature_detected as has;
+            if has!("avx2") && has!("popcnt") {
                 kinds.push(Self(Kind::Avx2));
             }
-            let wide = std::arch::is_x86_feature_detected!("avx512bw") && std::arch::is_x86_feature_detected!("avx512vl");
-            if wide && std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512vnni") {
+            let wide = has!("avx512f") && has!("avx512bw") && has!("avx512vl");
+            // Cascade Lake has the one and not the other; AVX2 serves it.
+            if wide && has!("avx512vnni") && has!("avx512vpopcntdq") {
                 kinds.push(Self(Kind::Avx512Vnni));
             }
         }
@@ -80,6 +86,20 @@ impl Kernel {
             // SAFETY: a kernel of this kind is only made where the processor has the dot product; every aarch64 has NEON.
             #[cfg(target_arch = "aarch64")]
             Kind::NeonDot => unsafe { dots_neon_dot(rows, probe, out) },
+        }
+    }
+
+    /// How many bits of each sketch differ from one.
+    pub(super) fn differing<T: AsRef<Bits>>(self, sketches: &[T], sketch: &Sketch, out: &mut [u16]) {
+        let sketch = sketch.as_ref();
+        match self.0 {
+            // SAFETY: a kernel of this kind is only made where the processor has AVX2 and POPCNT.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { differing_avx2(sketches, sketch, out) },
+            // SAFETY: a kernel of this kind is only made where the processor has AVX-512 F, BW, VL and VPOPCNTDQ.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => unsafe { differing_avx512(sketches, sketch, out) },
+            _ => differing_each(sketches, sketch, out),
         }
     }
 
@@ -132,6 +152,47 @@ fn fine_plain(high: &[Lane], low: &[Lane], probe: &[FloatLane]) -> f32 {
         width /= 2;
     }
     sums[0]
+}
+
+/// How many bits of two sketches differ: for the graph, which asks about one at a time.
+pub(super) fn differing(a: &Bits, b: &Bits) -> u32 {
+    // Baseline x86-64 has no instruction that counts bits; every aarch64 has.
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("popcnt") {
+        // SAFETY: the processor was asked just now.
+        return unsafe { differing_popcnt(a, b) };
+    }
+    differing_plain(a, b)
+}
+
+#[inline(always)]
+fn differing_plain(a: &Bits, b: &Bits) -> u32 {
+    a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "popcnt")]
+fn differing_popcnt(a: &Bits, b: &Bits) -> u32 {
+    differing_plain(a, b)
+}
+
+#[inline(always)]
+fn differing_each<T: AsRef<Bits>>(sketches: &[T], sketch: &Bits, out: &mut [u16]) {
+    for (out, other) in out.iter_mut().zip(sketches) {
+        *out = differing_plain(other.as_ref(), sketch) as u16;
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "popcnt,avx2")]
+fn differing_avx2<T: AsRef<Bits>>(sketches: &[T], sketch: &Bits, out: &mut [u16]) {
+    differing_each(sketches, sketch, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "popcnt,avx512f,avx512vl,avx512bw,avx512vpopcntdq")]
+fn differing_avx512<T: AsRef<Bits>>(sketches: &[T], sketch: &Bits, out: &mut [u16]) {
+    differing_each(sketches, sketch, out);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -257,6 +318,24 @@ mod tests {
         for dimension in (1..=130).chain([511, 512, 513, 1_024, 4_095, 4_096]) {
             for rows in [0, 1, 3, 4, 5, 9] {
                 check(dimension, rows, || random.i8(..));
+            }
+        }
+    }
+
+    #[test]
+    fn differing_bits_are_counted_alike_everywhere() {
+        let mut random = fastrand::Rng::with_seed(5);
+        assert_eq!((differing(&[0; 8], &[u64::MAX; 8]), differing(&[7; 8], &[7; 8])), (512, 0));
+        for _ in 0..1_000 {
+            let mut draw = || std::array::from_fn(|_| random.u64(..));
+            let (a, b): (Bits, Bits) = (draw(), draw());
+            let plain = differing_plain(&a, &b);
+            assert_eq!(differing(&a, &b), plain);
+            for kernel in Kernel::all() {
+                let mut out = [0; 3];
+                kernel.differing(&[Sketch::of(a), Sketch::of(b), Sketch::of([0; 8])], &Sketch::of(b), &mut out);
+                let ones = b.iter().map(|word| word.count_ones() as u16).sum();
+                assert_eq!(out, [plain as u16, 0, ones], "{}", kernel.name());
             }
         }
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::kernel::Kernel;
 use super::template::{HIGH, LANE, Lane, Probe, level, round};
@@ -54,6 +54,10 @@ impl Segment {
         self.steps.len()
     }
 
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
+    }
+
     fn is_full(&self) -> bool {
         self.rows() == self.capacity
     }
@@ -96,6 +100,14 @@ impl Segment {
         let planes = self.high[lanes.clone()].iter().zip(&self.low[lanes]);
         let step = self.steps[row];
         planes.flat_map(|(high, low)| high.0.into_iter().zip(low.0)).map(move |(high, low)| level(high, low) as f32 * step)
+    }
+
+    fn has_same_row(&self, row: usize, other: &Self, otherwise: usize) -> bool {
+        let lanes = |row: usize| row * self.lanes..(row + 1) * self.lanes;
+        let same = |a: &[Lane], b: &[Lane]| a.iter().zip(b).all(|(a, b)| a.0 == b.0);
+        self.steps[row].to_bits() == other.steps[otherwise].to_bits()
+            && same(&self.high[lanes(row)], &other.high[lanes(otherwise)])
+            && same(&self.low[lanes(row)], &other.low[lanes(otherwise)])
     }
 
     /// The score of one row, from all its bits.
@@ -183,12 +195,35 @@ impl Matrix {
         }
     }
 
+    /// Whether these rows are those of another matrix, bit for bit.
+    pub(crate) fn has_same_rows(&self, rows: Range<usize>, other: &Matrix, others: Range<usize>) -> bool {
+        let same = |(row, otherwise): (usize, usize)| {
+            let ((index, inside), (other_index, other_inside)) = (self.locate(row), other.locate(otherwise));
+            self.segments[index].has_same_row(inside, &other.segments[other_index], other_inside)
+        };
+        rows.len() == others.len() && rows.zip(others).all(same)
+    }
+
     /// The numbers of some rows, one after another.
     pub(crate) fn values(&self, rows: Range<usize>) -> impl Iterator<Item = f32> + '_ {
         rows.flat_map(|row| {
             let (index, inside) = self.locate(row);
             self.segments[index].values(inside).take(self.dimension)
         })
+    }
+
+    /// What `of` makes of the numbers of each row, in order.
+    pub(super) fn each_row<T>(&self, of: impl Fn(&[f32]) -> T) -> Vec<T> {
+        let mut row = Zeroizing::new(Vec::with_capacity(self.dimension));
+        let mut made = Vec::with_capacity(self.rows());
+        for (_, segment) in self.segments() {
+            for at in 0..segment.rows() {
+                row.clear();
+                row.extend(segment.values(at).take(self.dimension));
+                made.push(of(&row));
+            }
+        }
+        made
     }
 
     /// The score of one row with `probe`.

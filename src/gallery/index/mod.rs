@@ -6,12 +6,21 @@
 //! the best are scored with all 16 bits ([`scan`]). So the scan finds what comparing every row would find, by construction; how the
 //! numbers are spread decides the time alone.
 //!
+//! Above a size that a measurement chooses, one-bit [`sketch`]es name the rows worth scoring ([`shortlist`]), looked at one after
+//! another or, in the largest galleries, by a [`graph`]; they are scored exactly all the same.
+//!
 //! Rows lie in segments that snapshots share ([`matrix`]), so that a change copies one segment and not the gallery.
+mod graph;
 mod kernel;
 mod matrix;
 mod scan;
+mod shortlist;
+mod sketch;
 mod template;
 
+pub(crate) use kernel::Kernel;
 pub(crate) use matrix::Matrix;
 pub(crate) use scan::{Top, scan};
+pub use shortlist::GraphError;
+pub(crate) use shortlist::{Cover, Shortlist};
 pub(crate) use template::Probe;
