@@ -17,6 +17,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("image", &["capture/still.rs", "cli/"]),
     ("aes_gcm", &["gallery/seal.rs"]),
     ("hkdf", &["gallery/seal.rs"]),
+    ("instant_distance", &["gallery/index/"]),
+    ("rayon", &["gallery/index/"]),
     ("ed25519_dalek", &["access/grant.rs"]),
     ("rumqttc", &["publish/"]),
     ("rumqttd", &["publish/broker.rs"]),

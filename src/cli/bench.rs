@@ -1,5 +1,7 @@
 //! `bench`: what the pipeline and the search cost on this machine, measured by the process's own CPU time.
 
+mod search;
+
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -24,7 +26,7 @@ pub(super) enum BenchVerb {
     /// A clip through the whole pipeline
     Pipeline(PipelineArgs),
     /// The gallery's search over synthetic templates
-    Search(SearchArgs),
+    Search(search::Args),
 }
 
 /// `faceid bench pipeline`
@@ -58,27 +60,10 @@ pub(super) struct PipelineArgs {
     json: bool,
 }
 
-/// `faceid bench search`
-#[derive(clap::Args)]
-pub(super) struct SearchArgs {
-    /// How many templates, a row each
-    #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
-    sizes: Vec<usize>,
-    /// Numbers in a template
-    #[arg(long, default_value_t = 512)]
-    dim: usize,
-    /// Searches a row
-    #[arg(long, default_value_t = 500)]
-    probes: usize,
-    /// {"rows": [{"name", "n", "p50_us", "p99_us", "recall_at_1", …}]}
-    #[arg(long)]
-    json: bool,
-}
-
 pub(super) fn bench(places: &Places, verb: &BenchVerb) -> Result {
     match verb {
         BenchVerb::Pipeline(args) => pipeline(places, args),
-        BenchVerb::Search(args) => search(args),
+        BenchVerb::Search(args) => search::run(args),
     }
 }
 
@@ -332,53 +317,13 @@ fn tell(report: &Value) {
     }
 }
 
-fn search(args: &SearchArgs) -> Result {
-    let model = ModelId::new("synthetic").map_err(|error| Failure::new(code::BUG, error))?;
-    if !(1..=4096).contains(&args.dim) || args.sizes.iter().any(|n| !(1..=1_000_000).contains(n)) || args.probes == 0 {
-        return Err(Failure::new(code::USAGE, "use --dim 1 to 4096, --sizes 1 to 1000000, --probes 1 or more"));
-    }
-    let mut rows = Vec::new();
-    for &size in &args.sizes {
-        let (_scratch, gallery) = synthetic_gallery(&model, args.dim, size)?;
-        let snapshot = gallery.snapshot();
-        let mut random = fastrand::Rng::with_seed(11);
-        let (mut times, mut right) = (Vec::with_capacity(args.probes), 0usize);
-        // The same draws as the gallery's: every probe is a template with noise, so that the right answer is known.
-        let mut templates = fastrand::Rng::with_seed(7);
-        let known: Vec<Embedding> =
-            (0..size.min(args.probes)).map(|_| synthetic(&mut templates, &model, args.dim)).collect::<Result<_>>()?;
-        for index in 0..args.probes {
-            let person = index % known.len();
-            let noise = synthetic(&mut random, &model, args.dim)?;
-            let Some(probe) = Embedding::fuse([(&known[person], 1.0), (&noise, 0.7)]) else { continue };
-            let start = Instant::now();
-            let found = snapshot.search(&probe, 2).map_err(Failure::unavailable)?;
-            times.push(start.elapsed().as_secs_f64() * 1e3);
-            right += usize::from(found.first().is_some_and(|c| c.person.as_str() == format!("synthetic-{person}")));
-        }
-        let recall = right as f64 / times.len().max(1) as f64;
-        let quantiles = quantiles(&mut times);
-        let us = |key: &str| quantiles.get(key).and_then(Value::as_f64).map(|ms| round(ms * 1e3));
-        rows.push(
-            json!({"name": "exact", "n": size, "dim": args.dim, "p50_us": us("p50"), "p99_us": us("p99"), "recall_at_1": recall}),
-        );
-    }
-    let report = json!({ "rows": rows });
-    if args.json {
-        say_json(&report);
-    } else {
-        tell(&report);
-    }
-    Ok(code::YES)
-}
-
 fn quantiles(values: &mut [f64]) -> Value {
     if values.is_empty() {
         return json!({"n": 0});
     }
     values.sort_by(f64::total_cmp);
     let at = |q: f64| round(values[((values.len() - 1) as f64 * q).round() as usize]);
-    json!({"n": values.len(), "p50": at(0.5), "p99": at(0.99)})
+    json!({"n": values.len(), "min": at(0.0), "p50": at(0.5), "p99": at(0.99)})
 }
 
 fn round(value: f64) -> f64 {

@@ -221,6 +221,12 @@ impl Service {
         self.supervisor.spawn("mqtt", COURIER_RETRY, 3, deliver).map_err(io("mqtt"))?;
         self.supervisor.spawn("decider", vital, 2, move |context| decisions.run(context)).map_err(io("decider"))?;
         self.supervisor.spawn("vision", vital, 1, move |context| vision.run(context)).map_err(io("vision"))?;
+        let (gallery, choice) = (self.gallery.clone(), config.gallery.index);
+        let keep = move |context: &WorkerContext| {
+            gallery.keep_index(choice, context.stop(), |report| log::info!("search index: {}", workers::index_line(report)));
+            Ok(())
+        };
+        self.supervisor.spawn("index", CAMERA_RETRY, 0, keep).map_err(io("index"))?;
         for (settings, slot) in config.cameras.iter().cloned().zip(self.slots.writers()) {
             let (secrets, publisher, watcher) = (config.secrets_dir.clone(), self.publisher.clone(), watchers.camera.clone());
             let name = format!("cam-{}", settings.id);

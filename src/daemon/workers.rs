@@ -11,7 +11,7 @@ use super::events;
 use super::supervisor::{WorkerContext, WorkerError};
 use crate::access::Decider;
 use crate::capture::{self, CameraEvent, CameraSettings, CameraState, Slot, Slots, Taken};
-use crate::gallery::Gallery;
+use crate::gallery::{Gallery, IndexReport, IndexVerdict};
 use crate::pipeline::{Pipeline, Seen};
 use crate::publish::Publisher;
 use crate::system::clock;
@@ -287,4 +287,20 @@ impl Decisions {
             self.publisher.publish(events::presence(Presence { camera: camera.clone(), faces: standing.faces, people }));
         }
     }
+}
+/// What an index build did, in a line for the log.
+pub(super) fn index_line(report: &IndexReport) -> String {
+    let served = match report.verdict {
+        IndexVerdict::Exact => "exact, as configured",
+        IndexVerdict::ExactIsFast => "exact, which is fast enough",
+        IndexVerdict::ExactIsBest => "exact: what else was tried missed people or was no faster",
+        IndexVerdict::Sketches => "sketches",
+        IndexVerdict::Hnsw => "hnsw",
+        IndexVerdict::Stopped => "as before, stopped",
+    };
+    let tried = report.trials.iter().map(|trial| {
+        format!("; {:?}: recall {:.4}, {:.0} us, built in {:.1} s", trial.index, trial.recall, trial.us, trial.build_seconds)
+    });
+    let tried: String = tried.collect();
+    format!("{served} ({} templates, {} loops, exact {:.0} us{tried})", report.templates, report.kernel, report.exact_us)
 }

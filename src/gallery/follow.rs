@@ -75,7 +75,7 @@ impl Gallery {
                 asked: shown(now.model(), now.dimension()),
             });
         }
-        self.current.store(Arc::new(fresh));
+        self.current.store(Arc::new(fresh.sharing(&now)));
         Ok(true)
     }
 }

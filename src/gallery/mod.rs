@@ -9,12 +9,14 @@ mod follow;
 pub mod format;
 mod index;
 mod medium;
+mod risk;
 mod seal;
 mod settings;
 #[cfg(test)]
 mod simulated;
 mod snapshot;
 mod store;
+mod tune;
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -26,9 +28,12 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 
 pub use error::GalleryError;
+pub use index::GraphError;
+pub use risk::{RiskKind, TemplateRisk};
 pub use seal::{KeyError, SealingKey};
 pub use settings::Settings;
-pub use snapshot::{Snapshot, Stats};
+pub use snapshot::{Match, Snapshot, Stats};
+pub use tune::{IndexChoice, IndexReport, IndexTrial, IndexVerdict};
 
 use crate::types::{Candidate, Embedding, ModelId, Person, PersonId};
 use format::{MAX_DIMENSION, MAX_PEOPLE, MAX_TEMPLATES};

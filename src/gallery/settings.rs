@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::IndexChoice;
 use super::format::MAX_TEMPLATES_PER_PERSON;
 
 /// Where the gallery lies and how much it takes.
@@ -16,11 +17,19 @@ pub struct Settings {
     pub key: String,
     /// How many templates one person may have, 1 to 1024. More photos help little beyond 10 or so and make a search longer.
     pub max_templates_per_person: usize,
+    /// How templates are searched: `exact`; `sketches` or `hnsw`, for large galleries, where trials on this machine show that they find
+    /// the right people; or `auto`, which is exact as long as that takes a millisecond or less.
+    pub index: IndexChoice,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { dir: PathBuf::from("/var/lib/faceid/gallery"), key: "gallery.key".to_owned(), max_templates_per_person: 32 }
+        Self {
+            dir: PathBuf::from("/var/lib/faceid/gallery"),
+            key: "gallery.key".to_owned(),
+            max_templates_per_person: 32,
+            index: IndexChoice::Auto,
+        }
     }
 }
 
@@ -51,7 +60,7 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_all_found_and_the_default_has_none() {
-        let bad = Settings { dir: "here".into(), key: "a/b".to_owned(), max_templates_per_person: 0 };
+        let bad = Settings { dir: "here".into(), key: "a/b".to_owned(), max_templates_per_person: 0, ..Settings::default() };
         let keys: Vec<_> = bad.findings().into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["gallery.dir", "gallery.key", "gallery.max-templates-per-person"]);
         assert!(Settings::default().findings().is_empty());

@@ -1,0 +1,349 @@
+//! Which index serves a gallery: the exact scan, or a shortlist where that is faster on this machine and was seen to find the right
+//! people.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::index::{GraphError, Kernel, Shortlist};
+use super::{Gallery, Snapshot};
+use crate::system::Stop;
+use crate::types::{Candidate, Embedding};
+
+/// What the config asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IndexChoice {
+    /// The exact scan where it takes a millisecond or less on this machine; above that whatever is fastest of those that find the
+    /// right people.
+    #[default]
+    Auto,
+    /// The exact scan.
+    Exact,
+    /// Sketches looked at one after another.
+    Sketches,
+    /// A graph over sketches (HNSW).
+    Hnsw,
+}
+
+/// What serves, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IndexVerdict {
+    /// The exact scan, as asked for.
+    Exact,
+    /// The exact scan, which is fast enough.
+    ExactIsFast,
+    /// The exact scan, since whatever else was tried missed people or was no faster.
+    ExactIsBest,
+    /// Sketches looked at one after another.
+    Sketches,
+    /// The graph.
+    Hnsw,
+    /// What served before: told to stop.
+    Stopped,
+}
+
+/// One kind of shortlist that was made and tried.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct IndexTrial {
+    /// Which.
+    pub index: IndexChoice,
+    /// The share of probes of which it found the person, with the score, that the exact scan finds.
+    pub recall: f64,
+    /// The median time of a search, in microseconds.
+    pub us: f64,
+    /// What making it took, in seconds.
+    pub build_seconds: f64,
+    /// Its memory, in bytes.
+    pub memory_bytes: usize,
+}
+
+/// What a build of the index did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct IndexReport {
+    /// What serves now, and why.
+    pub verdict: IndexVerdict,
+    /// Templates in the gallery.
+    pub templates: usize,
+    /// Which loops this processor runs.
+    pub kernel: &'static str,
+    /// The median time of an exact search, in microseconds; zero when it was not measured.
+    pub exact_us: f64,
+    /// What was tried.
+    pub trials: Vec<IndexTrial>,
+}
+
+/// A search that takes no longer leaves nothing to win: the networks take ten times as long.
+const FAST_US: f64 = 1_000.0;
+/// With fewer templates than this there is nothing to gain.
+const FEWEST: usize = 1_000;
+/// The least recall at rank one.
+const LEAST_RECALL: f64 = 0.999;
+/// Probes that a shortlist is tried with.
+const PROBES: usize = 2_000;
+/// Probes that the exact scan is timed with first.
+const TIMED: usize = 25;
+/// How near a trial's probe is to the template it is made of. The thresholds of the packs lie at about this or above, so whoever is
+/// farther away is not let in anyway; nearer is easier.
+const COSINE: f32 = 0.4;
+/// What trials are drawn from.
+const SEED: u64 = 41;
+/// How often the index is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// By what share a gallery that the exact scan serves has to grow before shortlists are tried again.
+const GROWN: f64 = 1.25;
+
+impl Gallery {
+    /// Builds the index that `choice` asks for, on `threads` threads of low priority, and puts it in place when it serves. It takes
+    /// seconds to minutes at large sizes: a thread of its own calls it, and what served before serves meanwhile. When told to stop
+    /// it returns soon and nothing has changed.
+    pub fn build_index(&self, choice: IndexChoice, threads: usize, stop: &Stop) -> IndexReport {
+        let snapshot = self.snapshot();
+        let (report, shortlist) = snapshot.tune(choice, threads, stop);
+        if report.verdict != IndexVerdict::Stopped {
+            snapshot.serve_by(shortlist.map(Arc::new));
+        }
+        report
+    }
+
+    /// Builds the index, and again whenever enough has changed, until told to stop. The calling thread is made the least urgent of
+    /// all. `told` hears of every build.
+    pub fn keep_index(&self, choice: IndexChoice, stop: &Stop, mut told: impl FnMut(&IndexReport)) {
+        // Of the calling thread alone, on Linux; without it the build is merely in the way.
+        let _ = rustix::process::nice(19);
+        loop {
+            let report = self.build_index(choice, 1, stop);
+            if report.verdict == IndexVerdict::Stopped {
+                return;
+            }
+            told(&report);
+            loop {
+                if stop.sleep(LOOK_EVERY) {
+                    return;
+                }
+                let snapshot = self.snapshot();
+                let grown = snapshot.stats().templates as f64 > GROWN * report.templates.max(FEWEST) as f64;
+                if snapshot.is_worn().unwrap_or(grown) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The graph that serves, to be kept sealed beside the gallery: sketches are biometric data. `None` when no graph serves.
+    pub fn graph_bytes(&self) -> Option<Zeroizing<Vec<u8>>> {
+        self.snapshot().shortlist()?.to_bytes()
+    }
+
+    /// Serves by a graph that was kept, whatever was enrolled and removed since: a start need not build it again.
+    pub fn serve_kept_graph(&self, bytes: &[u8]) -> Result<(), GraphError> {
+        let snapshot = self.snapshot();
+        snapshot.serve_by(Some(Arc::new(Shortlist::from_bytes(bytes, snapshot.matrix())?)));
+        Ok(())
+    }
+}
+
+/// A probe, and who the exact scan says it is.
+type Known = (Embedding, Vec<Candidate>);
+
+impl Snapshot {
+    fn tune(&self, choice: IndexChoice, threads: usize, stop: &Stop) -> (IndexReport, Option<Shortlist>) {
+        let (templates, kernel) = (self.matrix().rows(), Kernel::best().name());
+        let mut report = IndexReport { verdict: IndexVerdict::Exact, templates, kernel, exact_us: 0.0, trials: Vec::new() };
+        if choice == IndexChoice::Exact {
+            return (report, None);
+        }
+        report.verdict = IndexVerdict::ExactIsFast;
+        if templates < FEWEST {
+            return (report, None);
+        }
+        let mut random = fastrand::Rng::with_seed(SEED);
+        let (_, exact_us) = self.known(TIMED, &mut random);
+        report.exact_us = exact_us;
+        if choice == IndexChoice::Auto && exact_us <= FAST_US {
+            return (report, None);
+        }
+        report.verdict = IndexVerdict::Stopped;
+        let mut known = Vec::new();
+        for _ in 0..PROBES / TIMED {
+            if stop.is_asked() {
+                break;
+            }
+            known.extend(self.known(TIMED, &mut random).0);
+        }
+        let mut best: Option<(f64, IndexVerdict, Shortlist)> = None;
+        for (index, verdict) in [(IndexChoice::Sketches, IndexVerdict::Sketches), (IndexChoice::Hnsw, IndexVerdict::Hnsw)] {
+            let is_fast = best.as_ref().is_some_and(|(us, ..)| *us <= FAST_US);
+            if (choice != index && choice != IndexChoice::Auto) || is_fast {
+                continue;
+            }
+            let make = || match index {
+                IndexChoice::Hnsw => Shortlist::graph(self.matrix(), threads, stop),
+                _ => Some(Shortlist::flat(self.matrix())),
+            };
+            let (shortlist, took) = timed(make);
+            let Some(shortlist) = shortlist else { return (report, None) };
+            let (recall, us) = self.try_out(&shortlist, &known);
+            let memory_bytes = shortlist.bytes();
+            report.trials.push(IndexTrial { index, recall, us, build_seconds: took / 1e6, memory_bytes });
+            if is_better(recall, us, best.as_ref().map_or(exact_us, |(us, ..)| *us)) {
+                best = Some((us, verdict, shortlist));
+            }
+        }
+        if stop.is_asked() {
+            return (report, None);
+        }
+        report.verdict = best.as_ref().map_or(IndexVerdict::ExactIsBest, |(_, verdict, _)| *verdict);
+        (report, best.map(|(.., shortlist)| shortlist))
+    }
+
+    /// Recall at rank one, and the median time in microseconds.
+    fn try_out(&self, shortlist: &Shortlist, known: &[Known]) -> (f64, f64) {
+        let cover = shortlist.cover(self.matrix());
+        let (mut right, mut times) = (0usize, Vec::with_capacity(known.len()));
+        for (probe, exact) in known {
+            let (found, took) = timed(|| self.search_by(shortlist, &cover, probe, 1));
+            right += usize::from(found == *exact);
+            times.push(took);
+        }
+        (right as f64 / known.len().max(1) as f64, median(&mut times))
+    }
+
+    /// Probes with what the exact scan finds, and its median time in microseconds.
+    fn known(&self, probes: usize, random: &mut fastrand::Rng) -> (Vec<Known>, f64) {
+        let (mut known, mut times) = (Vec::with_capacity(probes), Vec::with_capacity(probes));
+        for _ in 0..probes {
+            let Some(probe) = self.probe_near_a_template(random) else { continue };
+            let (exact, took) = timed(|| self.search_exactly(&probe, 1));
+            times.push(took);
+            known.extend(exact.ok().map(|exact| (probe, exact)));
+        }
+        (known, median(&mut times))
+    }
+
+    /// At [`COSINE`] to a template drawn at random.
+    fn probe_near_a_template(&self, random: &mut fastrand::Rng) -> Option<Embedding> {
+        let row = random.usize(..self.matrix().rows().max(1));
+        let template = Embedding::normalised(self.model().clone(), self.matrix().values(row..row + 1).collect())?;
+        let noise = (0..self.dimension()).map(|_| (0..12).map(|_| random.f32()).sum::<f32>() - 6.0).collect();
+        let noise = Embedding::normalised(self.model().clone(), noise)?;
+        Embedding::fuse([(&template, COSINE), (&noise, (1.0 - COSINE * COSINE).sqrt())])
+    }
+}
+
+/// Whether a shortlist of this recall and time may take the place of what takes `than`.
+fn is_better(recall: f64, us: f64, than: f64) -> bool {
+    recall >= LEAST_RECALL && us < than
+}
+
+/// What `work` gives, and how long it took in microseconds.
+fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
+    let start = Instant::now();
+    let made = work();
+    (made, start.elapsed().as_secs_f64() * 1e6)
+}
+
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::snapshot::Change;
+    use super::*;
+    use crate::system::stop;
+    use crate::types::{ModelId, Person, PersonId, Wall};
+
+    const DIMENSION: usize = 256;
+
+    fn model() -> ModelId {
+        ModelId::new("drawn").unwrap()
+    }
+
+    fn embedding(random: &mut fastrand::Rng) -> Embedding {
+        let values = (0..DIMENSION).map(|_| (0..12).map(|_| random.f32()).sum::<f32>() - 6.0).collect();
+        Embedding::normalised(model(), values).unwrap()
+    }
+
+    fn drawn(people: usize) -> Snapshot {
+        let mut random = fastrand::Rng::with_seed(12);
+        let put = |number: usize| {
+            let id = PersonId::new(format!("p{number:05}")).unwrap();
+            let person =
+                Person { id: id.clone(), name: None, groups: vec![], consented_at: None, expires_at: None, enrolled_at: Wall(0) };
+            (id, Change::Put { person, add: vec![embedding(&mut random)] })
+        };
+        let changes: BTreeMap<_, _> = (0..people).map(put).collect();
+        Snapshot::empty(0, model(), DIMENSION, people).with(changes)
+    }
+
+    #[test]
+    fn what_missed_people_is_no_faster_or_was_stopped_does_not_serve() {
+        assert!(!is_better(0.9989, 1.0, 1_000.0), "fast and wrong");
+        assert!(!is_better(1.0, 1_000.0, 1_000.0), "right and no faster");
+        assert!(is_better(0.999, 999.0, 1_000.0));
+        let (handle, stop) = stop::pair();
+        handle.stop();
+        let snapshot = drawn(1_200);
+        for choice in [IndexChoice::Sketches, IndexChoice::Hnsw] {
+            let (report, shortlist) = snapshot.tune(choice, 1, &stop);
+            assert!(report.verdict == IndexVerdict::Stopped && shortlist.is_none());
+        }
+    }
+
+    #[test]
+    fn a_small_gallery_is_scanned_and_a_shortlist_that_is_asked_for_is_tried() {
+        let (_handle, stop) = stop::pair();
+        let snapshot = drawn(500);
+        assert_eq!(snapshot.tune(IndexChoice::Exact, 1, &stop).0.verdict, IndexVerdict::Exact);
+        assert_eq!(snapshot.tune(IndexChoice::Hnsw, 1, &stop).0.verdict, IndexVerdict::ExactIsFast);
+        let snapshot = drawn(1_500);
+        let (report, _) = snapshot.tune(IndexChoice::Sketches, 1, &stop);
+        assert_eq!(report.trials.len(), 1);
+        assert!(report.trials[0].recall > 0.9 && report.exact_us > 0.0, "{report:?}");
+    }
+
+    #[test]
+    fn a_shortlist_goes_on_serving_while_people_come_and_go() {
+        let snapshot = drawn(20_000);
+        snapshot.serve_by(Some(Arc::new(Shortlist::flat(snapshot.matrix()))));
+        let mut random = fastrand::Rng::with_seed(99);
+        let new = embedding(&mut random);
+        let id = |text: &str| PersonId::new(text).unwrap();
+        let person =
+            Person { id: id("new"), name: None, groups: vec![], consented_at: None, expires_at: None, enrolled_at: Wall(0) };
+        let gone = snapshot.entry(7_000).2.collect();
+        let gone = Embedding::normalised(model(), gone).unwrap();
+        let put = Change::Put { person, add: vec![new.clone()] };
+        let next = snapshot.with([(id("new"), put), (id("p07000"), Change::Remove)].into_iter().collect());
+        assert_eq!(next.is_worn(), Some(true), "two of twenty segments are fresh, and the shortlist serves all the same");
+        assert_eq!(next.search(&new, 1).unwrap()[0].person, id("new"));
+        assert!(snapshot.search(&gone, 1).unwrap()[0].person == id("p07000"), "whoever holds the old snapshot sees the old state");
+        assert!(next.search(&gone, 5).unwrap().iter().all(|candidate| candidate.person != id("p07000")));
+        let kept = next.search(&Embedding::normalised(model(), snapshot.entry(19_999).2.collect()).unwrap(), 1).unwrap();
+        assert_eq!(kept[0].person, id("p19999"));
+    }
+
+    #[test]
+    fn what_is_read_again_shares_with_what_was_read_before() {
+        let (before, again) = (drawn(5_000), drawn(5_000));
+        before.serve_by(Some(Arc::new(Shortlist::flat(before.matrix()))));
+        let change = [(PersonId::new("p02000").unwrap(), Change::Remove)].into_iter().collect();
+        let shared = again.with(change).sharing(&before);
+        assert_eq!(shared.stats().people, 4_999);
+        assert_eq!(shared.is_worn(), Some(true), "one of five segments is fresh");
+        let probe = Embedding::normalised(model(), before.entry(4_000).2.collect()).unwrap();
+        assert_eq!(shared.search(&probe, 1).unwrap()[0].person.as_str(), "p04000");
+        let content = |snapshot: &Snapshot| {
+            (0..snapshot.len()).map(|at| snapshot.entry(at).2.map(f32::to_bits).collect::<Vec<_>>()).collect::<Vec<_>>()
+        };
+        let expected = drawn(5_000).with([(PersonId::new("p02000").unwrap(), Change::Remove)].into_iter().collect());
+        assert!(content(&shared) == content(&expected));
+    }
+}
