@@ -19,6 +19,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hkdf", &["gallery/seal.rs"]),
     ("ed25519_dalek", &["access/grant.rs"]),
     ("rumqttc", &["publish/"]),
+    ("gpiocdev", &["door/gpio.rs"]),
     ("rumqttd", &["publish/broker.rs"]),
     ("tokio", &["publish/"]),
     ("signal_hook", &["daemon/signals.rs", "daemon/panic.rs"]),

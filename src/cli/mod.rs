@@ -6,6 +6,7 @@ mod context;
 #[cfg(feature = "demo-broker")]
 mod demo;
 mod doctor;
+mod door;
 mod eval;
 mod gallery;
 mod models;
@@ -129,6 +130,8 @@ enum Verb {
     Recognize(recognize::RecognizeArgs),
     /// Say whether the faces on photos are of living people
     Liveness(recognize::LivenessArgs),
+    /// Drive a door: verify grants and act on them alone
+    Door(door::Args),
     /// Care for the sealed gallery
     #[command(subcommand)]
     Gallery(gallery::GalleryVerb),
@@ -172,6 +175,7 @@ pub fn main() -> ExitCode {
         Verb::People(verb) => people::people(&places, &verb),
         Verb::Recognize(args) => recognize::recognize(&places, &args),
         Verb::Liveness(args) => recognize::liveness(&places, &args),
+        Verb::Door(args) => door::door(&places, &args),
         Verb::Gallery(verb) => gallery::gallery(&places, &verb),
         Verb::Models(verb) => models::models(&places, &verb),
         Verb::Watch(args) => watch::watch(&places, &args),

@@ -27,6 +27,15 @@ pub(super) struct KeygenArgs {
     /// Replace keys that are there: the gallery sealed under the old key is lost without it
     #[arg(long)]
     force: bool,
+    /// Make a new grant-signing key and keep the old one to vouch for it, so that controllers learn the new one by themselves
+    #[arg(long, conflicts_with_all = ["force", "retire", "public"])]
+    rotate: bool,
+    /// End a rotation: remove the old grant-signing key. Controllers that have not pinned the new key by now must be told of it
+    #[arg(long, conflicts_with_all = ["force", "public"])]
+    retire: bool,
+    /// Only print the public keys, a JWK set that controllers pin
+    #[arg(long, conflicts_with = "force")]
+    public: bool,
 }
 
 pub(super) fn run(places: &Places) -> Result {
@@ -59,11 +68,43 @@ pub(super) fn check(places: &Places, args: &CheckArgs) -> Result {
 pub(super) fn keygen(places: &Places, args: &KeygenArgs) -> Result {
     let context = Context::load(places)?;
     let folder = &context.config.secrets_dir;
+    if args.public {
+        say(key_ring(&context.config)?.public().to_jwk_set());
+        return Ok(code::YES);
+    }
+    if args.rotate || args.retire {
+        return rotate(&context.config, args.retire);
+    }
     make_private_folder(folder)?;
     make_keys(&context.config, args.force)?.iter().for_each(say);
     let key = daemon::read_grant_key(folder).map_err(|error| Failure::new(code::PERMISSION, error))?;
     say(format!("grant key id {}", key.kid()));
     say("Where systemd is 250 or newer, `systemd-creds encrypt` seals both to the machine: see systemd/README.md.");
+    Ok(code::YES)
+}
+
+fn key_ring(config: &Config) -> Result<daemon::KeyRing> {
+    daemon::KeyRing::read(&config.device, &config.secrets_dir).map_err(|error| Failure::new(code::PERMISSION, error))
+}
+
+/// Begins or ends a rotation of the grant-signing key. The daemon takes either up with a restart.
+fn rotate(config: &Config, retire: bool) -> Result {
+    let (current, old) = (config.secrets_dir.join(daemon::GRANT_KEY), config.secrets_dir.join(daemon::OLD_GRANT_KEY));
+    let failed = |path: &Path, error: std::io::Error| Failure::new(code::PERMISSION, format!("{}: {error}", path.display()));
+    if retire {
+        std::fs::remove_file(&old).map_err(|error| failed(&old, error))?;
+        say(format!("{}: removed; restart the daemon", old.display()));
+        return Ok(code::YES);
+    }
+    key_ring(config)?;
+    if old.exists() {
+        let text = format!("{}: a rotation is under way already; --retire ends it", old.display());
+        return Err(Failure::new(code::PERMISSION, text));
+    }
+    std::fs::rename(&current, &old).map_err(|error| failed(&current, error))?;
+    make_keys(config, false)?.iter().for_each(say);
+    say(format!("grant key id {}", key_ring(config)?.public().kids().next().unwrap_or("-")));
+    say("Restart the daemon. It signs with the new key; controllers that pin the old one learn it for as long as both are here.");
     Ok(code::YES)
 }
 

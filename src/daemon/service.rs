@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::events;
+use super::keys::{ENDORSE_EVERY, KeyRing, read_grant_key};
 use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
 use super::workers::{self, CameraWatcher, Counts, DecisionWatcher, Decisions, FrameWatcher, Vision};
-use crate::access::grant::{GrantError, GrantKey};
+use crate::access::grant::GrantError;
 use crate::access::{Decider, Thresholds};
 use crate::capture::Slots;
 use crate::config::{Config, ConfigError};
@@ -121,6 +122,7 @@ pub struct Service {
     has_liveness: bool,
     timings: Arc<Timings>,
     started: Monotonic,
+    keys: KeyRing,
     looked_before: AtomicU64,
     /// Held for as long as the daemon runs; the system lets go of it however the process ends.
     _lock: std::fs::File,
@@ -135,6 +137,7 @@ impl Service {
         let lock = lock_state(&config.state_dir)?;
         let key = SealingKey::read(&config.gallery.key, &config.secrets_dir).map_err(GalleryError::from)?;
         let grant_key = read_grant_key(&config.secrets_dir)?;
+        let keys = KeyRing::read(&config.device, &config.secrets_dir)?;
         let manifest = config.manifest()?;
         let began = Instant::now();
         let stack = Stack::open(&manifest, &config.models.pack, &config.models_dir(), &config.inference)?;
@@ -154,6 +157,7 @@ impl Service {
         };
         let (publisher, courier) = Publisher::new(config.publish.clone(), context, &config.secrets_dir);
         publisher.publish(birth(config, &provider(&stack), &stats));
+        publisher.publish(keys.event(clock::wall()));
 
         let pack = stack.thresholds;
         let thresholds = Thresholds { matching: pack.matching, margin: pack.margin, liveness: pack.liveness };
@@ -170,6 +174,7 @@ impl Service {
             has_liveness: stack.liveness.is_some(),
             timings: Arc::default(),
             started: clock::monotonic(),
+            keys,
             looked_before: AtomicU64::new(0),
             _lock: lock,
         };
@@ -241,12 +246,16 @@ impl Service {
             return Ok(());
         }
         notifier.ready(&self.status());
-        let (mut stats_at, mut gallery_at) = (clock::monotonic(), clock::monotonic());
+        let (mut stats_at, mut gallery_at, mut keys_at) = (clock::monotonic(), clock::monotonic(), clock::monotonic());
         self.supervisor.watch(notifier, || {
             let now = clock::monotonic();
             if now.since(gallery_at) >= GALLERY_EVERY {
                 gallery_at = now;
                 self.refresh_gallery();
+            }
+            if now.since(keys_at) >= ENDORSE_EVERY {
+                keys_at = now;
+                self.publisher.publish(self.keys.event(clock::wall()));
             }
             if now.since(stats_at) >= STATS_EVERY {
                 let interval = now.since(stats_at);
@@ -363,12 +372,6 @@ fn birth(config: &Config, provider: &str, stats: &crate::gallery::Stats) -> Even
         clock: events::clock_quality(),
         at: clock::wall(),
     }))
-}
-
-/// Reads the grant-signing key.
-pub fn read_grant_key(secrets: &Path) -> Result<GrantKey, DaemonError> {
-    let bytes = crate::system::secret::read(GRANT_KEY, secrets)?;
-    Ok(GrantKey::from_seed(&bytes)?)
 }
 
 /// One daemon a state folder: the second is told so.

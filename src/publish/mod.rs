@@ -21,4 +21,4 @@ pub use payload::{
     Event, Latency, Models, Policy, PresenceEvent, Stats,
 };
 pub use settings::{Settings, Tls};
-pub use subscribe::{Notice, Received, Subscriber};
+pub use subscribe::{Notice, Received, Said, Subscriber, Wants};

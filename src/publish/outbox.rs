@@ -159,10 +159,11 @@ impl Outbox {
         self.loss_handed_out = false;
     }
 
-    /// The next message to hand to the client, with its ticket: birth first, then the line, then the other states.
+    /// The next message to hand to the client, with its ticket: birth and keys first, then the line, then the other states.
     pub(super) fn next(&mut self, now: Moment) -> Option<(Ticket, Message)> {
-        if let Some(birth) = self.next_state(|topic| topic == "birth") {
-            return Some(birth);
+        // Keys before grants: a controller that has just learnt of a rotation can verify what follows.
+        if let Some(state) = self.next_state(|topic| topic == "birth" || topic == "keys") {
+            return Some(state);
         }
         if self.unreported_losses > 0 && !self.loss_handed_out {
             self.loss_handed_out = true;

@@ -253,6 +253,8 @@ pub enum Event {
     Stats(Box<Stats>),
     /// Delivered at least once.
     Alarm(Alarm),
+    /// Retained: the JWK set by which grants are verified, as it is.
+    Keys(String),
 }
 
 impl Event {
@@ -266,17 +268,18 @@ impl Event {
             Event::Attempt(event) => format!("camera/{}/attempt", event.attempt.camera),
             Event::Stats(_) => "stats".into(),
             Event::Alarm(alarm) => format!("alarm/{}", alarm.kind.as_str()),
+            Event::Keys(_) => "keys".into(),
         }
     }
 
     /// Whether the broker keeps it for whoever comes later: then only the newest of a topic matters.
     pub fn is_retained(&self) -> bool {
-        matches!(self, Event::Birth(_) | Event::Presence(_) | Event::CameraStatus(_))
+        matches!(self, Event::Birth(_) | Event::Presence(_) | Event::CameraStatus(_) | Event::Keys(_))
     }
 
     /// Whether the broker must confirm it (QoS 1).
     pub fn is_confirmed(&self) -> bool {
-        matches!(self, Event::Decision(_) | Event::Birth(_) | Event::CameraStatus(_) | Event::Alarm(_))
+        !matches!(self, Event::Presence(_) | Event::Attempt(_) | Event::Stats(_))
     }
 
     /// The message's text. `sequence` and `historical` are a decision's; the others take no notice of them.
@@ -308,6 +311,7 @@ impl Event {
                 alarm.at,
                 &AlarmBody { kind: alarm.kind, door: alarm.door.as_ref(), camera: alarm.camera.as_ref(), detail: &alarm.detail },
             ),
+            Event::Keys(set) => set.clone(),
         }
     }
 }
