@@ -1,7 +1,9 @@
 //! The command line: one file per group of verbs. A verb gives its exit code or a [`Failure`], which names the thing and the way out.
 
 mod annotate;
+mod audit;
 mod bench;
+mod command;
 mod context;
 #[cfg(feature = "demo-broker")]
 mod demo;
@@ -132,6 +134,11 @@ enum Verb {
     Liveness(recognize::LivenessArgs),
     /// Drive a door: verify grants and act on them alone
     Door(door::Args),
+    /// Check the audit trail, or write it out
+    #[command(subcommand)]
+    Audit(audit::AuditVerb),
+    /// Sign a command, send it to a device and print the answer
+    Command(command::Args),
     /// Care for the sealed gallery
     #[command(subcommand)]
     Gallery(gallery::GalleryVerb),
@@ -176,6 +183,8 @@ pub fn main() -> ExitCode {
         Verb::Recognize(args) => recognize::recognize(&places, &args),
         Verb::Liveness(args) => recognize::liveness(&places, &args),
         Verb::Door(args) => door::door(&places, &args),
+        Verb::Audit(verb) => audit::audit(&places, &verb),
+        Verb::Command(args) => command::command(&places, &args),
         Verb::Gallery(verb) => gallery::gallery(&places, &verb),
         Verb::Models(verb) => models::models(&places, &verb),
         Verb::Watch(args) => watch::watch(&places, &args),

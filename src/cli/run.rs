@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use super::context::Context;
 use super::{Failure, Places, Result, code, complain, say};
-use crate::access::grant::GrantKey;
+use crate::access::grant::{GrantKey, KeySet};
 use crate::config::{self, Config};
 use crate::daemon;
 use crate::gallery::SealingKey;
+use crate::publish::{STATE_KEY, StateKey};
 use crate::system::logging;
 
 /// `faceid check`
@@ -33,6 +34,9 @@ pub(super) struct KeygenArgs {
     /// End a rotation: remove the old grant-signing key. Controllers that have not pinned the new key by now must be told of it
     #[arg(long, conflicts_with_all = ["force", "public"])]
     retire: bool,
+    /// Make the key that commands are signed with, and print its public half for `operator-keys`
+    #[arg(long, conflicts_with_all = ["force", "rotate", "retire", "public"])]
+    operator: bool,
     /// Only print the public keys, a JWK set that controllers pin
     #[arg(long, conflicts_with = "force")]
     public: bool,
@@ -72,6 +76,9 @@ pub(super) fn keygen(places: &Places, args: &KeygenArgs) -> Result {
         say(key_ring(&context.config)?.public().to_jwk_set());
         return Ok(code::YES);
     }
+    if args.operator {
+        return make_operator(&context.config);
+    }
     if args.rotate || args.retire {
         return rotate(&context.config, args.retire);
     }
@@ -80,6 +87,17 @@ pub(super) fn keygen(places: &Places, args: &KeygenArgs) -> Result {
     let key = daemon::read_grant_key(folder).map_err(|error| Failure::new(code::PERMISSION, error))?;
     say(format!("grant key id {}", key.kid()));
     say("Where systemd is 250 or newer, `systemd-creds encrypt` seals both to the machine: see systemd/README.md.");
+    Ok(code::YES)
+}
+
+/// The name of the key that commands are signed with among the operator's secrets.
+pub(super) const OPERATOR_KEY: &str = "operator.key";
+
+fn make_operator(config: &Config) -> Result {
+    make_private_folder(&config.secrets_dir)?;
+    let key = GrantKey::generate().map_err(|error| Failure::new(code::PERMISSION, error))?;
+    write_private(&config.secrets_dir.join(OPERATOR_KEY), key.seed().as_slice())?;
+    say(KeySet::new([key.public()]).to_jwk_set());
     Ok(code::YES)
 }
 
@@ -113,7 +131,7 @@ pub(super) fn make_keys(config: &Config, force: bool) -> Result<Vec<String>> {
     let folder = &config.secrets_dir;
     let refused = |error: &dyn std::fmt::Display| Failure::new(code::PERMISSION, error);
     let mut lines = Vec::new();
-    for name in [config.gallery.key.as_str(), daemon::GRANT_KEY] {
+    for name in [config.gallery.key.as_str(), daemon::GRANT_KEY, STATE_KEY] {
         let path = folder.join(name);
         if path.exists() && !force {
             lines.push(format!("{}: is there already, kept (--force replaces it)", path.display()));
@@ -125,6 +143,9 @@ pub(super) fn make_keys(config: &Config, force: bool) -> Result<Vec<String>> {
         if name == daemon::GRANT_KEY {
             let key = GrantKey::generate().map_err(|error| refused(&error))?;
             write_private(&path, key.seed().as_slice())?;
+        } else if name == STATE_KEY {
+            let key = StateKey::generate().map_err(|error| refused(&error))?;
+            write_private(&path, key.to_line().as_bytes())?;
         } else {
             SealingKey::generate().and_then(|key| key.write_new(&path)).map_err(|error| refused(&error))?;
         }

@@ -19,6 +19,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("publish.user", "\"faceid\""),
     ("publish.password-secret", "\"mqtt-password\""),
     ("publish.client-id", "\"faceid-lobby\""),
+    ("publish.operator-keys", "\"/etc/faceid/operators.json\""),
     ("controller.door", "\"front\""),
     ("controller.pinned-keys", "\"/etc/faceid/device-keys.json\""),
     ("controller.gpio.lock-line", "17"),

@@ -15,7 +15,7 @@ pub const OLD_GRANT_KEY: &str = "grant-old.key";
 /// How long an endorsement holds; it is signed anew every [`ENDORSE_EVERY`].
 const ENDORSEMENT: Duration = Duration::from_secs(14 * 24 * 3600);
 /// How often the published set is made anew.
-pub const ENDORSE_EVERY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const ENDORSE_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// The keys of this device.
 pub struct KeyRing {
@@ -30,7 +30,12 @@ impl KeyRing {
         let key = read_grant_key(secrets)?;
         let old = match secret::read(OLD_GRANT_KEY, secrets) {
             Ok(seed) => Some(GrantKey::from_seed(&seed)?),
-            Err(SecretError::Unreadable { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+            // Under systemd only credentials can be read: no rotation is under way when the unit loads none of that name.
+            Err(SecretError::Unreadable { source, .. })
+                if matches!(source.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) =>
+            {
+                None
+            }
             Err(error) => return Err(error.into()),
         };
         Ok(Self { device: device.clone(), current: key.public(), old })
