@@ -88,7 +88,11 @@ impl Controller {
         if settings.learn_endorsed_keys {
             filters.push(format!("{root}/keys"));
         }
-        let client_id = places.broker.client_id.clone().unwrap_or_else(|| format!("faceid-door-{}-{door}", places.device));
+        // Never the daemon's own id: on one broker they would throw each other out.
+        let client_id = match &places.broker.client_id {
+            Some(id) => format!("{id}-door-{door}"),
+            None => format!("faceid-door-{}-{door}", places.device),
+        };
         let will = Some((state, DoorState::Unknown.as_str().to_owned()));
         let link = Subscriber::start_as(places.broker, places.secrets, Wants { filters, client_id: Some(client_id), will })?;
         let context = Context {

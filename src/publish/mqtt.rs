@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnAck, Filter, LastWill, Packet, PubAck, PubAckReason, PublishProperties};
+use rumqttc::v5::mqttbytes::v5::{ConnAck, Filter, LastWill, Packet, PubAck, PubAckReason, PublishProperties, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, Event as Happening, EventLoop, MqttOptions};
 use tokio::sync::Notify;
 
@@ -265,6 +265,11 @@ impl Worker {
                     let mut session = session.borrow_mut();
                     if let Some(ticket) = session.handed.pop_front() {
                         session.held.insert(id, ticket);
+                    }
+                }
+                Ok(Happening::Incoming(Packet::SubAck(answer))) => {
+                    if answer.return_codes.iter().any(|code| !matches!(code, SubscribeReasonCode::Success(_))) {
+                        log::error!("the broker lets this user not read {}/cmd/+ or {}", self.root, discovery::BIRTH_TOPIC);
                     }
                 }
                 Ok(Happening::Incoming(Packet::Publish(publish))) => self.heard(subscribe::received(&publish)),

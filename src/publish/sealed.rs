@@ -54,7 +54,7 @@ pub enum SealedError {
     #[error("the system gives no random bytes: {0}")]
     Random(String),
     /// Sealed under another key.
-    #[error("{path} is sealed under another state key", path = path.display())]
+    #[error("{path} is sealed under another state key: bring that key back, or move the folder away and begin anew", path = path.display())]
     WrongKey {
         /// Which segment.
         path: PathBuf,
