@@ -10,10 +10,10 @@ use super::context::Context;
 use super::{Places, Result, code, say, say_json};
 use crate::capture;
 use crate::daemon::GRANT_KEY;
-use crate::publish::STATE_KEY;
 use crate::gallery::{Gallery, GalleryError};
 use crate::inference;
 use crate::inference::packs::{self, FileState};
+use crate::publish::STATE_KEY;
 use crate::system::secret;
 
 /// Free space below which a journal or a gallery may not be written.

@@ -243,6 +243,10 @@ impl SealedLog {
     /// Appends a record; durable when this returns if `durable`, otherwise with the next durable one. After a failure the record may be
     /// there or not: append it again.
     pub(super) fn append(&mut self, plain: &[u8], durable: bool) -> Result<Location, SealedError> {
+        if plain.len() > MAX_RECORD_BYTES {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, format!("a record of more than {MAX_RECORD_BYTES} bytes"));
+            return Err(SealedError::Io { path: self.folder.clone(), source });
+        }
         if self.current.as_ref().is_none_or(|current| current.bytes >= self.limits.segment_bytes) {
             self.current = None;
             self.current = Some(self.begin()?);
@@ -449,7 +453,7 @@ pub(super) mod tests {
             assert!(outcome.is_err(), "byte {at}");
             assert_eq!(texts.len(), at.saturating_sub(HEADER_BYTES) / record, "byte {at}");
             let (outcome, texts) = read(&whole[..at]);
-            let is_end_of_a_record = at >= HEADER_BYTES && (at - HEADER_BYTES) % record == 0;
+            let is_end_of_a_record = at >= HEADER_BYTES && (at - HEADER_BYTES).is_multiple_of(record);
             assert_eq!(outcome.is_ok(), is_end_of_a_record, "cut at {at}");
             assert_eq!(texts.len(), at.saturating_sub(HEADER_BYTES) / record, "cut at {at}");
         }

@@ -114,6 +114,13 @@ fn what_is_granted_opens_once_lockdown_holds_over_a_kill_and_nothing_is_missing_
     assert_eq!(command(&house, &config, &["ping"])["ok"], true);
     let people = command(&house, &config, &["list"]);
     assert_eq!(people["result"]["people"].as_array().unwrap().len(), 2, "{people}");
+    let set = ["set", "--args", r#"{"person":"person-c","groups":["staff"]}"#];
+    assert_eq!(command(&house, &config, &set)["ok"], true);
+    house.fail(1, &["--config", config_text, "command", "set", "--args", r#"{"person":"nobody"}"#]);
+    house.fail(1, &["--config", config_text, "command", "set", "--args", r#"{"person":"person-c","embedding":[]}"#]);
+    house.fail(1, &["--config", config_text, "command", "enroll"]);
+    assert_eq!(command(&house, &config, &["remove", "--args", r#"{"person":"person-c"}"#])["result"]["people"], 1);
+    house.fail(1, &["people", "show", "person-c"]);
     assert_eq!(command(&house, &config, &["lockdown"])["ok"], true);
     drop(daemon);
     let (mut daemon, notify) = start(&house, &config);

@@ -2,6 +2,7 @@
 //! another door's, a late, an altered and a foreign one open nothing; a key that a pinned one endorses opens.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail as its tests do")]
 
+mod doubles;
 mod independent;
 #[path = "../support/mosquitto.rs"]
 #[allow(dead_code, reason = "each test target uses a part of it")]

@@ -206,7 +206,7 @@ fn cut_connections_and_killed_brokers_under_load_lose_nothing_and_deliver_no_gra
     let mut ledger = Ledger::default();
     let mut made = 0;
     let mut kills = 0;
-    let mut decide = |made: &mut u64| {
+    let decide = |made: &mut u64| {
         *made += 1;
         running.decide(*made, Duration::from_millis(500));
     };
