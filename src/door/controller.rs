@@ -150,8 +150,14 @@ impl Controller {
         // What the driver answers is an input too; a step answers with no more than the machine's few actions.
         while !actions.is_empty() {
             let mut answers = Vec::new();
+            let mut failed = false;
             for action in actions {
+                // The state that the machine meant to reach is not the one that was reached; the answer brings the true one.
+                if failed && matches!(action, Action::Tell(_)) {
+                    continue;
+                }
                 if let Some(answer) = self.perform(action) {
+                    failed |= matches!(answer, Input::LockFailed);
                     answers.extend(self.machine.step(clock::monotonic(), answer));
                 }
             }
