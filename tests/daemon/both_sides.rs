@@ -84,7 +84,9 @@ fn what_is_granted_opens_once_lockdown_holds_over_a_kill_and_nothing_is_missing_
     });
     listens.recv_timeout(PATIENCE).expect("the controller does not listen");
 
+    // Both listen long before the daemon has opened its networks.
     let decisions = Ear::on(broker.port, "faceid/unit/door/front/decision");
+    let replies = Ear::on(broker.port, "faceid/unit/cmd/+/reply");
     let (daemon, _notify) = start(&house, &config);
     let mut sequences = Vec::new();
     let (_, granted) = decisions.until("a grant", |_, payload| {
@@ -105,7 +107,6 @@ fn what_is_granted_opens_once_lockdown_holds_over_a_kill_and_nothing_is_missing_
         said.args(["-V", "mqttv5", "-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", topic, "-m", payload]).args(more);
         assert!(said.status().unwrap().success());
     };
-    let replies = Ear::on(broker.port, "faceid/unit/cmd/+/reply");
     publish("faceid/unit/cmd/release", "UNLOCK", &[]);
     let (_, refused) = replies.until("the refusal", |topic, _| topic.ends_with("cmd/release/reply"));
     assert!(refused.contains("\"ok\":false") && refused.contains("not signed"), "{refused}");
