@@ -2,7 +2,7 @@
 //!
 //! [`capture`] brings frames, [`pipeline`] takes each through the stages of [`vision`] (networks opened by [`inference`]) and the
 //! [`gallery`], [`access`] decides, [`publish`] tells, [`daemon`] runs them all, [`config`] composes their settings, [`cli`] is the
-//! command line, [`system`] is what every worker needs of the machine, [`types`] are the values that cross rooms.
+//! command line, [`door`] is the other end, which acts on grants, [`system`] is what every worker needs of the machine, [`types`] are the values that cross rooms.
 //!
 //! [`evaluation`] turns scores whose truth is known into error rates with exact intervals, and into plots. It opens no file and runs
 //! no network: the command line's `eval` brings it the scores.
@@ -12,11 +12,13 @@
 //! ```text
 //! types -> nothing
 //! system -> types
-//! inference, capture, gallery, publish, evaluation -> types system
+//! inference, capture, gallery, evaluation -> types system
 //! access -> types
+//! publish -> types system access
+//! door -> types system access publish
 //! vision -> types inference
 //! pipeline -> types system capture vision gallery
-//! config -> types system access capture gallery inference pipeline publish
+//! config -> types system access capture door gallery inference pipeline publish
 //! daemon -> types system config pipeline access capture gallery inference publish vision
 //! cli -> everything
 //! ```
@@ -24,12 +26,14 @@
 //! What holds everywhere: a grant is made in one place ([`access::Decider`]) and nothing that failed reaches it; embeddings and keys have
 //! no `Debug` and no `Serialize` and are cleared when they go; a [`types::Score`] is never taken for a [`types::PadScore`]; embeddings of
 //! two models are never compared; outside input never panics; every queue is bounded, and every wait has a deadline and hears stop.
-//! Deliberately absent: a clock outside [`system::clock`], a network's constants outside the manifest, pictures on disk.
+//! What a door does is decided by the grant alone, and `publish` and `door` use of `access` only what signs and verifies
+//! ([`access::grant`]). Deliberately absent: a clock outside [`system::clock`], a network's constants outside the manifest, pictures on disk.
 pub mod access;
 pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod door;
 pub mod evaluation;
 pub mod gallery;
 pub mod inference;

@@ -4,6 +4,15 @@
 //! Only the exact form that [`GrantKey::sign`] makes is taken: a header of `alg`, `kid` and `typ` alone, so that no `crit`, `jwk` or
 //! `jku` of an attacker is ever looked at, and no algorithm but EdDSA. Whether a `jti` was seen before is the controller's to
 //! remember; nothing here keeps state or reads a clock.
+//!
+//! Two more things are signed in this form, each with a `typ` of its own so that none passes for another (RFC 8725, section 3.11):
+//! an operator's command ([`open_command`]), and the endorsement by which a key that controllers pin introduces its successor.
+//!
+//! **Rotation.** The published set ([`KeySet::published`]) is a plain JWK set that anybody can read, with one member more:
+//! `endorsements`, statements signed by keys of the set. A topic of a broker is no proof of anything, so a controller trusts the keys
+//! that it pins and, through [`KeySet::learn`], those that a pinned key endorses, until the endorsement's end. A learnt key endorses
+//! nothing further: a rotation reaches a controller by itself once, and after it the new key is pinned. What is published can add
+//! keys and never take a pinned one away; only the operator unpins.
 
 use std::fmt;
 use std::time::Duration;
@@ -28,10 +37,20 @@ pub const MAX_LIFETIME_S: i64 = 300;
 pub const MAX_JWK_SET_BYTES: usize = 16 * 1024;
 /// The most keys of a set; a rotation needs two.
 pub const MAX_KEYS: usize = 16;
+/// The longest life of an endorsement that is believed, in seconds. The device signs it anew every day while it has both keys.
+pub const MAX_ENDORSEMENT_S: i64 = 14 * 24 * 3600;
+/// The longest command that is looked at, in bytes of its token.
+pub const MAX_COMMAND_BYTES: usize = 32 * 1024;
+/// `typ` of a grant.
+const GRANT: &str = "JWT";
+/// `typ` of an operator's command.
+const COMMAND: &str = "faceid-command+jwt";
+/// `typ` of an endorsement.
+const ENDORSEMENT: &str = "faceid-keys+jwt";
 /// The longest `jti`, in bytes.
 const MAX_JTI_BYTES: usize = 64;
 
-/// Why a key, a key set or a token was refused. The token's content is never in it.
+/// Why a key, a key set or a token was refused. The token's content is never in it. Endorsements and commands fail in the same ways.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum GrantError {
     /// Not 32 bytes of seed.
@@ -101,7 +120,7 @@ struct Header {
     typ: Option<String>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Jwk {
     kty: String,
     crv: String,
@@ -114,8 +133,21 @@ struct Jwk {
     alg: Option<String>,
 }
 
+/// RFC 7517 has readers pass over members that they do not know.
 #[derive(Serialize, Deserialize)]
 struct JwkSet {
+    keys: Vec<Jwk>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    endorsements: Vec<String>,
+}
+
+/// What a key says of the keys of its device.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Endorsement {
+    iss: DeviceId,
+    iat: i64,
+    exp: i64,
     keys: Vec<Jwk>,
 }
 
@@ -162,8 +194,25 @@ impl GrantKey {
 
     /// The compact JWS of the claims.
     pub fn sign(&self, claims: &Claims) -> String {
-        let header = Header { alg: "EdDSA".into(), kid: self.kid.clone(), typ: Some("JWT".into()) };
-        self.sign_parts(&json(&header), &json(claims))
+        self.sign_as(GRANT, &json(claims))
+    }
+
+    /// The compact JWS of a command, whose text the publisher's command room defines.
+    pub fn sign_command(&self, text: &str) -> String {
+        self.sign_as(COMMAND, text)
+    }
+
+    /// This key's word that `keys` are `device`'s, from `now` for `lifetime`: see the module's notes on rotation.
+    pub fn endorse(&self, keys: &KeySet, device: &DeviceId, now: Wall, lifetime: Duration) -> String {
+        let iat = now.unix_seconds();
+        let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(MAX_ENDORSEMENT_S).min(MAX_ENDORSEMENT_S);
+        let keys = keys.jwks();
+        self.sign_as(ENDORSEMENT, &json(&Endorsement { iss: device.clone(), iat, exp: iat.saturating_add(seconds), keys }))
+    }
+
+    fn sign_as(&self, typ: &str, payload: &str) -> String {
+        let header = Header { alg: "EdDSA".into(), kid: self.kid.clone(), typ: Some(typ.into()) };
+        self.sign_parts(&json(&header), payload)
     }
 
     fn sign_parts(&self, header: &str, payload: &str) -> String {
@@ -219,17 +268,74 @@ impl KeySet {
         set.keys.iter().map(public_key).collect::<Result<Vec<_>, _>>().map(Self)
     }
 
-    /// The JWK set as JSON, as it is published retained.
+    /// The JWK set as JSON, for a file that controllers pin.
     pub fn to_jwk_set(&self) -> String {
-        let keys = self.0.iter().map(|key| Jwk {
+        self.published(Vec::new())
+    }
+
+    /// The JWK set with its endorsements, as it is published retained.
+    pub fn published(&self, endorsements: Vec<String>) -> String {
+        json(&JwkSet { keys: self.jwks(), endorsements })
+    }
+
+    /// The keys that these pinned ones endorse in what `device` has published, and the second from which that no longer holds; `None`
+    /// when nothing in it is endorsed by a pinned key, which is how every forgery ends.
+    pub fn learn(
+        &self,
+        published: &str,
+        device: &DeviceId,
+        now: Wall,
+        leeway: Duration,
+    ) -> Result<Option<(Self, i64)>, GrantError> {
+        let wrong = |what: String| GrantError::KeySet(what);
+        if published.len() > MAX_JWK_SET_BYTES {
+            return Err(wrong(format!("it is longer than {MAX_JWK_SET_BYTES} bytes")));
+        }
+        let set: JwkSet = serde_json::from_str(published).map_err(|error| wrong(error.to_string()))?;
+        let mut learnt: Vec<PublicKey> = Vec::new();
+        let mut until = i64::MAX;
+        for token in set.endorsements.iter().take(MAX_KEYS) {
+            let Ok(payload) = open(token, self, &[Some(ENDORSEMENT)], MAX_JWK_SET_BYTES) else { continue };
+            let said: Endorsement =
+                serde_json::from_slice(&payload).map_err(|_| GrantError::Malformed("an endorsement is not ours"))?;
+            let lifetime = said.exp.checked_sub(said.iat).ok_or(GrantError::Lifetime)?;
+            if said.iss != *device || lifetime > MAX_ENDORSEMENT_S || !is_current(said.iat, said.exp, now, leeway) {
+                continue;
+            }
+            if said.keys.len() > MAX_KEYS {
+                return Err(wrong(format!("an endorsement has {} keys, allowed are {MAX_KEYS}", said.keys.len())));
+            }
+            for jwk in &said.keys {
+                let key = public_key(jwk)?;
+                if self.find(&key.kid).is_none() && !learnt.contains(&key) {
+                    learnt.push(key);
+                    until = until.min(said.exp);
+                }
+            }
+        }
+        Ok((!learnt.is_empty()).then_some((Self(learnt), until)))
+    }
+
+    /// These keys and those of another set.
+    pub fn with(&self, more: &KeySet) -> Self {
+        Self(self.0.iter().chain(&more.0).cloned().collect())
+    }
+
+    /// The ids of the keys.
+    pub fn kids(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(PublicKey::kid)
+    }
+
+    fn jwks(&self) -> Vec<Jwk> {
+        let jwk = |key: &PublicKey| Jwk {
             kty: "OKP".into(),
             crv: "Ed25519".into(),
             x: URL_SAFE_NO_PAD.encode(key.key.as_bytes()),
             kid: Some(key.kid.clone()),
             usage: Some("sig".into()),
             alg: Some("EdDSA".into()),
-        });
-        json(&JwkSet { keys: keys.collect() })
+        };
+        self.0.iter().map(jwk).collect()
     }
 
     fn find(&self, kid: &str) -> Option<&PublicKey> {
@@ -242,27 +348,45 @@ impl KeySet {
 /// The order is: form, algorithm, key, signature, then the claims, so that nothing unsigned is ever interpreted. The caller still
 /// has to refuse a `jti` that it has seen.
 pub fn verify(token: &str, keys: &KeySet, audience: &DoorId, now: Wall, leeway: Duration) -> Result<Claims, GrantError> {
-    if token.len() > MAX_TOKEN_BYTES {
-        return Err(GrantError::Malformed("it is too long"));
-    }
-    let (signed, signature) = token.rsplit_once('.').ok_or(GrantError::Malformed("it has not three parts"))?;
-    let (header, payload) = signed.split_once('.').ok_or(GrantError::Malformed("it has not three parts"))?;
-    let header: Header = part(header, "its header is not ours")?;
-    if header.alg != "EdDSA" {
-        return Err(GrantError::Algorithm);
-    }
-    if header.typ.as_deref().is_some_and(|typ| typ != "JWT") {
-        return Err(GrantError::Malformed("its header is not ours"));
-    }
-    let key = keys.find(&header.kid).ok_or(GrantError::UnknownKey)?;
-    check_signature(&key.key, signed, signature)?;
-    let claims: Claims = part(payload, "its claims are not ours")?;
+    let payload = open(token, keys, &[None, Some(GRANT)], MAX_TOKEN_BYTES)?;
+    let claims: Claims = serde_json::from_slice(&payload).map_err(|_| GrantError::Malformed("its claims are not ours"))?;
     let jti_is_plain = claims.jti.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     if claims.jti.is_empty() || claims.jti.len() > MAX_JTI_BYTES || !jti_is_plain {
         return Err(GrantError::Malformed("its claims are not ours"));
     }
     check_claims(&claims, audience, now, leeway)?;
     Ok(claims)
+}
+
+/// The signed text of an operator's command and the id of the key that signed it. Everything inside is the caller's to judge.
+pub fn open_command(token: &str, keys: &KeySet) -> Result<Vec<u8>, GrantError> {
+    open(token, keys, &[Some(COMMAND)], MAX_COMMAND_BYTES)
+}
+
+/// The payload of a token of one of these types, once its signature is known to be good.
+fn open(token: &str, keys: &KeySet, types: &[Option<&str>], max_bytes: usize) -> Result<Vec<u8>, GrantError> {
+    if token.len() > max_bytes {
+        return Err(GrantError::Malformed("it is too long"));
+    }
+    let (signed, signature) = token.rsplit_once('.').ok_or(GrantError::Malformed("it has not three parts"))?;
+    let (header, payload) = signed.split_once('.').ok_or(GrantError::Malformed("it has not three parts"))?;
+    let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| GrantError::Malformed("its header is not ours"))?;
+    let header: Header = serde_json::from_slice(&header).map_err(|_| GrantError::Malformed("its header is not ours"))?;
+    if header.alg != "EdDSA" {
+        return Err(GrantError::Algorithm);
+    }
+    if !types.contains(&header.typ.as_deref()) {
+        return Err(GrantError::Malformed("its header is not ours"));
+    }
+    let key = keys.find(&header.kid).ok_or(GrantError::UnknownKey)?;
+    check_signature(&key.key, signed, signature)?;
+    URL_SAFE_NO_PAD.decode(payload).map_err(|_| GrantError::Malformed("its payload is no base64url"))
+}
+
+fn is_current(begins: i64, ends: i64, now: Wall, leeway: Duration) -> bool {
+    let now = now.unix_seconds();
+    let leeway = i64::try_from(leeway.as_secs()).unwrap_or(i64::MAX);
+    begins <= now.saturating_add(leeway) && now < ends.saturating_add(leeway)
 }
 
 fn check_claims(claims: &Claims, audience: &DoorId, now: Wall, leeway: Duration) -> Result<(), GrantError> {
@@ -291,11 +415,6 @@ fn check_signature(key: &VerifyingKey, signed: &str, signature: &str) -> Result<
     let bytes = URL_SAFE_NO_PAD.decode(signature).map_err(|_| GrantError::Malformed("its signature is no base64url"))?;
     let signature = Signature::from_slice(&bytes).map_err(|_| GrantError::Signature)?;
     key.verify_strict(signed.as_bytes(), &signature).map_err(|_| GrantError::Signature)
-}
-
-fn part<T: for<'de> Deserialize<'de>>(text: &str, what: &'static str) -> Result<T, GrantError> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| GrantError::Malformed(what))?;
-    serde_json::from_slice(&bytes).map_err(|_| GrantError::Malformed(what))
 }
 
 fn public_key(jwk: &Jwk) -> Result<PublicKey, GrantError> {
@@ -485,6 +604,57 @@ mod tests {
         assert_eq!(key.sign_parts(r#"{"alg":"EdDSA"}"#, "Example of Ed25519 signing"), JWS);
         let (signed, signature) = JWS.rsplit_once('.').unwrap();
         assert_eq!(check_signature(&key.public().key, signed, signature), Ok(()));
+    }
+
+    #[test]
+    fn one_kind_of_token_never_passes_for_another() {
+        let key = rfc_key();
+        let keys = KeySet::new([key.public()]);
+        let device = DeviceId::new("gate").unwrap();
+        let (grant, command) = (key.sign(&claims()), key.sign_command(&json(&claims())));
+        let endorsement = key.endorse(&keys, &device, NOW, LEEWAY);
+        for other in [&command, &endorsement] {
+            assert!(matches!(check(other, &key), Err(GrantError::Malformed(_))));
+        }
+        for other in [&grant, &endorsement] {
+            assert!(matches!(open_command(other, &keys), Err(GrantError::Malformed(_))));
+        }
+        assert!(open_command(&command, &keys).is_ok());
+        for other in [grant, command] {
+            assert_eq!(keys.learn(&keys.published(vec![other]), &device, NOW, LEEWAY), Ok(None));
+        }
+    }
+
+    #[test]
+    fn a_published_key_is_learnt_only_by_a_current_word_of_a_pinned_one_for_this_device() {
+        let (old, new, thief) = (rfc_key(), GrantKey::generate().unwrap(), GrantKey::generate().unwrap());
+        let pinned = KeySet::new([old.public()]);
+        let both = KeySet::new([new.public(), old.public()]);
+        let device = DeviceId::new("gate").unwrap();
+        let day = Duration::from_secs(24 * 3600);
+        let learn = |endorsements: Vec<String>, now: Wall| pinned.learn(&both.published(endorsements), &device, now, LEEWAY);
+        let word = old.endorse(&both, &device, NOW, day);
+
+        assert_eq!(learn(vec![], NOW), Ok(None), "a set alone is no proof");
+        let stolen = KeySet::new([thief.public()]);
+        assert_eq!(learn(vec![thief.endorse(&stolen, &device, NOW, day)], NOW), Ok(None));
+        // The learnt key introduces nobody.
+        assert_eq!(learn(vec![new.endorse(&stolen, &device, NOW, day)], NOW), Ok(None));
+        assert_eq!(learn(vec![old.endorse(&both, &DeviceId::new("other").unwrap(), NOW, day)], NOW), Ok(None));
+        assert_eq!(learn(vec![word.clone()], NOW.plus(day + LEEWAY)), Ok(None));
+        assert_eq!(learn(vec![word.clone()], Wall(NOW.0 - 10_000)), Ok(None));
+        for index in 0..word.len() {
+            let mut bytes = word.clone().into_bytes();
+            bytes[index] ^= 1;
+            if let Ok(text) = String::from_utf8(bytes) {
+                assert!(!matches!(learn(vec![text], NOW), Ok(Some(_))), "byte {index}");
+            }
+        }
+        let (learnt, until) = learn(vec![word], NOW).unwrap().unwrap();
+        assert_eq!(learnt.kids().collect::<Vec<_>>(), [new.kid()]);
+        assert_eq!(until, NOW.unix_seconds() + 24 * 3600);
+        assert!(verify(&new.sign(&claims()), &pinned.with(&learnt), &door("front"), NOW, LEEWAY).is_ok());
+        assert!(verify(&old.sign(&claims()), &pinned.with(&learnt), &door("front"), NOW, LEEWAY).is_ok());
     }
 
     #[test]

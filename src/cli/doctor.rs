@@ -13,6 +13,7 @@ use crate::daemon::GRANT_KEY;
 use crate::gallery::{Gallery, GalleryError};
 use crate::inference;
 use crate::inference::packs::{self, FileState};
+use crate::publish::STATE_KEY;
 use crate::system::secret;
 
 /// Free space below which a journal or a gallery may not be written.
@@ -157,7 +158,7 @@ fn networks(context: &Context, chart: &mut Chart) {
 }
 
 fn keys(context: &Context, chart: &mut Chart) {
-    for name in [context.config.gallery.key.as_str(), GRANT_KEY] {
+    for name in [context.config.gallery.key.as_str(), GRANT_KEY, STATE_KEY] {
         let folder = &context.config.secrets_dir;
         let (path, is_credential) = secret::locate(name, folder);
         match secret::read(name, folder) {

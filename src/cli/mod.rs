@@ -1,11 +1,14 @@
 //! The command line: one file per group of verbs. A verb gives its exit code or a [`Failure`], which names the thing and the way out.
 
 mod annotate;
+mod audit;
 mod bench;
+mod command;
 mod context;
 #[cfg(feature = "demo-broker")]
 mod demo;
 mod doctor;
+mod door;
 mod eval;
 mod gallery;
 mod models;
@@ -129,6 +132,13 @@ enum Verb {
     Recognize(recognize::RecognizeArgs),
     /// Say whether the faces on photos are of living people
     Liveness(recognize::LivenessArgs),
+    /// Drive a door: verify grants and act on them alone
+    Door(door::Args),
+    /// Check the audit trail, or write it out
+    #[command(subcommand)]
+    Audit(audit::AuditVerb),
+    /// Sign a command, send it to a device and print the answer
+    Command(command::Args),
     /// Care for the sealed gallery
     #[command(subcommand)]
     Gallery(gallery::GalleryVerb),
@@ -174,6 +184,9 @@ pub fn main() -> ExitCode {
         Verb::People(verb) => people::people(&places, &verb),
         Verb::Recognize(args) => recognize::recognize(&places, &args),
         Verb::Liveness(args) => recognize::liveness(&places, &args),
+        Verb::Door(args) => door::door(&places, &args),
+        Verb::Audit(verb) => audit::audit(&places, &verb),
+        Verb::Command(args) => command::command(&places, &args),
         Verb::Gallery(verb) => gallery::gallery(&places, &verb),
         Verb::Models(verb) => models::models(&places, &verb),
         Verb::Watch(args) => watch::watch(&places, &args),

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use super::context::Context;
 use super::{Failure, Places, Result, code, complain, say};
-use crate::access::grant::GrantKey;
+use crate::access::grant::{GrantKey, KeySet};
 use crate::config::{self, Config};
 use crate::daemon;
 use crate::gallery::SealingKey;
+use crate::publish::{STATE_KEY, StateKey};
 use crate::system::logging;
 
 /// `faceid check`
@@ -27,6 +28,18 @@ pub(super) struct KeygenArgs {
     /// Replace keys that are there: the gallery sealed under the old key is lost without it
     #[arg(long)]
     force: bool,
+    /// Make a new grant-signing key and keep the old one to vouch for it, so that controllers learn the new one by themselves
+    #[arg(long, conflicts_with_all = ["force", "retire", "public"])]
+    rotate: bool,
+    /// End a rotation: remove the old grant-signing key. Controllers that have not pinned the new key by now must be told of it
+    #[arg(long, conflicts_with_all = ["force", "public"])]
+    retire: bool,
+    /// Make the key that commands are signed with, and print its public half for `operator-keys`
+    #[arg(long, conflicts_with_all = ["force", "rotate", "retire", "public"])]
+    operator: bool,
+    /// Only print the public keys, a JWK set that controllers pin
+    #[arg(long, conflicts_with = "force")]
+    public: bool,
 }
 
 pub(super) fn run(places: &Places) -> Result {
@@ -59,6 +72,16 @@ pub(super) fn check(places: &Places, args: &CheckArgs) -> Result {
 pub(super) fn keygen(places: &Places, args: &KeygenArgs) -> Result {
     let context = Context::load(places)?;
     let folder = &context.config.secrets_dir;
+    if args.public {
+        say(key_ring(&context.config)?.public().to_jwk_set());
+        return Ok(code::YES);
+    }
+    if args.operator {
+        return make_operator(&context.config);
+    }
+    if args.rotate || args.retire {
+        return rotate(&context.config, args.retire);
+    }
     make_private_folder(folder)?;
     make_keys(&context.config, args.force)?.iter().for_each(say);
     let key = daemon::read_grant_key(folder).map_err(|error| Failure::new(code::PERMISSION, error))?;
@@ -67,12 +90,48 @@ pub(super) fn keygen(places: &Places, args: &KeygenArgs) -> Result {
     Ok(code::YES)
 }
 
+/// The name of the key that commands are signed with among the operator's secrets.
+pub(super) const OPERATOR_KEY: &str = "operator.key";
+
+fn make_operator(config: &Config) -> Result {
+    make_private_folder(&config.secrets_dir)?;
+    let key = GrantKey::generate().map_err(|error| Failure::new(code::PERMISSION, error))?;
+    write_private(&config.secrets_dir.join(OPERATOR_KEY), key.seed().as_slice())?;
+    say(KeySet::new([key.public()]).to_jwk_set());
+    Ok(code::YES)
+}
+
+fn key_ring(config: &Config) -> Result<daemon::KeyRing> {
+    daemon::KeyRing::read(&config.device, &config.secrets_dir).map_err(|error| Failure::new(code::PERMISSION, error))
+}
+
+/// Begins or ends a rotation of the grant-signing key. The daemon takes either up with a restart.
+fn rotate(config: &Config, retire: bool) -> Result {
+    let (current, old) = (config.secrets_dir.join(daemon::GRANT_KEY), config.secrets_dir.join(daemon::OLD_GRANT_KEY));
+    let failed = |path: &Path, error: std::io::Error| Failure::new(code::PERMISSION, format!("{}: {error}", path.display()));
+    if retire {
+        std::fs::remove_file(&old).map_err(|error| failed(&old, error))?;
+        say(format!("{}: removed; restart the daemon", old.display()));
+        return Ok(code::YES);
+    }
+    key_ring(config)?;
+    if old.exists() {
+        let text = format!("{}: a rotation is under way already; --retire ends it", old.display());
+        return Err(Failure::new(code::PERMISSION, text));
+    }
+    std::fs::rename(&current, &old).map_err(|error| failed(&current, error))?;
+    make_keys(config, false)?.iter().for_each(say);
+    say(format!("grant key id {}", key_ring(config)?.public().kids().next().unwrap_or("-")));
+    say("Restart the daemon. It signs with the new key; controllers that pin the old one learn it for as long as both are here.");
+    Ok(code::YES)
+}
+
 /// Makes the keys that are missing, or all of them with `force`. Gives a line a key.
 pub(super) fn make_keys(config: &Config, force: bool) -> Result<Vec<String>> {
     let folder = &config.secrets_dir;
     let refused = |error: &dyn std::fmt::Display| Failure::new(code::PERMISSION, error);
     let mut lines = Vec::new();
-    for name in [config.gallery.key.as_str(), daemon::GRANT_KEY] {
+    for name in [config.gallery.key.as_str(), daemon::GRANT_KEY, STATE_KEY] {
         let path = folder.join(name);
         if path.exists() && !force {
             lines.push(format!("{}: is there already, kept (--force replaces it)", path.display()));
@@ -84,6 +143,9 @@ pub(super) fn make_keys(config: &Config, force: bool) -> Result<Vec<String>> {
         if name == daemon::GRANT_KEY {
             let key = GrantKey::generate().map_err(|error| refused(&error))?;
             write_private(&path, key.seed().as_slice())?;
+        } else if name == STATE_KEY {
+            let key = StateKey::generate().map_err(|error| refused(&error))?;
+            write_private(&path, key.to_line().as_bytes())?;
         } else {
             SealingKey::generate().and_then(|key| key.write_new(&path)).map_err(|error| refused(&error))?;
         }

@@ -74,7 +74,8 @@ pub(super) fn readable(message: &Received) -> Option<String> {
     if message.topic.ends_with("/attempt") {
         return Some(format!("camera {}: nobody was decided: {}", text("camera"), text("reason")));
     }
-    (!message.topic.ends_with("/stats")).then(|| format!("{}: {payload}", message.topic))
+    let is_for_machines = ["/stats", "/keys", "/audit/head"].iter().any(|end| message.topic.ends_with(end));
+    (!is_for_machines).then(|| format!("{}: {payload}", message.topic))
 }
 
 /// A decision as one line.

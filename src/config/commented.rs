@@ -19,6 +19,12 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("publish.user", "\"faceid\""),
     ("publish.password-secret", "\"mqtt-password\""),
     ("publish.client-id", "\"faceid-lobby\""),
+    ("publish.operator-keys", "\"/etc/faceid/operators.json\""),
+    ("controller.door", "\"front\""),
+    ("controller.pinned-keys", "\"/etc/faceid/device-keys.json\""),
+    ("controller.gpio.lock-line", "17"),
+    ("controller.gpio.sensor-line", "27"),
+    ("controller.gpio.exit-line", "22"),
     ("publish.tls.client-certificate-file", "\"/etc/faceid/client.pem\""),
     ("publish.tls.client-key-secret", "\"mqtt-client-key\""),
     (

@@ -42,6 +42,14 @@ pub(super) fn decision(decision: Decision, person_name: Option<String>, expires_
     }))
 }
 
+/// A decision as the audit trail keeps it: without its grant.
+pub(super) fn audited(decision: &Decision) -> serde_json::Value {
+    serde_json::json!({
+        "outcome": decision.outcome.as_str(), "reason": decision.reason.as_str(), "door": decision.door, "camera": decision.camera,
+        "track": decision.track, "person": decision.person, "evidence": decision.evidence,
+    })
+}
+
 /// A presentation attack at a door.
 pub(super) fn spoof(decision: &Decision) -> Event {
     Event::Alarm(Alarm {

@@ -1,14 +1,18 @@
 //! The process: workers that are watched, signals that are heard, a panic that ends everything, and the daemon made of them.
 
+mod commands;
 mod events;
+mod keys;
+mod lockdown;
 pub mod panic;
 pub mod service;
 pub mod signals;
 pub mod supervisor;
 pub mod workers;
 
+pub use keys::{KeyRing, OLD_GRANT_KEY, read_grant_key};
 pub use panic::install_panic_hook;
-pub use service::{DaemonError, GRANT_KEY, Service, Watchers, read_grant_key};
+pub use service::{DaemonError, GRANT_KEY, Service, Watchers};
 
 use std::path::PathBuf;
 

@@ -10,20 +10,27 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use super::commands::Commands;
 use super::events;
+use super::keys::{ENDORSE_EVERY, KeyRing, read_grant_key};
+use super::lockdown::Lockdown;
 use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
 use super::workers::{self, CameraWatcher, Counts, DecisionWatcher, Decisions, FrameWatcher, Vision};
-use crate::access::grant::{GrantError, GrantKey};
+use crate::access::grant::{GrantError, KeySet};
 use crate::access::{Decider, Thresholds};
 use crate::capture::Slots;
 use crate::config::{Config, ConfigError};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
 use crate::inference::InferenceError;
 use crate::pipeline::{Pipeline, Stage, Timings};
-use crate::publish::{self, Birth, CameraStats, Event, Latency, Publisher, Stats};
+use crate::publish::command::Gate;
+use crate::publish::{
+    self, Audit, Birth, CameraStats, Discovery, Event, Journal, Latency, Publisher, SealedError, StateKey, Stats, discovery,
+};
 use crate::system::metrics::Summary;
 use crate::system::notify::Notifier;
 use crate::system::secret::SecretError;
+use crate::system::seen::SeenError;
 use crate::system::{Stop, StopHandle, clock, process};
 use crate::types::{CameraId, Monotonic};
 use crate::vision::VisionError;
@@ -42,6 +49,8 @@ const CAMERA_RETRY: Role = Role::Restartable { floor: Duration::from_secs(1), ce
 const STALE_AFTER: Duration = Duration::from_secs(20);
 /// How often `stats` is published.
 const STATS_EVERY: Duration = Duration::from_secs(60);
+/// Courier → commands. When full, the newest is dropped: its sender gets no answer.
+const COMMANDS: usize = 16;
 /// How often the gallery's file is looked at for what the command line has changed.
 const GALLERY_EVERY: Duration = Duration::from_secs(1);
 
@@ -60,6 +69,15 @@ pub enum DaemonError {
     /// The grant key is no key.
     #[error("the grant key: {0}")]
     GrantKey(#[from] GrantError),
+    /// Outbox or audit trail cannot be used.
+    #[error(transparent)]
+    Sealed(#[from] SealedError),
+    /// The memory of used nonces cannot be used.
+    #[error(transparent)]
+    Seen(#[from] SeenError),
+    /// The operators' keys are no keys.
+    #[error("[publish] operator-keys: {0}")]
+    Operators(String),
     /// The gallery cannot be used.
     #[error(transparent)]
     Gallery(#[from] GalleryError),
@@ -89,8 +107,9 @@ impl DaemonError {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            DaemonError::Config(_) | DaemonError::NoCamera => 78,
+            DaemonError::Config(_) | DaemonError::NoCamera | DaemonError::Operators(_) => 78,
             DaemonError::Secret(_) | DaemonError::GrantKey(_) => 77,
+            DaemonError::Sealed(SealedError::Secret(_) | SealedError::Malformed | SealedError::WrongKey { .. }) => 77,
             DaemonError::Gallery(GalleryError::Key(_) | GalleryError::WrongKey { .. }) => 77,
             DaemonError::Worker(failure) => failure.exit_code(),
             _ => 69,
@@ -121,6 +140,8 @@ pub struct Service {
     has_liveness: bool,
     timings: Arc<Timings>,
     started: Monotonic,
+    keys: KeyRing,
+    audit: Arc<Audit>,
     looked_before: AtomicU64,
     /// Held for as long as the daemon runs; the system lets go of it however the process ends.
     _lock: std::fs::File,
@@ -135,6 +156,7 @@ impl Service {
         let lock = lock_state(&config.state_dir)?;
         let key = SealingKey::read(&config.gallery.key, &config.secrets_dir).map_err(GalleryError::from)?;
         let grant_key = read_grant_key(&config.secrets_dir)?;
+        let keys = KeyRing::read(&config.device, &config.secrets_dir)?;
         let manifest = config.manifest()?;
         let began = Instant::now();
         let stack = Stack::open(&manifest, &config.models.pack, &config.models_dir(), &config.inference)?;
@@ -152,8 +174,15 @@ impl Service {
             models: stack.models(),
             person_names: config.publish.person_names,
         };
-        let (publisher, courier) = Publisher::new(config.publish.clone(), context, &config.secrets_dir);
+        let record = Record::open(config)?;
+        let (publisher, mut courier) = Publisher::durable(config.publish.clone(), context, &config.secrets_dir, record.journal);
         publisher.publish(birth(config, &provider(&stack), &stats));
+        publisher.publish(keys.event(clock::wall()));
+        if config.publish.home_assistant {
+            publisher.publish(discovery_event(config));
+        }
+        let detail = serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "keys": keys.public().kids().collect::<Vec<_>>() });
+        publisher.publish(Event::AuditHead(record.audit.append("start", detail, clock::wall())));
 
         let pack = stack.thresholds;
         let thresholds = Thresholds { matching: pack.matching, margin: pack.margin, liveness: pack.liveness };
@@ -170,12 +199,16 @@ impl Service {
             has_liveness: stack.liveness.is_some(),
             timings: Arc::default(),
             started: clock::monotonic(),
+            keys,
+            audit: record.audit,
             looked_before: AtomicU64::new(0),
             _lock: lock,
         };
         let pipeline = Pipeline::new(config.pipeline.clone(), stack, Some(service.gallery.clone()));
         service.timings = pipeline.timings();
-        service.spawn(config, watchers, pipeline, decider, courier)?;
+        let lockdown = Arc::new(Lockdown::open(&config.state_dir));
+        service.spawn_commands(config, &mut courier, lockdown.clone(), record.gate)?;
+        service.spawn(config, watchers, pipeline, decider, courier, lockdown)?;
         Ok(service)
     }
 
@@ -186,6 +219,7 @@ impl Service {
         pipeline: Pipeline,
         decider: Decider,
         courier: publish::Worker,
+        lockdown: Arc<Lockdown>,
     ) -> Result<(), DaemonError> {
         let io = |what: &str| {
             let what = what.to_owned();
@@ -198,6 +232,8 @@ impl Service {
             reports,
             decided: wires.decided,
             publisher: self.publisher.clone(),
+            audit: self.audit.clone(),
+            lockdown,
             gallery: self.gallery.clone(),
             grant_lifetime: Duration::from_secs(config.access.grant_lifetime_s),
             counts: self.counts.clone(),
@@ -237,6 +273,32 @@ impl Service {
         Ok(())
     }
 
+    fn spawn_commands(
+        &mut self,
+        config: &Config,
+        courier: &mut publish::Worker,
+        lockdown: Arc<Lockdown>,
+        gate: Gate,
+    ) -> Result<(), DaemonError> {
+        let (queue, inbox) = std::sync::mpsc::sync_channel(COMMANDS);
+        courier.hear_commands(queue);
+        let mut commands = Commands {
+            root: config.publish.topic_root(&config.device),
+            gate,
+            inbox,
+            publisher: self.publisher.clone(),
+            audit: self.audit.clone(),
+            lockdown,
+            gallery: self.gallery.clone(),
+            gallery_settings: config.gallery.clone(),
+            key: SealingKey::read(&config.gallery.key, &config.secrets_dir).map_err(GalleryError::from)?,
+            refused: 0,
+            refused_since: clock::monotonic(),
+        };
+        let io = |source| DaemonError::Io { what: "commands".to_owned(), source };
+        self.supervisor.spawn("commands", COURIER_RETRY, 2, move |context| commands.run(context)).map_err(io)
+    }
+
     /// Waits for every vital worker's first heartbeat, says READY, and watches until told to stop or until a vital worker fails.
     pub fn watch(&self, notifier: &Notifier) -> Result<(), DaemonError> {
         let ready = self.supervisor.wait_ready(|missing| {
@@ -247,12 +309,16 @@ impl Service {
             return Ok(());
         }
         notifier.ready(&self.status());
-        let (mut stats_at, mut gallery_at) = (clock::monotonic(), clock::monotonic());
+        let (mut stats_at, mut gallery_at, mut keys_at) = (clock::monotonic(), clock::monotonic(), clock::monotonic());
         self.supervisor.watch(notifier, || {
             let now = clock::monotonic();
             if now.since(gallery_at) >= GALLERY_EVERY {
                 gallery_at = now;
                 self.refresh_gallery();
+            }
+            if now.since(keys_at) >= ENDORSE_EVERY {
+                keys_at = now;
+                self.publisher.publish(self.keys.event(clock::wall()));
             }
             if now.since(stats_at) >= STATS_EVERY {
                 let interval = now.since(stats_at);
@@ -279,6 +345,7 @@ impl Service {
     /// Stops the workers in their order and flushes the outbox.
     pub fn stop(self, notifier: &Notifier) {
         notifier.stopping("stopping");
+        self.publisher.publish(Event::AuditHead(self.audit.append("stop", serde_json::Value::Null, clock::wall())));
         let late = self.supervisor.shut_down(STOP_DEADLINE);
         if !late.is_empty() {
             log::error!("these workers did not stop in time: {}", late.join(", "));
@@ -345,6 +412,41 @@ impl Service {
     }
 }
 
+/// What the daemon remembers on disk besides the gallery.
+struct Record {
+    journal: Journal,
+    audit: Arc<Audit>,
+    gate: Gate,
+}
+
+impl Record {
+    fn open(config: &Config) -> Result<Self, DaemonError> {
+        const MIB: u64 = 1 << 20;
+        let key = StateKey::read(&config.secrets_dir)?;
+        let settings = &config.publish;
+        let age = Duration::from_secs(u64::from(settings.outbox_days) * 24 * 3600);
+        let journal = Journal::open(&config.state_dir.join("outbox"), &key, u64::from(settings.outbox_mib) * MIB, age)?;
+        let audit = Audit::open(&config.state_dir.join("audit"), &key, u64::from(settings.audit_mib) * MIB)?;
+        let operators = settings.operator_keys.as_deref().map(read_operators).transpose()?;
+        let gate = Gate::new(config.device.clone(), operators, &config.state_dir.join("nonces"))?;
+        Ok(Self { journal, audit: Arc::new(audit), gate })
+    }
+}
+
+fn read_operators(path: &Path) -> Result<KeySet, DaemonError> {
+    let wrong = |what: String| DaemonError::Operators(format!("{}: {what}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    KeySet::from_jwk_set(&text).map_err(|error| wrong(error.to_string()))
+}
+
+fn discovery_event(config: &Config) -> Event {
+    let cameras: Vec<CameraId> = config.cameras.iter().map(|camera| camera.id.clone()).collect();
+    let doors: Vec<_> = config.doors.iter().map(|door| door.id.clone()).collect();
+    let root = config.publish.topic_root(&config.device);
+    let payload = discovery::payload(&config.device, &root, env!("CARGO_PKG_VERSION"), &cameras, &doors);
+    Event::Discovery(Box::new(Discovery { topic: discovery::topic(&config.device), payload }))
+}
+
 fn latency(summary: &Summary) -> Option<Latency> {
     let ms = |us: u64| us as f32 / 1e3;
     (summary.n > 0).then(|| Latency { p50_ms: ms(summary.p50_us), p99_ms: ms(summary.p99_us) })
@@ -369,12 +471,6 @@ fn birth(config: &Config, provider: &str, stats: &crate::gallery::Stats) -> Even
         clock: events::clock_quality(),
         at: clock::wall(),
     }))
-}
-
-/// Reads the grant-signing key.
-pub fn read_grant_key(secrets: &Path) -> Result<GrantKey, DaemonError> {
-    let bytes = crate::system::secret::read(GRANT_KEY, secrets)?;
-    Ok(GrantKey::from_seed(&bytes)?)
 }
 
 /// One daemon a state folder: the second is told so.

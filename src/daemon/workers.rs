@@ -8,12 +8,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::time::Duration;
 
 use super::events;
+use super::lockdown::Lockdown;
 use super::supervisor::{WorkerContext, WorkerError};
 use crate::access::Decider;
 use crate::capture::{self, CameraEvent, CameraSettings, CameraState, Slot, Slots, Taken};
 use crate::gallery::{Gallery, IndexReport, IndexVerdict};
 use crate::pipeline::{Pipeline, Seen};
-use crate::publish::Publisher;
+use crate::publish::{Audit, Event, Publisher};
 use crate::system::clock;
 use crate::system::metrics::{Counter, Histogram};
 use crate::types::{Attempt, CameraId, Decision, Frame, Observation, Outcome, PersonId, Presence, Reason, TrackId};
@@ -188,6 +189,8 @@ pub(super) struct Decisions {
     pub(super) reports: Receiver<Report>,
     pub(super) decided: SyncSender<(CameraId, TrackId)>,
     pub(super) publisher: Publisher,
+    pub(super) audit: Arc<Audit>,
+    pub(super) lockdown: Arc<Lockdown>,
     pub(super) gallery: Arc<Gallery>,
     pub(super) grant_lifetime: Duration,
     pub(super) counts: Arc<Counts>,
@@ -244,6 +247,7 @@ impl Decisions {
         // Vision drains this queue before each frame; should it be full, the track only costs effort for a while longer.
         let _ = self.decided.try_send((observation.camera.clone(), observation.track));
         for decision in decisions {
+            let decision = self.lockdown.judge(decision);
             let took = decision.decided_at.monotonic.since(observation.first_usable_at.monotonic);
             let is_granted = decision.outcome == Outcome::Granted;
             if is_granted {
@@ -273,9 +277,13 @@ impl Decisions {
             }
             let name = decision.person.as_ref().and_then(|id| self.gallery.snapshot().person(id).and_then(|p| p.name.clone()));
             let expires_at = decision.decided_at.plus(self.grant_lifetime);
+            let detail = events::audited(&decision);
             if !self.publisher.publish(events::decision(decision, name, expires_at)) {
                 log::error!("the outbox is full: a decision was not published");
             }
+            // After the publishing: the outbox has it on disk already, and nobody at the door waits for the trail.
+            let head = self.audit.append("decision", detail, clock::wall());
+            self.publisher.publish(Event::AuditHead(head));
         }
     }
 

@@ -2,23 +2,31 @@
 //!
 //! [`Publisher::publish`] puts an [`Event`] into a bounded outbox and returns; one thread ([`Worker::run`]) owns the connection and
 //! delivers. [`payload`] says how an event looks from outside and is pure; [`outbox`] says what is kept until when and knows no
-//! network; [`mqtt`] moves messages between the two. `rumqttc` is named in [`connect`], [`mqtt`] and [`subscribe`] only.
+//! network; [`journal`] is its disk, [`sealed`] the sealed log that journal and [`audit`] trail are kept in; [`mqtt`] moves messages between the two. `rumqttc` is named in [`connect`], [`mqtt`] and [`subscribe`] only.
 
+pub mod audit;
 #[cfg(feature = "demo-broker")]
 pub mod broker;
+pub mod command;
 pub mod connect;
+pub mod discovery;
+pub mod journal;
 pub mod mqtt;
 pub mod outbox;
 pub mod payload;
+pub mod sealed;
 pub mod settings;
 pub mod subscribe;
 
+pub use audit::Audit;
 pub use connect::Problem;
+pub use journal::Journal;
 pub use mqtt::{Publisher, State, Worker};
 pub use outbox::Counts;
 pub use payload::{
     Alarm, AlarmKind, AttemptEvent, Birth, CONTRACT_VERSION, CameraStats, CameraStatus, CameraWord, Clock, Context, DecisionEvent,
-    Event, Latency, Models, Policy, PresenceEvent, Stats,
+    Discovery, Event, Latency, Models, Policy, PresenceEvent, Reply, Stats,
 };
+pub use sealed::{STATE_KEY, SealedError, StateKey};
 pub use settings::{Settings, Tls};
-pub use subscribe::{Notice, Received, Subscriber};
+pub use subscribe::{Notice, Received, Said, Subscriber, Wants};

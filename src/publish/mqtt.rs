@@ -8,19 +8,23 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnAck, LastWill, Packet, PubAck, PubAckReason, PublishProperties};
+use rumqttc::v5::mqttbytes::v5::{ConnAck, Filter, LastWill, Packet, PubAck, PubAckReason, PublishProperties, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, Event as Happening, EventLoop, MqttOptions};
 use tokio::sync::Notify;
 
 use super::connect::{self, Problem};
+use super::discovery;
+use super::journal::Journal;
 use super::outbox::{Counts, Message, Outbox, Ticket};
 use super::payload::{Context, Event};
 use super::settings::Settings;
+use super::subscribe::{self, Received};
 use crate::system::clock;
 use crate::system::{Backoff, Stop};
 
@@ -76,15 +80,21 @@ pub struct Publisher(Arc<Shared>);
 impl Publisher {
     /// A publisher and the worker that delivers for it; `secrets` is where secrets lie that are no credentials of the service.
     pub fn new(settings: Settings, context: Context, secrets: &Path) -> (Self, Worker) {
+        let outbox = Outbox::new(capacity(&settings), context.clone());
+        Self::over(outbox, settings, &context, secrets)
+    }
+
+    /// As [`Publisher::new`], with every decision on disk before it is published.
+    pub fn durable(settings: Settings, context: Context, secrets: &Path, journal: Journal) -> (Self, Worker) {
+        let outbox = Outbox::durable(capacity(&settings), context.clone(), journal);
+        Self::over(outbox, settings, &context, secrets)
+    }
+
+    fn over(outbox: Outbox, settings: Settings, context: &Context, secrets: &Path) -> (Self, Worker) {
         let root = settings.topic_root(&context.device);
         let client_id = settings.client_id.clone().unwrap_or_else(|| format!("faceid-{}", context.device));
-        let capacity = usize::try_from(settings.queue_events).unwrap_or(usize::MAX);
-        let shared = Arc::new(Shared {
-            outbox: Mutex::new(Outbox::new(capacity, context)),
-            state: Mutex::new(State::Connecting),
-            wake: Notify::new(),
-        });
-        let worker = Worker { shared: shared.clone(), settings, secrets: secrets.to_owned(), root, client_id };
+        let shared = Arc::new(Shared { outbox: Mutex::new(outbox), state: Mutex::new(State::Connecting), wake: Notify::new() });
+        let worker = Worker { shared: shared.clone(), settings, secrets: secrets.to_owned(), root, client_id, commands: None };
         (Self(shared), worker)
     }
 
@@ -100,6 +110,11 @@ impl Publisher {
         self.0.outbox().set_context(context);
     }
 
+    /// Up to `limit` decisions from number `from` on, as history, and the number to go on from: see [`Journal`].
+    pub fn replay(&self, from: u64, limit: usize) -> (Vec<String>, Option<u64>) {
+        self.0.outbox().replay(from, limit)
+    }
+
     /// How the connection is.
     pub fn state(&self) -> State {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -111,6 +126,10 @@ impl Publisher {
     }
 }
 
+fn capacity(settings: &Settings) -> usize {
+    usize::try_from(settings.queue_events).unwrap_or(usize::MAX)
+}
+
 /// What the MQTT thread runs.
 pub struct Worker {
     shared: Arc<Shared>,
@@ -118,6 +137,7 @@ pub struct Worker {
     secrets: PathBuf,
     root: String,
     client_id: String,
+    commands: Option<SyncSender<Received>>,
 }
 
 /// How one connection ended.
@@ -150,6 +170,12 @@ impl Session {
 }
 
 impl Worker {
+    /// From now on messages on `cmd/<verb>` go into this queue; what it has no room for is dropped and logged, for a command that is late
+    /// is none. Home Assistant's start is heard too.
+    pub fn hear_commands(&mut self, queue: SyncSender<Received>) {
+        self.commands = Some(queue);
+    }
+
     /// Delivers until told to stop, then says `offline` if it can within the time of the settings. `beat` is called at least once a
     /// second.
     pub fn run(&self, stop: &Stop, beat: &dyn Fn()) {
@@ -241,6 +267,12 @@ impl Worker {
                         session.held.insert(id, ticket);
                     }
                 }
+                Ok(Happening::Incoming(Packet::SubAck(answer))) => {
+                    if answer.return_codes.iter().any(|code| !matches!(code, SubscribeReasonCode::Success(_))) {
+                        log::error!("the broker lets this user not read {}/cmd/+ or {}", self.root, discovery::BIRTH_TOPIC);
+                    }
+                }
+                Ok(Happening::Incoming(Packet::Publish(publish))) => self.heard(subscribe::received(&publish)),
                 Ok(Happening::Outgoing(Outgoing::Disconnect)) => return End::Stopped,
                 Ok(_) => {}
                 Err(error) => {
@@ -258,8 +290,28 @@ impl Worker {
         session.max_packet_bytes = limit.and_then(|bytes| usize::try_from(bytes).ok());
         self.shared.outbox().reconnected();
         self.shared.set_state(State::Online { refusal: None });
+        if self.commands.is_some() {
+            let filters =
+                [self.topic("cmd/+"), discovery::BIRTH_TOPIC.to_owned()].map(|topic| Filter::new(topic, QoS::AtLeastOnce));
+            if client.try_subscribe_many(filters).is_err() {
+                log::error!("the MQTT client took no subscription: no command will be heard");
+            }
+        }
         self.say(client, session, "online");
         self.shared.wake.notify_one();
+    }
+
+    fn heard(&self, message: Received) {
+        if message.topic == discovery::BIRTH_TOPIC {
+            if message.payload == b"online" {
+                self.shared.outbox().again(|event| matches!(event, Event::Discovery(_)));
+                self.shared.wake.notify_one();
+            }
+        } else if let Some(queue) = &self.commands
+            && queue.try_send(message).is_err()
+        {
+            log::warn!("a command was dropped: too many wait");
+        }
     }
 
     fn sent(&self, id: u16, session: &mut Session) {
@@ -354,9 +406,10 @@ impl Worker {
             payload_format_indicator: Some(1),
             message_expiry_interval: message.expiry_s,
             content_type: Some(message.content_type.to_owned()),
+            correlation_data: message.correlation.map(Into::into),
             ..PublishProperties::default()
         };
-        let topic = self.topic(&message.topic);
+        let topic = if message.elsewhere { message.topic.clone() } else { self.topic(&message.topic) };
         let given = client.try_publish_with_properties(topic, qos, message.retained, message.payload, properties).is_ok();
         if given {
             session.handed.push_back(ticket);
@@ -370,6 +423,8 @@ impl Worker {
     fn say(&self, client: &AsyncClient, session: &mut Session, word: &str) {
         let message = Message {
             topic: "status".into(),
+            elsewhere: false,
+            correlation: None,
             payload: word.into(),
             retained: true,
             confirmed: true,

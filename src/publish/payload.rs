@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::audit::Head;
 use crate::types::{Attempt, CameraId, Decision, DeviceId, DoorId, Evidence, ModelId, Moment, PersonId, Presence, Wall};
 
 /// The version of everything that is published; birth and decisions carry it.
@@ -253,10 +254,40 @@ pub enum Event {
     Stats(Box<Stats>),
     /// Delivered at least once.
     Alarm(Alarm),
+    /// Retained: the JWK set by which grants are verified, as it is.
+    Keys(String),
+    /// Retained: the audit trail's last entry.
+    AuditHead(Head),
+    /// Retained: what Home Assistant is told of this device.
+    Discovery(Box<Discovery>),
+    /// Delivered at least once: the answer to a command.
+    Reply(Reply),
+}
+
+/// An answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// Where to.
+    pub topic: String,
+    /// Whether the topic is a whole one, not one below `<base>/<device>/`.
+    pub elsewhere: bool,
+    /// What.
+    pub payload: String,
+    /// What the sender wants back with it.
+    pub correlation: Option<Vec<u8>>,
+}
+
+/// A message for Home Assistant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discovery {
+    /// The whole topic.
+    pub topic: String,
+    /// What.
+    pub payload: String,
 }
 
 impl Event {
-    /// The topic below `<base>/<device>/`.
+    /// The topic: a whole one if [`Event::is_elsewhere`], otherwise below `<base>/<device>/`.
     pub fn topic(&self) -> String {
         match self {
             Event::Decision(event) => format!("door/{}/decision", event.decision.door),
@@ -266,17 +297,34 @@ impl Event {
             Event::Attempt(event) => format!("camera/{}/attempt", event.attempt.camera),
             Event::Stats(_) => "stats".into(),
             Event::Alarm(alarm) => format!("alarm/{}", alarm.kind.as_str()),
+            Event::Keys(_) => "keys".into(),
+            Event::AuditHead(_) => "audit/head".into(),
+            Event::Discovery(discovery) => discovery.topic.clone(),
+            Event::Reply(reply) => reply.topic.clone(),
         }
     }
 
     /// Whether the broker keeps it for whoever comes later: then only the newest of a topic matters.
     pub fn is_retained(&self) -> bool {
-        matches!(self, Event::Birth(_) | Event::Presence(_) | Event::CameraStatus(_))
+        matches!(
+            self,
+            Event::Birth(_)
+                | Event::Presence(_)
+                | Event::CameraStatus(_)
+                | Event::Keys(_)
+                | Event::AuditHead(_)
+                | Event::Discovery(_)
+        )
+    }
+
+    /// Whether the topic is a whole one.
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(self, Event::Discovery(_) | Event::Reply(Reply { elsewhere: true, .. }))
     }
 
     /// Whether the broker must confirm it (QoS 1).
     pub fn is_confirmed(&self) -> bool {
-        matches!(self, Event::Decision(_) | Event::Birth(_) | Event::CameraStatus(_) | Event::Alarm(_))
+        !matches!(self, Event::Presence(_) | Event::Attempt(_) | Event::Stats(_))
     }
 
     /// The message's text. `sequence` and `historical` are a decision's; the others take no notice of them.
@@ -308,6 +356,10 @@ impl Event {
                 alarm.at,
                 &AlarmBody { kind: alarm.kind, door: alarm.door.as_ref(), camera: alarm.camera.as_ref(), detail: &alarm.detail },
             ),
+            Event::Keys(set) => set.clone(),
+            Event::AuditHead(head) => json(head),
+            Event::Discovery(discovery) => discovery.payload.clone(),
+            Event::Reply(reply) => reply.payload.clone(),
         }
     }
 }

@@ -38,6 +38,17 @@ pub struct Settings {
     /// How many events wait in memory for a broker that is away. When it is full, the oldest event that is no decision goes first.
     /// 16 to 4096.
     pub queue_events: u32,
+    /// How many MiB of decisions the outbox keeps on disk, for an outage and for `cmd/replay`. 1 to 4096.
+    pub outbox_mib: u32,
+    /// How many days a decision is kept there. 1 to 3650.
+    pub outbox_days: u32,
+    /// How many MiB the audit trail may take; the oldest go first. 1 to 65536.
+    pub audit_mib: u32,
+    /// The keys of those whose commands are obeyed, a JWK set in a file that only the operator can change; `faceid keygen --operator`
+    /// makes one. Without it every command is refused.
+    pub operator_keys: Option<PathBuf>,
+    /// Whether Home Assistant is told of this device (`homeassistant/device/<device>/config`).
+    pub home_assistant: bool,
     /// Whether decisions carry people's names beside their ids.
     pub person_names: bool,
     /// TLS.
@@ -74,6 +85,11 @@ impl Default for Settings {
             retry_ceiling_ms: 10_000,
             flush_timeout_ms: 2_000,
             queue_events: 256,
+            outbox_mib: 64,
+            outbox_days: 30,
+            audit_mib: 256,
+            operator_keys: None,
+            home_assistant: true,
             person_names: false,
             tls: Tls::default(),
         }
@@ -124,11 +140,17 @@ impl Settings {
             ("retry-ceiling-ms", self.retry_ceiling_ms, self.retry_floor_ms, 600_000),
             ("flush-timeout-ms", self.flush_timeout_ms, 100, 30_000),
             ("queue-events", self.queue_events, 16, 4096),
+            ("outbox-mib", self.outbox_mib, 1, 4096),
+            ("outbox-days", self.outbox_days, 1, 3650),
+            ("audit-mib", self.audit_mib, 1, 65_536),
         ];
         for (key, value, low, high) in ranges {
             if !(low..=high).contains(&value) {
                 find(key, format!("{value} is outside {low} to {high}"));
             }
+        }
+        if self.operator_keys.as_ref().is_some_and(|path| !path.is_absolute()) {
+            find("operator-keys", "must be an absolute path".into());
         }
         if self.tls.client_certificate_file.is_some() != self.tls.client_key_secret.is_some() {
             find("tls.client-certificate-file", "a certificate goes with its key: set `client-key-secret` too, or neither".into());
@@ -164,6 +186,9 @@ mod tests {
             retry_ceiling_ms: 600_001,
             flush_timeout_ms: 0,
             queue_events: 0,
+            outbox_mib: 0,
+            outbox_days: 0,
+            audit_mib: 0,
             tls: Tls { client_certificate_file: Some("a.pem".into()), ..Tls::default() },
             ..Settings::default()
         };
@@ -173,12 +198,15 @@ mod tests {
             keys,
             [
                 "ack-timeout-s",
+                "audit-mib",
                 "base-topic",
                 "client-id",
                 "connect-timeout-s",
                 "flush-timeout-ms",
                 "host",
                 "keep-alive-s",
+                "outbox-days",
+                "outbox-mib",
                 "password-secret",
                 "port",
                 "queue-events",

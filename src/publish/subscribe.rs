@@ -1,13 +1,18 @@
-//! A small subscriber, for `faceid watch`, `faceid demo` and tests: connects, subscribes, and goes on after a lost connection.
+//! A client for those who listen: `faceid watch`, `faceid demo`, `faceid command`, the door's controller, and tests. Connects,
+//! subscribes, says little, and goes on after a lost connection.
+//!
+//! What it says is kept here, not by rumqttc: a state is said again after each connection as its newest value, anything else waits in
+//! a short line. Each connection is clean, so nothing old comes from a session of before.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Packet, Publish, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{Filter, LastWill, Packet, Publish, PublishProperties, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use tokio::sync::Notify;
 
@@ -15,11 +20,15 @@ use super::connect::{self, Problem};
 use super::settings::Settings;
 use crate::system::Backoff;
 
-/// Notices that wait for the reader; when it is that slow, the newest are dropped: this is for looking on, not for doors.
+/// Notices that wait for the reader; when it is that slow, the newest are dropped: a grant that would wait behind so many is late.
 const QUEUE: usize = 4096;
+/// What may wait to be said while there is no connection; beyond it the oldest goes.
+const LINE: usize = 64;
+/// The client's own queue: subscriptions, the line and a state for each topic of ours.
+const CLIENT_QUEUE: usize = 2 * LINE + 32;
 
 /// One message as it came.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Received {
     /// The whole topic.
     pub topic: String,
@@ -29,6 +38,10 @@ pub struct Received {
     pub retained: bool,
     /// The seconds of life that the broker says are left.
     pub expiry_s: Option<u32>,
+    /// Where the sender wants its answer.
+    pub response_topic: Option<String>,
+    /// What the sender wants back with its answer.
+    pub correlation: Option<Vec<u8>>,
 }
 
 /// What a subscriber tells.
@@ -42,9 +55,42 @@ pub enum Notice {
     Problem(Problem),
 }
 
+/// What a client wants besides its topics.
+#[derive(Debug, Clone, Default)]
+pub struct Wants {
+    /// Topics with wildcards.
+    pub filters: Vec<String>,
+    /// Its id; without one a random one.
+    pub client_id: Option<String>,
+    /// Topic and text that the broker publishes, retained, when this client is lost.
+    pub will: Option<(String, String)>,
+}
+
+/// One thing to say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Said {
+    /// The whole topic.
+    pub topic: String,
+    /// The content.
+    pub payload: String,
+    /// A state, which the broker keeps, or an event.
+    pub retained: bool,
+    /// Where an answer is wanted, and what must come back with it.
+    pub answer: Option<(String, Vec<u8>)>,
+}
+
+#[derive(Default)]
+struct Mouth {
+    states: BTreeMap<String, Said>,
+    line: VecDeque<Said>,
+    /// While connected.
+    client: Option<AsyncClient>,
+}
+
 /// A running subscription; dropping it disconnects.
 pub struct Subscriber {
     notices: Receiver<Notice>,
+    mouth: Arc<Mutex<Mouth>>,
     quit: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
 }
@@ -53,33 +99,59 @@ impl Subscriber {
     /// Starts to subscribe to `filter` (a topic with wildcards, such as `faceid/gate/#`) on the broker of the settings. The settings'
     /// client id is not used: the broker would throw the daemon out. Fails when secrets or certificates cannot be read.
     pub fn start(settings: &Settings, secrets: &Path, filter: &str) -> Result<Self, Problem> {
-        let client_id = format!("faceid-watch-{}", uuid::Uuid::new_v4().simple());
-        let options = connect::options(settings, secrets, &client_id)?;
+        Self::start_as(settings, secrets, Wants { filters: vec![filter.to_owned()], ..Wants::default() })
+    }
+
+    /// As [`Subscriber::start`], with an id and a will.
+    pub fn start_as(settings: &Settings, secrets: &Path, wants: Wants) -> Result<Self, Problem> {
+        let random = || format!("faceid-watch-{}", uuid::Uuid::new_v4().simple());
+        let client_id = wants.client_id.clone().unwrap_or_else(random);
+        let mut options = connect::options(settings, secrets, &client_id)?;
+        if let Some((topic, text)) = &wants.will {
+            options.set_last_will(LastWill::new(topic, text.clone(), QoS::AtLeastOnce, true, None));
+        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Problem::Setup(error.to_string()))?;
         let (sender, notices) = sync_channel(QUEUE);
         let quit = Arc::new(Notify::new());
-        let (leave, settings, filter) = (quit.clone(), settings.clone(), filter.to_owned());
+        let mouth = Arc::new(Mutex::new(Mouth::default()));
+        let (leave, settings, ears) = (quit.clone(), settings.clone(), mouth.clone());
         let thread = std::thread::Builder::new()
             .name("mqtt-watch".into())
             .spawn(move || {
                 runtime.block_on(async {
-                    tokio::select! {
-                        () = listen(options, &settings, &filter, &sender) => {}
-                        () = leave.notified() => {}
-                    }
+                    let mut listener = Listener { settings, wants, notices: sender, mouth: ears, online: false, told: None };
+                    listener.run(options, &leave).await;
                 });
                 runtime.shutdown_background();
             })
             .map_err(|error| Problem::Setup(error.to_string()))?;
-        Ok(Self { notices, quit, thread: Some(thread) })
+        Ok(Self { notices, mouth, quit, thread: Some(thread) })
     }
 
     /// The next notice, waiting for at most `wait`; `None` when there was none.
     pub fn next(&self, wait: Duration) -> Option<Notice> {
         self.notices.recv_timeout(wait).ok()
+    }
+
+    /// Says it now, or after the next connection.
+    pub fn say(&self, said: Said) {
+        let mut mouth = lock(&self.mouth);
+        if said.retained {
+            mouth.states.insert(said.topic.clone(), said.clone());
+        }
+        match &mouth.client {
+            Some(client) => publish(client, &said),
+            None if said.retained => {}
+            None => {
+                if mouth.line.len() >= LINE {
+                    mouth.line.pop_front();
+                }
+                mouth.line.push_back(said);
+            }
+        }
     }
 }
 
@@ -93,55 +165,113 @@ impl Drop for Subscriber {
     }
 }
 
-async fn listen(options: MqttOptions, settings: &Settings, filter: &str, notices: &SyncSender<Notice>) {
-    let floor = Duration::from_millis(u64::from(settings.retry_floor_ms));
-    let ceiling = Duration::from_millis(u64::from(settings.retry_ceiling_ms));
-    let mut backoff = Backoff::new(floor, ceiling);
-    let mut told = None;
-    let mut online = false;
-    let (client, mut events) = AsyncClient::new(options, 8);
-    loop {
-        match events.poll().await {
-            Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                online = true;
-                told = None;
-                // QoS 1, so that a decision is not lost on the last yards; the queue is empty at this moment.
-                if client.try_subscribe(filter, QoS::AtLeastOnce).is_err() {
-                    log::error!("the MQTT client took no subscription");
-                }
-            }
-            Ok(Event::Incoming(Packet::SubAck(answer))) => {
-                backoff.reset();
-                let taken = answer.return_codes.iter().all(|code| matches!(code, SubscribeReasonCode::Success(_)));
-                let broker = format!("{}:{}", settings.host, settings.port);
-                let _ = notices.try_send(if taken {
-                    Notice::Subscribed
-                } else {
-                    Notice::Problem(Problem::Refused { broker, detail: format!("it lets this user not read {filter}") })
-                });
-            }
-            Ok(Event::Incoming(Packet::Publish(publish))) => {
-                let _ = notices.try_send(Notice::Message(received(&publish)));
-            }
-            Ok(_) => {}
-            Err(error) => {
-                let problem = connect::problem(&error, settings, online);
-                online = false;
-                if told.as_ref() != Some(&problem) {
-                    let _ = notices.try_send(Notice::Problem(problem.clone()));
-                    told = Some(problem);
-                }
-                tokio::time::sleep(backoff.next_delay()).await;
-            }
-        }
+// Every step under the lock leaves the mouth whole.
+fn lock(mouth: &Mutex<Mouth>) -> MutexGuard<'_, Mouth> {
+    mouth.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn publish(client: &AsyncClient, said: &Said) {
+    let (response_topic, correlation) = said.answer.clone().unzip();
+    let properties = PublishProperties {
+        payload_format_indicator: Some(1),
+        response_topic,
+        correlation_data: correlation.map(Into::into),
+        ..PublishProperties::default()
+    };
+    let payload = said.payload.clone();
+    if client.try_publish_with_properties(said.topic.as_str(), QoS::AtLeastOnce, said.retained, payload, properties).is_err() {
+        log::error!("the MQTT client took no message on {}", said.topic);
     }
 }
 
-fn received(publish: &Publish) -> Received {
+struct Listener {
+    settings: Settings,
+    wants: Wants,
+    notices: SyncSender<Notice>,
+    mouth: Arc<Mutex<Mouth>>,
+    online: bool,
+    told: Option<Problem>,
+}
+
+impl Listener {
+    /// Connects again and again, each time with a fresh client that remembers nothing.
+    async fn run(&mut self, options: MqttOptions, leave: &Notify) {
+        let floor = Duration::from_millis(u64::from(self.settings.retry_floor_ms));
+        let ceiling = Duration::from_millis(u64::from(self.settings.retry_ceiling_ms));
+        let mut backoff = Backoff::new(floor, ceiling);
+        loop {
+            let ended = tokio::select! {
+                () = self.listen(options.clone(), &mut backoff) => false,
+                () = leave.notified() => true,
+            };
+            lock(&self.mouth).client = None;
+            if ended {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next_delay()) => {}
+                () = leave.notified() => return,
+            }
+        }
+    }
+
+    /// One connection. It ends without a goodbye, so that the broker publishes the will: nobody knows the state of a door whose
+    /// controller has left.
+    async fn listen(&mut self, options: MqttOptions, backoff: &mut Backoff) {
+        let (client, mut events) = AsyncClient::new(options, CLIENT_QUEUE);
+        loop {
+            match events.poll().await {
+                Ok(Event::Incoming(Packet::ConnAck(_))) => self.connected(&client),
+                Ok(Event::Incoming(Packet::SubAck(answer))) => {
+                    backoff.reset();
+                    let taken = answer.return_codes.iter().all(|code| matches!(code, SubscribeReasonCode::Success(_)));
+                    let broker = format!("{}:{}", self.settings.host, self.settings.port);
+                    let detail = format!("it lets this user not read {}", self.wants.filters.join(", "));
+                    let refused = Notice::Problem(Problem::Refused { broker, detail });
+                    let _ = self.notices.try_send(if taken { Notice::Subscribed } else { refused });
+                }
+                Ok(Event::Incoming(Packet::Publish(publish))) => {
+                    let _ = self.notices.try_send(Notice::Message(received(&publish)));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    let problem = connect::problem(&error, &self.settings, self.online);
+                    self.online = false;
+                    if self.told.as_ref() != Some(&problem) {
+                        let _ = self.notices.try_send(Notice::Problem(problem.clone()));
+                        self.told = Some(problem);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn connected(&mut self, client: &AsyncClient) {
+        self.online = true;
+        self.told = None;
+        // QoS 1, so that a decision is not lost on the last yards; the queue is empty at this moment.
+        let filters = self.wants.filters.iter().map(|filter| Filter::new(filter.as_str(), QoS::AtLeastOnce));
+        if client.try_subscribe_many(filters).is_err() {
+            log::error!("the MQTT client took no subscription");
+        }
+        let mut mouth = lock(&self.mouth);
+        mouth.states.values().for_each(|said| publish(client, said));
+        while let Some(said) = mouth.line.pop_front() {
+            publish(client, &said);
+        }
+        mouth.client = Some(client.clone());
+    }
+}
+
+pub(super) fn received(publish: &Publish) -> Received {
+    let properties = publish.properties.clone().unwrap_or_default();
     Received {
         topic: String::from_utf8_lossy(&publish.topic).into_owned(),
         payload: publish.payload.to_vec(),
         retained: publish.retain,
-        expiry_s: publish.properties.as_ref().and_then(|properties| properties.message_expiry_interval),
+        expiry_s: properties.message_expiry_interval,
+        response_topic: properties.response_topic,
+        correlation: properties.correlation_data.map(|data| data.to_vec()),
     }
 }

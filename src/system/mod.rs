@@ -1,5 +1,5 @@
-//! What every worker needs of the machine: clocks, the stop signal, back-off, secrets, the log, counters, and systemd's notifications.
-//! It knows nothing of faces.
+//! What every worker needs of the machine: clocks, the stop signal, back-off, secrets, ids that may be used once, the log, counters,
+//! and systemd's notifications. It knows nothing of faces.
 
 pub mod backoff;
 pub mod clock;
@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod notify;
 pub mod process;
 pub mod secret;
+pub mod seen;
 pub mod stop;
 
 pub use backoff::Backoff;

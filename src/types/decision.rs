@@ -36,6 +36,8 @@ pub enum Reason {
     Stale,
     /// The gallery is empty or belongs to another model.
     GalleryUnavailable,
+    /// An operator has locked the door down.
+    Lockdown,
 }
 
 impl Outcome {
@@ -61,6 +63,7 @@ impl Reason {
             Reason::ExpiredPerson => "expired-person",
             Reason::Stale => "stale",
             Reason::GalleryUnavailable => "gallery-unavailable",
+            Reason::Lockdown => "lockdown",
         }
     }
 }

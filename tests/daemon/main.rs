@@ -2,6 +2,7 @@
 //! ways in which it must not start, and the verbs on bad input. What needs the shared clips and networks says loudly when it is skipped.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail as its tests do")]
 
+mod both_sides;
 #[cfg(feature = "demo-broker")]
 mod demo;
 mod evaluate;

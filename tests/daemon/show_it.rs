@@ -15,12 +15,12 @@ use super::rtsp_server::{Plan, Server};
 use super::{House, shared};
 
 /// The longest that a step may take on a loaded machine; nothing waits this long unless something is broken.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(super) const PATIENCE: Duration = Duration::from_secs(90);
 /// How long nothing more may come for "exactly one" to hold: longer than a lost track lives, a refusal waits and a retry takes.
 const QUIET: Duration = Duration::from_secs(6);
 
 /// A child that is killed when it goes.
-struct Killed(Child);
+pub(super) struct Killed(pub(super) Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
@@ -30,13 +30,13 @@ impl Drop for Killed {
 }
 
 /// The broker's messages as `mosquitto_sub` prints them: topic and payload.
-struct Ear {
+pub(super) struct Ear {
     _child: Killed,
     lines: Receiver<(String, String)>,
 }
 
 impl Ear {
-    fn on(port: u16, filter: &str) -> Self {
+    pub(super) fn on(port: u16, filter: &str) -> Self {
         let mut child = Command::new("mosquitto_sub")
             .args(["-V", "mqttv5", "-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-v", "-t", filter])
             .stdout(Stdio::piped())
@@ -55,12 +55,12 @@ impl Ear {
         Self { _child: Killed(child), lines }
     }
 
-    fn next(&self, wait: Duration) -> Option<(String, String)> {
+    pub(super) fn next(&self, wait: Duration) -> Option<(String, String)> {
         self.lines.recv_timeout(wait).ok()
     }
 
     /// Waits for a message that passes `wanted`.
-    fn until(&self, what: &str, mut wanted: impl FnMut(&str, &str) -> bool) -> (String, String) {
+    pub(super) fn until(&self, what: &str, mut wanted: impl FnMut(&str, &str) -> bool) -> (String, String) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -73,7 +73,7 @@ impl Ear {
 }
 
 /// Door, outcome, reason and person of a decision.
-fn essence(payload: &str) -> (String, String, String, Option<String>) {
+pub(super) fn essence(payload: &str) -> (String, String, String, Option<String>) {
     let event: Value = serde_json::from_str(payload).unwrap();
     let data = &event["data"];
     let word = |key: &str| data[key].as_str().unwrap_or("").to_owned();
@@ -97,7 +97,7 @@ fn config(house: &House, pack: &str, backend: &str, broker: u16, cameras: &[(&st
 }
 
 /// The daemon with a notify socket of ours; it is ready when this returns.
-fn start(house: &House, config: &Path) -> (Killed, UnixDatagram) {
+pub(super) fn start(house: &House, config: &Path) -> (Killed, UnixDatagram) {
     let socket_path = house.path("notify");
     let _ = std::fs::remove_file(&socket_path);
     let socket = UnixDatagram::bind(&socket_path).unwrap();
@@ -109,7 +109,7 @@ fn start(house: &House, config: &Path) -> (Killed, UnixDatagram) {
     (child, socket)
 }
 
-fn await_word(socket: &UnixDatagram, word: &str) {
+pub(super) fn await_word(socket: &UnixDatagram, word: &str) {
     let mut buffer = [0u8; 4096];
     loop {
         let length = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{word} did not come: {error}"));

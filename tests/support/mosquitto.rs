@@ -224,7 +224,7 @@ impl Certificates {
         self.openssl(&format!("req -x509 -new -key {name}.key -subj /CN={name} -days 2 -out {name}.pem"));
     }
 
-    fn leaf(&self, name: &str, extensions: &str) {
+    pub(crate) fn leaf(&self, name: &str, extensions: &str) {
         std::fs::write(self.path(&format!("{name}.ext")), extensions).unwrap();
         self.openssl(&format!("ecparam -name prime256v1 -genkey -noout -out {name}.key"));
         self.openssl(&format!("req -new -key {name}.key -subj /CN={name} -out {name}.csr"));

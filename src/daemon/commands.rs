@@ -1,0 +1,226 @@
+//! Carries out what operators command over MQTT, answers, and audits both what was done and what was refused.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::lockdown::Lockdown;
+use super::supervisor::{WorkerContext, WorkerError};
+use crate::gallery::{self, Gallery, SealingKey};
+use crate::publish::command::{Command, Gate, Refusal, Verb, answer_topic};
+use crate::publish::{Audit, Event, Publisher, Received, Reply, audit};
+use crate::system::clock;
+use crate::types::{DoorId, GroupId, Monotonic, Person, PersonId, Wall};
+
+/// How long a message is waited for before the worker beats.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Decisions of one answer to `replay`; more would not fit into a packet.
+const MOST_REPLAYED: usize = 64;
+/// Refused messages that are audited one by one within [`FLOOD_SPAN`]; beyond it their number is: nobody fills the trail from outside.
+const MOST_REFUSED: u32 = 30;
+const FLOOD_SPAN: Duration = Duration::from_secs(60);
+
+/// The worker that obeys.
+pub(super) struct Commands {
+    pub(super) root: String,
+    pub(super) gate: Gate,
+    pub(super) inbox: Receiver<Received>,
+    pub(super) publisher: Publisher,
+    pub(super) audit: Arc<Audit>,
+    pub(super) lockdown: Arc<Lockdown>,
+    pub(super) gallery: Arc<Gallery>,
+    pub(super) gallery_settings: gallery::Settings,
+    pub(super) key: SealingKey,
+    pub(super) refused: u32,
+    pub(super) refused_since: Monotonic,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct ReplayArgs {
+    from: u64,
+    limit: Option<usize>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct DoorArgs {
+    doors: Vec<DoorId>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PersonArgs {
+    person: PersonId,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetArgs {
+    person: PersonId,
+    name: Option<String>,
+    groups: Option<Vec<GroupId>>,
+    /// Milliseconds since 1970.
+    expires_at: Option<Wall>,
+}
+
+/// What is asked of a verb; a verb that wants nothing takes none.
+fn args<T: for<'de> Deserialize<'de> + Default>(value: &Value) -> Result<T, String> {
+    if value.is_null() { Ok(T::default()) } else { needed(value) }
+}
+
+fn needed<T: for<'de> Deserialize<'de>>(value: &Value) -> Result<T, String> {
+    T::deserialize(value).map_err(|error| format!("its args: {error}"))
+}
+
+impl Commands {
+    pub(super) fn run(&mut self, context: &WorkerContext) -> Result<(), WorkerError> {
+        loop {
+            context.beat();
+            match self.inbox.recv_timeout(PATIENCE) {
+                Ok(message) => self.hear(&message),
+                Err(RecvTimeoutError::Timeout) if !context.stop().is_asked() => {}
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+
+    fn hear(&mut self, message: &Received) {
+        let prefix = format!("{}/cmd/", self.root);
+        let Some(word) = message.topic.strip_prefix(&prefix).map(str::to_owned) else { return };
+        // The one thing that changes nothing and needs no signature: Home Assistant's button cannot sign.
+        if word == Verb::Ping.as_str() && message.payload == b"ping" && !message.retained {
+            self.answer(&word, message, None, &Ok(pong()));
+            return;
+        }
+        match self.gate.admit(&word, message, clock::wall()) {
+            Ok(command) => {
+                let outcome = self.obey(&command);
+                log::info!(verb = word.as_str(), ok = outcome.is_ok(); "command");
+                let detail = json!({
+                    "verb": word, "args": command.args, "nonce": command.nonce, "issued_at": command.issued_at,
+                    "error": outcome.as_ref().err(),
+                });
+                self.note("command", detail);
+                self.answer(&word, message, Some(&command.nonce), &outcome);
+            }
+            Err(refusal) => self.refuse(&word, message, &refusal),
+        }
+    }
+
+    fn refuse(&mut self, word: &str, message: &Received, refusal: &Refusal) {
+        let now = clock::monotonic();
+        if now.since(self.refused_since) >= FLOOD_SPAN {
+            if self.refused > MOST_REFUSED {
+                self.note("command-refused", json!({ "not_listed": self.refused - MOST_REFUSED }));
+            }
+            self.refused_since = now;
+            self.refused = 0;
+        }
+        self.refused = self.refused.saturating_add(1);
+        if self.refused <= MOST_REFUSED {
+            log::warn!(verb = audit::outside(word).as_str(); "a command changes nothing: {refusal}");
+            self.note("command-refused", json!({ "verb": audit::outside(word), "why": refusal.to_string() }));
+        }
+        // An unknown verb has no topic of ours to answer on, and a retained one no sender who waits.
+        if !matches!(refusal, Refusal::Retained | Refusal::UnknownVerb) {
+            self.answer(word, message, None, &Err(refusal.to_string()));
+        }
+    }
+
+    fn note(&self, kind: &str, detail: Value) {
+        let head = self.audit.append(kind, detail, clock::wall());
+        self.publisher.publish(Event::AuditHead(head));
+    }
+
+    /// On `cmd/<verb>/reply`, and where the sender wants it.
+    fn answer(&self, word: &str, message: &Received, nonce: Option<&str>, outcome: &Result<Value, String>) {
+        let payload = json!({
+            "ok": outcome.is_ok(), "verb": word, "nonce": nonce, "result": outcome.as_ref().ok(), "error": outcome.as_ref().err(),
+            "time": clock::wall().rfc3339(),
+        })
+        .to_string();
+        let correlation = message.correlation.clone();
+        let reply =
+            |topic: String, elsewhere| Reply { topic, elsewhere, payload: payload.clone(), correlation: correlation.clone() };
+        self.publisher.publish(Event::Reply(reply(format!("cmd/{word}/reply"), false)));
+        if let Some(topic) = answer_topic(&self.root, message.response_topic.as_deref()) {
+            self.publisher.publish(Event::Reply(reply(topic, true)));
+        }
+    }
+
+    fn obey(&mut self, command: &Command) -> Result<Value, String> {
+        match command.verb {
+            Verb::Ping => Ok(pong()),
+            Verb::Replay => {
+                let ReplayArgs { from, limit } = args(&command.args)?;
+                let (events, next) = self.publisher.replay(from, limit.unwrap_or(MOST_REPLAYED).min(MOST_REPLAYED));
+                let events: Vec<Value> = events.iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
+                Ok(json!({ "events": events, "next": next }))
+            }
+            Verb::Lockdown | Verb::Release => {
+                let DoorArgs { doors } = args(&command.args)?;
+                let is_lockdown = command.verb == Verb::Lockdown;
+                self.lockdown.set(is_lockdown, &doors).map_err(|error| error.to_string())?;
+                Ok(json!({ "lockdown": is_lockdown, "doors": doors }))
+            }
+            Verb::List => Ok(self.list()),
+            Verb::Set => self.change(needed(&command.args)?),
+            Verb::Remove => {
+                let PersonArgs { person } = needed(&command.args)?;
+                self.known(&person)?;
+                self.gallery_for_care()?.remove(&person).map_err(|error| error.to_string())?;
+                self.refresh()
+            }
+            Verb::Rebuild => self.refresh(),
+            Verb::Enroll | Verb::SnapshotOff | Verb::SnapshotOn => {
+                Err(format!("this version cannot {} over MQTT: use `faceid` on the device", command.verb.as_str()))
+            }
+        }
+    }
+
+    /// Ids, groups and counts; names stay in the house.
+    fn list(&self) -> Value {
+        let snapshot = self.gallery.snapshot();
+        let people = snapshot.people().map(|(person, templates)| {
+            json!({ "id": person.id, "groups": person.groups, "templates": templates, "expires_at": person.expires_at })
+        });
+        json!({ "people": people.collect::<Vec<_>>() })
+    }
+
+    fn change(&self, args: SetArgs) -> Result<Value, String> {
+        let known = self.known(&args.person)?;
+        let changed = Person {
+            name: args.name.or(known.name),
+            groups: args.groups.unwrap_or(known.groups),
+            expires_at: args.expires_at.or(known.expires_at),
+            ..known
+        };
+        self.gallery_for_care()?.set(changed).map_err(|error| error.to_string())?;
+        self.refresh()
+    }
+
+    fn known(&self, person: &PersonId) -> Result<Person, String> {
+        self.gallery.snapshot().person(person).cloned().ok_or_else(|| format!("{person} is not enrolled"))
+    }
+
+    /// The gallery for changing, as the command line opens it: this daemon follows what is on disk.
+    fn gallery_for_care(&self) -> Result<Gallery, String> {
+        let stored = self.gallery.snapshot().stats();
+        Gallery::open_existing(&self.gallery_settings, &self.key, &stored.model, stored.dimension)
+            .map_err(|error| error.to_string())
+    }
+
+    fn refresh(&self) -> Result<Value, String> {
+        self.gallery.refresh().map_err(|error| error.to_string())?;
+        let stats = self.gallery.snapshot().stats();
+        Ok(json!({ "people": stats.people, "templates": stats.templates }))
+    }
+}
+
+fn pong() -> Value {
+    json!({ "version": env!("CARGO_PKG_VERSION") })
+}

@@ -1,0 +1,248 @@
+//! Whether a message opens this door: the only maker of a [`Permit`].
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::access::grant::{self, GrantError, KeySet};
+use crate::publish::Received;
+use crate::system::seen::{Seen, SeenError};
+use crate::types::{DeviceId, DoorId, Moment, PersonId};
+
+/// The longest decision that is looked at, in bytes; ours have about 1,500.
+const MAX_DECISION_BYTES: usize = 16 * 1024;
+
+/// One opening. It cannot be copied or made elsewhere, and [`super::Machine`] takes it away.
+#[derive(Debug)]
+pub struct Permit {
+    person: PersonId,
+    jti: String,
+}
+
+impl Permit {
+    /// Who comes.
+    pub fn person(&self) -> &PersonId {
+        &self.person
+    }
+
+    /// The grant's id.
+    pub fn jti(&self) -> &str {
+        &self.jti
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Self {
+        Self { person: PersonId::new("p0").unwrap(), jti: "j0".into() }
+    }
+}
+
+/// Why a message opens nothing.
+#[derive(Debug, Error)]
+pub enum Refusal {
+    /// A decision without a grant: a denial, or history. Nothing to tell.
+    #[error("it carries no grant")]
+    NoGrant,
+    /// The broker kept it: decisions are never retained, so somebody else put it there.
+    #[error("it was retained by the broker")]
+    Retained,
+    /// No decision.
+    #[error("it is no decision")]
+    Malformed,
+    /// The grant is not good.
+    #[error(transparent)]
+    Grant(#[from] GrantError),
+    /// Another device's grant.
+    #[error("the grant is of another device")]
+    Issuer,
+    /// Used before, or it cannot be made sure that it was not.
+    #[error("the grant's id: {0}")]
+    Seen(#[from] SeenError),
+}
+
+/// Everything else of a decision is for people; the door takes no notice of it.
+#[derive(Deserialize)]
+struct Decision {
+    data: Data,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    #[serde(default)]
+    grant: Option<String>,
+}
+
+/// Keys, the door's name and the memory of used grants.
+pub struct Admission {
+    device: DeviceId,
+    door: DoorId,
+    leeway: Duration,
+    pinned: KeySet,
+    /// Endorsed by a pinned key, and until which second.
+    learnt: Option<(KeySet, i64)>,
+    seen: Seen,
+}
+
+impl Admission {
+    /// An admission to `door` by grants of `device`. `memory` is the file of used grants.
+    pub fn new(device: DeviceId, door: DoorId, pinned: KeySet, leeway: Duration, memory: &Path) -> Result<Self, SeenError> {
+        Ok(Self { device, door, leeway, pinned, learnt: None, seen: Seen::open(memory)? })
+    }
+
+    /// Takes what the device has published of its keys; gives the ids that are new here. See [`KeySet::learn`].
+    pub fn learn(&mut self, published: &[u8], now: Moment) -> Result<Vec<String>, GrantError> {
+        let text = std::str::from_utf8(published).map_err(|_| GrantError::KeySet("it is no text".into()))?;
+        let Some((learnt, until)) = self.pinned.learn(text, &self.device, now.wall, self.leeway)? else { return Ok(Vec::new()) };
+        let known: Vec<&str> = self.learnt.iter().flat_map(|(keys, _)| keys.kids()).collect();
+        let fresh = learnt.kids().filter(|kid| !known.contains(kid)).map(str::to_owned).collect();
+        self.learnt = Some((learnt, until));
+        Ok(fresh)
+    }
+
+    /// Checks a message from the decision topic. The grant's id is durable as used before this returns a permit.
+    pub fn admit(&mut self, message: &Received, now: Moment) -> Result<Permit, Refusal> {
+        if message.payload.len() > MAX_DECISION_BYTES {
+            return Err(Refusal::Malformed);
+        }
+        let decision: Decision = serde_json::from_slice(&message.payload).map_err(|_| Refusal::Malformed)?;
+        let token = decision.data.grant.ok_or(Refusal::NoGrant)?;
+        if message.retained {
+            return Err(Refusal::Retained);
+        }
+        let keys = match &self.learnt {
+            Some((learnt, until)) if now.wall.unix_seconds() < *until => self.pinned.with(learnt),
+            _ => self.pinned.clone(),
+        };
+        let claims = grant::verify(&token, &keys, &self.door, now.wall, self.leeway)?;
+        if claims.iss != self.device {
+            return Err(Refusal::Issuer);
+        }
+        self.seen.take(&claims.jti, claims.exp, now.wall)?;
+        Ok(Permit { person: claims.sub, jti: claims.jti })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::access::grant::{Claims, GrantKey};
+    use crate::types::Wall;
+
+    const NOW: Moment = Moment { monotonic: crate::types::Monotonic(0), wall: Wall(1_700_000_000_000) };
+
+    struct Scene {
+        key: GrantKey,
+        door: Admission,
+        _folder: tempfile::TempDir,
+    }
+
+    fn scene() -> Scene {
+        let key = GrantKey::generate().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let pinned = KeySet::new([key.public()]);
+        let (device, door) = (DeviceId::new("gate").unwrap(), DoorId::new("front").unwrap());
+        let door = Admission::new(device, door, pinned, Duration::from_secs(2), &folder.path().join("seen")).unwrap();
+        Scene { key, door, _folder: folder }
+    }
+
+    fn claims(jti: &str) -> Claims {
+        let iat = NOW.wall.unix_seconds();
+        Claims {
+            iss: DeviceId::new("gate").unwrap(),
+            aud: DoorId::new("front").unwrap(),
+            sub: PersonId::new("p0").unwrap(),
+            iat,
+            nbf: iat,
+            exp: iat + 5,
+            jti: jti.into(),
+        }
+    }
+
+    fn message(grant: &str) -> Received {
+        let payload = format!(r#"{{"specversion":"1.0","data":{{"outcome":"granted","grant":"{grant}"}}}}"#);
+        Received { topic: "faceid/gate/door/front/decision".into(), payload: payload.into_bytes(), ..Received::default() }
+    }
+
+    #[test]
+    fn what_is_no_decision_or_carries_no_grant_opens_nothing() {
+        let mut scene = scene();
+        for payload in ["", "{}", "[]", "null", r#"{"data":{"grant":7}}"#, "\u{0}"] {
+            let message = Received { payload: payload.into(), ..Received::default() };
+            assert!(matches!(scene.door.admit(&message, NOW), Err(Refusal::Malformed)), "{payload}");
+        }
+        let denied = Received { payload: br#"{"data":{"outcome":"granted","grant":null}}"#.to_vec(), ..Received::default() };
+        assert!(matches!(scene.door.admit(&denied, NOW), Err(Refusal::NoGrant)));
+    }
+
+    #[test]
+    fn a_retained_a_foreign_a_late_and_an_altered_grant_open_nothing_and_use_nothing_up() {
+        let mut scene = scene();
+        let token = scene.key.sign(&claims("a"));
+        let retained = Received { retained: true, ..message(&token) };
+        assert!(matches!(scene.door.admit(&retained, NOW), Err(Refusal::Retained)));
+        let other = Claims { iss: DeviceId::new("other").unwrap(), ..claims("a") };
+        assert!(matches!(scene.door.admit(&message(&scene.key.sign(&other)), NOW), Err(Refusal::Issuer)));
+        let late = NOW.plus(Duration::from_secs(7));
+        assert!(matches!(scene.door.admit(&message(&token), late), Err(Refusal::Grant(GrantError::Expired))));
+        let elsewhere = Claims { aud: DoorId::new("back").unwrap(), ..claims("a") };
+        let refused = scene.door.admit(&message(&scene.key.sign(&elsewhere)), NOW);
+        assert!(matches!(refused, Err(Refusal::Grant(GrantError::Audience))));
+        for index in 0..token.len() {
+            let mut bytes = token.clone().into_bytes();
+            bytes[index] ^= 1;
+            assert!(scene.door.admit(&message(&String::from_utf8(bytes).unwrap()), NOW).is_err(), "byte {index}");
+        }
+        assert_eq!(scene.door.admit(&message(&token), NOW).unwrap().jti, "a");
+        assert!(matches!(scene.door.admit(&message(&token), NOW), Err(Refusal::Seen(SeenError::Again))));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_brings_no_used_grant_to_life() {
+        let mut scene = scene();
+        let token = scene.key.sign(&claims("a"));
+        scene.door.admit(&message(&token), NOW).unwrap();
+        let earlier = Moment { wall: Wall(NOW.wall.0 - 1_000), ..NOW };
+        assert!(scene.door.admit(&message(&token), earlier).is_err());
+    }
+
+    #[test]
+    fn an_endorsed_key_opens_until_the_endorsement_ends() {
+        let mut scene = scene();
+        let next = GrantKey::generate().unwrap();
+        let token = next.sign(&claims("n"));
+        assert!(matches!(scene.door.admit(&message(&token), NOW), Err(Refusal::Grant(GrantError::UnknownKey))));
+        let both = KeySet::new([next.public(), scene.key.public()]);
+        let device = DeviceId::new("gate").unwrap();
+        assert_eq!(scene.door.learn(both.to_jwk_set().as_bytes(), NOW), Ok(vec![]), "nobody vouches for it");
+        let word = scene.key.endorse(&both, &device, NOW.wall, Duration::from_secs(3));
+        assert_eq!(scene.door.learn(both.published(vec![word]).as_bytes(), NOW), Ok(vec![next.kid().to_owned()]));
+        let later = NOW.plus(Duration::from_secs(4));
+        assert!(matches!(scene.door.admit(&message(&token), later), Err(Refusal::Grant(GrantError::UnknownKey))));
+        assert!(scene.door.admit(&message(&token), NOW).is_ok());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        /// Mutations of a good message: cut, doubled, overwritten. One that still opens must carry the very grant.
+        #[test]
+        fn no_mutated_message_opens_with_another_grant(cut in 0usize..900, at in 0usize..900, byte: u8, double: bool) {
+            thread_local! { static SCENE: std::cell::RefCell<Scene> = std::cell::RefCell::new(scene()); }
+            SCENE.with_borrow_mut(|scene| {
+                let jti = uuid::Uuid::new_v4().simple().to_string();
+                let token = scene.key.sign(&claims(&jti));
+                let mut message = message(&token);
+                if double { message.payload.extend_from_within(..) }
+                if at < message.payload.len() { message.payload[at] = byte; }
+                if cut % 3 == 0 { message.payload.truncate(cut); }
+                if let Ok(permit) = scene.door.admit(&message, NOW) {
+                    prop_assert_eq!(permit.jti, jti);
+                    prop_assert!(String::from_utf8_lossy(&message.payload).contains(&token));
+                }
+                Ok(())
+            })?;
+        }
+    }
+}

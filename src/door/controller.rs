@@ -1,0 +1,213 @@
+//! The loop between broker, inputs, machine and lock. One thread owns them all.
+
+use std::path::Path;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::admission::{Admission, Refusal};
+use super::hardware::{DoorError, Hardware};
+use super::machine::{Action, AlarmWord, DoorState, Input, Machine};
+use super::settings::Settings;
+use crate::access::grant::{KeySet, MAX_JWK_SET_BYTES};
+use crate::publish::{self, Alarm, AlarmKind, Context, Event, Notice, Received, Said, Subscriber, Wants};
+use crate::system::seen::SeenError;
+use crate::system::{Stop, clock};
+use crate::types::{DeviceId, DoorId};
+
+/// How long a message is waited for before inputs and time are looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Where a controller finds what it needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    /// Whose grants are taken.
+    pub device: &'a DeviceId,
+    /// The broker.
+    pub broker: &'a publish::Settings,
+    /// Where secrets lie.
+    pub secrets: &'a Path,
+    /// Where the memory of used grants is kept.
+    pub state: &'a Path,
+}
+
+struct Controller {
+    root: String,
+    door: DoorId,
+    context: Context,
+    learns: bool,
+    admission: Admission,
+    machine: Machine,
+    hardware: Hardware,
+    link: Subscriber,
+}
+
+/// Drives the door until told to stop. `ready` is called once the lock is in its safe state, `beat` at least once a second.
+pub fn run(
+    settings: &Settings,
+    places: Places<'_>,
+    hardware: Hardware,
+    stop: &Stop,
+    ready: &dyn Fn(),
+    beat: &dyn Fn(),
+) -> Result<(), DoorError> {
+    let mut controller = Controller::open(settings, places, hardware)?;
+    controller.hardware.lock.lock()?;
+    ready();
+    while !stop.is_asked() {
+        beat();
+        controller.turn();
+    }
+    controller.step(Input::Stop);
+    Ok(())
+}
+
+/// Reads the pinned keys.
+pub fn pinned_keys(settings: &Settings) -> Result<KeySet, DoorError> {
+    let path = settings.pinned_keys.as_deref().ok_or_else(|| DoorError::Keys("[controller] names no pinned-keys".into()))?;
+    let wrong = |what: String| DoorError::Keys(format!("{}: {what}", path.display()));
+    let length = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?.len();
+    if length > MAX_JWK_SET_BYTES as u64 {
+        return Err(wrong(format!("it is longer than {MAX_JWK_SET_BYTES} bytes")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    KeySet::from_jwk_set(&text).map_err(|error| wrong(error.to_string()))
+}
+
+impl Controller {
+    fn open(settings: &Settings, places: Places<'_>, hardware: Hardware) -> Result<Self, DoorError> {
+        let door = settings.door.clone().ok_or(DoorError::NoDoor)?;
+        let keys = pinned_keys(settings)?;
+        log::info!(door = door.as_str(), keys = keys.kids().collect::<Vec<_>>().join(" ").as_str(); "pinned keys");
+        let leeway = Duration::from_secs(u64::from(settings.clock_leeway_s));
+        let memory = places.state.join("door").join(format!("{door}.seen"));
+        let admission = Admission::new(places.device.clone(), door.clone(), keys, leeway, &memory)?;
+        let root = places.broker.topic_root(places.device);
+        let state = format!("{root}/door/{door}/state");
+        let mut filters = vec![format!("{root}/door/{door}/decision")];
+        if settings.learn_endorsed_keys {
+            filters.push(format!("{root}/keys"));
+        }
+        // Never the daemon's own id: on one broker they would throw each other out.
+        let client_id = match &places.broker.client_id {
+            Some(id) => format!("{id}-door-{door}"),
+            None => format!("faceid-door-{}-{door}", places.device),
+        };
+        let will = Some((state, DoorState::Unknown.as_str().to_owned()));
+        let link = Subscriber::start_as(places.broker, places.secrets, Wants { filters, client_id: Some(client_id), will })?;
+        let context = Context {
+            device: places.device.clone(),
+            boot_id: Uuid::new_v4(),
+            first_sequence: 0,
+            models: publish::Models::new(),
+            person_names: false,
+        };
+        let machine = Machine::new(settings, hardware.inputs.has_sensor());
+        Ok(Self { root, door, context, learns: settings.learn_endorsed_keys, admission, machine, hardware, link })
+    }
+
+    /// One message or one tick, then the inputs.
+    fn turn(&mut self) {
+        match self.link.next(TICK) {
+            Some(Notice::Message(message)) => self.hear(&message),
+            Some(Notice::Subscribed) => log::info!(door = self.door.as_str(); "listening for decisions"),
+            Some(Notice::Problem(problem)) => log::warn!("{problem}; the door stays locked"),
+            None => {}
+        }
+        let readings = self.hardware.inputs.read();
+        if self.hardware.inputs.has_sensor() {
+            self.step(Input::Sensor(readings.open));
+        }
+        if let Some(pressed) = readings.exit {
+            self.step(Input::Exit { pressed });
+        }
+        self.step(Input::Tick);
+    }
+
+    fn hear(&mut self, message: &Received) {
+        let now = clock::now();
+        if self.learns && message.topic == format!("{}/keys", self.root) {
+            match self.admission.learn(&message.payload, now) {
+                Ok(kids) => kids.iter().for_each(|kid| log::info!(kid = kid.as_str(); "a pinned key endorses a new one")),
+                Err(error) => log::warn!("the published keys are passed over: {error}"),
+            }
+            return;
+        }
+        match self.admission.admit(message, now) {
+            Ok(permit) => {
+                log::info!(door = self.door.as_str(), person = permit.person().as_str(), jti = permit.jti(); "granted");
+                self.step(Input::Permit(permit));
+            }
+            Err(Refusal::NoGrant) => {}
+            // QoS 1 may bring one message twice.
+            Err(error @ Refusal::Seen(SeenError::Again)) => log::info!(door = self.door.as_str(); "opens nothing: {error}"),
+            Err(error) => log::warn!(door = self.door.as_str(); "opens nothing: {error}"),
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        let mut actions = self.machine.step(clock::monotonic(), input);
+        // What the driver answers is an input too; a step answers with no more than the machine's few actions.
+        while !actions.is_empty() {
+            let mut answers = Vec::new();
+            let mut failed = false;
+            for action in actions {
+                // The state that the machine meant to reach is not the one that was reached; the answer brings the true one.
+                if failed && matches!(action, Action::Tell(_)) {
+                    continue;
+                }
+                if let Some(answer) = self.perform(action) {
+                    failed |= matches!(answer, Input::LockFailed);
+                    answers.extend(self.machine.step(clock::monotonic(), answer));
+                }
+            }
+            actions = answers;
+        }
+    }
+
+    fn perform(&mut self, action: Action) -> Option<Input> {
+        let outcome = match action {
+            Action::Unlock => self.hardware.lock.unlock(),
+            Action::Lock => self.hardware.lock.lock(),
+            Action::Tell(state) => {
+                log::info!(door = self.door.as_str(), state = state.as_str(); "state");
+                self.say("state", state.as_str().to_owned());
+                return None;
+            }
+            Action::Alarm(word) => {
+                self.alarm(word);
+                return None;
+            }
+        };
+        match outcome {
+            Ok(()) => Some(Input::LockDone),
+            Err(error) => {
+                log::error!(door = self.door.as_str(); "the lock does not obey: {error}");
+                // It may have moved before it failed.
+                if action == Action::Unlock
+                    && let Err(error) = self.hardware.lock.lock()
+                {
+                    log::error!(door = self.door.as_str(); "nor does it lock: {error}");
+                }
+                Some(Input::LockFailed)
+            }
+        }
+    }
+
+    fn say(&self, below: &str, payload: String) {
+        let topic = format!("{}/door/{}/{below}", self.root, self.door);
+        self.link.say(Said { topic, payload, retained: true, answer: None });
+    }
+
+    fn alarm(&self, word: AlarmWord) {
+        let (kind, detail) = match word {
+            AlarmWord::ForcedOpen => (AlarmKind::ForcedOpen, "the door opened without a grant"),
+            AlarmWord::HeldOpen => (AlarmKind::HeldOpen, "the door stays open"),
+        };
+        log::warn!(door = self.door.as_str(), alarm = kind.as_str(); "{detail}");
+        let alarm = Alarm { kind, door: Some(self.door.clone()), camera: None, detail: detail.into(), at: clock::wall() };
+        let event = Event::Alarm(alarm);
+        let topic = format!("{}/{}", self.root, event.topic());
+        self.link.say(Said { topic, payload: event.payload(&self.context, 0, false), retained: false, answer: None });
+    }
+}

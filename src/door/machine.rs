@@ -1,0 +1,426 @@
+//! What the door does: permits, inputs and time in, actions out. No I/O, no clock, so that its rules hold for every history.
+//!
+//! Only two inputs unlock: a [`Permit`], which nothing but [`super::Admission`] makes, and the request-to-exit button where the
+//! settings let it. Every unlocking has its end from the moment it begins; a door that was opened and shut again locks at once.
+
+use std::time::Duration;
+
+use super::admission::Permit;
+use super::settings::Settings;
+use crate::types::Monotonic;
+
+/// How long to wait before a failed driver is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A grant was admitted.
+    Permit(Permit),
+    /// The request-to-exit button.
+    Exit {
+        /// Whether it is down.
+        pressed: bool,
+    },
+    /// The door's sensor: open, shut, or not to be read.
+    Sensor(Option<bool>),
+    /// The lock's driver could not do what it was told last.
+    LockFailed,
+    /// The lock's driver did what it was told last.
+    LockDone,
+    /// Time has passed.
+    Tick,
+    /// The controller ends.
+    Stop,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Energise the lock.
+    Unlock,
+    /// Bring the lock into its safe state.
+    Lock,
+    /// Tell the state.
+    Tell(DoorState),
+    /// Raise an alarm.
+    Alarm(AlarmWord),
+}
+
+/// An alarm of the door: the contract's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AlarmWord {
+    /// It opened without a permit.
+    ForcedOpen,
+    /// It stays open.
+    HeldOpen,
+}
+
+impl AlarmWord {
+    /// The word of the contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AlarmWord::ForcedOpen => "forced-open",
+            AlarmWord::HeldOpen => "held-open",
+        }
+    }
+}
+
+/// How the door is: the contract's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DoorState {
+    /// Shut, as far as a sensor tells, and locked.
+    Locked,
+    /// Unlocked, not opened.
+    Unlocked,
+    /// Open.
+    Open,
+    /// Open for too long.
+    HeldOpen,
+    /// Opened without a permit.
+    ForcedOpen,
+    /// The lock or the sensor does not answer.
+    Unknown,
+}
+
+impl DoorState {
+    /// The word of the contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DoorState::Locked => "locked",
+            DoorState::Unlocked => "unlocked",
+            DoorState::Open => "open",
+            DoorState::HeldOpen => "held-open",
+            DoorState::ForcedOpen => "forced-open",
+            DoorState::Unknown => "unknown",
+        }
+    }
+}
+
+/// The door.
+pub struct Machine {
+    unlock: Duration,
+    held_open: Duration,
+    exit_unlocks: bool,
+    has_sensor: bool,
+    /// Until when it is unlocked.
+    unlocked_until: Option<Monotonic>,
+    /// Until when an opening is nobody's break-in: a permit or the exit button, even where that does not unlock.
+    expected_until: Option<Monotonic>,
+    /// Since when it is open; `None` when shut or not known.
+    open_since: Option<Monotonic>,
+    sensor_lost: bool,
+    was_opened: bool,
+    forced: bool,
+    held: bool,
+    exit_down: bool,
+    /// Since when the driver fails.
+    failed_at: Option<Monotonic>,
+    stopped: bool,
+    told: Option<DoorState>,
+}
+
+impl Machine {
+    /// A door that is locked, as far as anybody knows.
+    pub fn new(settings: &Settings, has_sensor: bool) -> Self {
+        Self {
+            unlock: Duration::from_millis(u64::from(settings.unlock_ms)),
+            held_open: Duration::from_millis(u64::from(settings.held_open_ms)),
+            exit_unlocks: settings.exit_unlocks,
+            has_sensor,
+            unlocked_until: None,
+            expected_until: None,
+            open_since: None,
+            sensor_lost: has_sensor,
+            was_opened: false,
+            forced: false,
+            held: false,
+            exit_down: false,
+            failed_at: None,
+            stopped: false,
+            told: None,
+        }
+    }
+
+    /// One step. Time never goes back.
+    pub fn step(&mut self, now: Monotonic, input: Input) -> Vec<Action> {
+        let mut actions = Vec::new();
+        // The end of an unlocking comes before anything that happens after it.
+        if self.unlocked_until.is_some_and(|until| now >= until) {
+            self.shut(&mut actions);
+        }
+        match input {
+            Input::Permit(_) if !self.stopped => self.open_for(now, true, &mut actions),
+            Input::Exit { pressed } => {
+                if pressed && !self.exit_down && !self.stopped {
+                    self.open_for(now, self.exit_unlocks, &mut actions);
+                }
+                self.exit_down = pressed;
+            }
+            Input::Sensor(reading) => self.sense(now, reading, &mut actions),
+            Input::LockFailed => {
+                // Half done is not done: whatever it was told, from now on it is told to lock.
+                self.unlocked_until = None;
+                self.failed_at = Some(now);
+            }
+            Input::LockDone => self.failed_at = None,
+            Input::Stop => {
+                self.stopped = true;
+                self.shut(&mut actions);
+            }
+            Input::Permit(_) | Input::Tick => {}
+        }
+        if let Some(failed) = self.failed_at
+            && now.since(failed) >= RETRY
+        {
+            self.failed_at = Some(now);
+            actions.push(Action::Lock);
+        }
+        if let Some(since) = self.open_since
+            && !self.held
+            && now.since(since) >= self.held_open
+        {
+            self.held = true;
+            actions.push(Action::Alarm(AlarmWord::HeldOpen));
+        }
+        let state = self.state();
+        if self.told != Some(state) {
+            self.told = Some(state);
+            actions.push(Action::Tell(state));
+        }
+        actions
+    }
+
+    /// How the door is.
+    pub fn state(&self) -> DoorState {
+        if self.failed_at.is_some() || self.sensor_lost {
+            DoorState::Unknown
+        } else if self.forced {
+            DoorState::ForcedOpen
+        } else if self.held {
+            DoorState::HeldOpen
+        } else if self.open_since.is_some() {
+            DoorState::Open
+        } else if self.unlocked_until.is_some() {
+            DoorState::Unlocked
+        } else {
+            DoorState::Locked
+        }
+    }
+
+    fn open_for(&mut self, now: Monotonic, unlocks: bool, actions: &mut Vec<Action>) {
+        let until = now.plus(self.unlock);
+        self.expected_until = Some(until);
+        if unlocks && self.failed_at.is_none() {
+            if self.unlocked_until.is_none() {
+                self.was_opened = false;
+                actions.push(Action::Unlock);
+            }
+            self.unlocked_until = Some(until);
+        }
+    }
+
+    fn shut(&mut self, actions: &mut Vec<Action>) {
+        self.unlocked_until = None;
+        actions.push(Action::Lock);
+    }
+
+    fn sense(&mut self, now: Monotonic, reading: Option<bool>, actions: &mut Vec<Action>) {
+        self.sensor_lost = self.has_sensor && reading.is_none();
+        match reading {
+            Some(true) if self.open_since.is_none() => {
+                self.open_since = Some(now);
+                self.was_opened = true;
+                let is_expected = self.expected_until.is_some_and(|until| now < until);
+                if !is_expected {
+                    self.forced = true;
+                    actions.push(Action::Alarm(AlarmWord::ForcedOpen));
+                }
+            }
+            Some(false) => {
+                self.open_since = None;
+                self.forced = false;
+                self.held = false;
+                if self.was_opened {
+                    self.was_opened = false;
+                    // One grant is one passage.
+                    self.expected_until = None;
+                    if self.unlocked_until.is_some() {
+                        self.shut(actions);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const UNLOCK_MS: u64 = 5_000;
+    const HELD_MS: u64 = 30_000;
+
+    fn at(ms: u64) -> Monotonic {
+        Monotonic(ms * 1_000_000)
+    }
+
+    fn machine(exit_unlocks: bool) -> Machine {
+        let settings = Settings {
+            unlock_ms: u32::try_from(UNLOCK_MS).unwrap(),
+            held_open_ms: u32::try_from(HELD_MS).unwrap(),
+            exit_unlocks,
+            ..Settings::default()
+        };
+        let mut machine = Machine::new(&settings, true);
+        assert_eq!(machine.step(at(0), Input::Sensor(Some(false))), [Action::Tell(DoorState::Locked)]);
+        machine
+    }
+
+    fn permit() -> Input {
+        Input::Permit(Permit::for_tests())
+    }
+
+    #[test]
+    fn an_opening_without_a_permit_is_forced_until_it_is_shut() {
+        let mut door = machine(false);
+        let forced = [Action::Alarm(AlarmWord::ForcedOpen), Action::Tell(DoorState::ForcedOpen)];
+        assert_eq!(door.step(at(10), Input::Sensor(Some(true))), forced);
+        assert_eq!(door.step(at(20), Input::Sensor(Some(true))), []);
+        assert_eq!(door.step(at(30), Input::Sensor(Some(false))), [Action::Tell(DoorState::Locked)]);
+    }
+
+    #[test]
+    fn a_button_that_does_not_unlock_only_excuses_the_opening() {
+        let mut door = machine(false);
+        assert_eq!(door.step(at(10), Input::Exit { pressed: true }), []);
+        assert_eq!(door.step(at(20), Input::Sensor(Some(true))), [Action::Tell(DoorState::Open)]);
+        door.step(at(30), Input::Sensor(Some(false)));
+        assert_eq!(door.step(at(40), Input::Sensor(Some(true)))[0], Action::Alarm(AlarmWord::ForcedOpen), "one press, one passage");
+    }
+
+    #[test]
+    fn a_button_that_is_held_down_unlocks_once() {
+        let mut door = machine(true);
+        assert_eq!(door.step(at(10), Input::Exit { pressed: true })[0], Action::Unlock);
+        assert_eq!(door.step(at(10 + UNLOCK_MS), Input::Exit { pressed: true })[0], Action::Lock);
+        assert_eq!(door.step(at(11 + UNLOCK_MS), Input::Exit { pressed: true }), []);
+    }
+
+    #[test]
+    fn a_driver_that_fails_is_told_to_lock_and_nothing_unlocks_until_it_has() {
+        let mut door = machine(false);
+        door.step(at(10), permit());
+        assert_eq!(door.step(at(20), Input::LockFailed), [Action::Tell(DoorState::Unknown)]);
+        assert_eq!(door.step(at(30), permit()), []);
+        assert_eq!(door.step(at(1020), Input::Tick), [Action::Lock]);
+        assert_eq!(door.step(at(1030), Input::LockDone), [Action::Tell(DoorState::Locked)]);
+        assert_eq!(door.step(at(1040), permit())[0], Action::Unlock);
+    }
+
+    #[test]
+    fn a_passage_ends_the_unlocking_and_one_that_nobody_uses_runs_out() {
+        let mut door = machine(false);
+        assert_eq!(door.step(at(10), permit()), [Action::Unlock, Action::Tell(DoorState::Unlocked)]);
+        assert_eq!(door.step(at(20), Input::Sensor(Some(true))), [Action::Tell(DoorState::Open)]);
+        assert_eq!(door.step(at(30), Input::Sensor(Some(false))), [Action::Lock, Action::Tell(DoorState::Locked)]);
+        door.step(at(40), permit());
+        assert_eq!(door.step(at(39 + UNLOCK_MS), Input::Tick), []);
+        assert_eq!(door.step(at(40 + UNLOCK_MS), Input::Tick), [Action::Lock, Action::Tell(DoorState::Locked)]);
+    }
+
+    #[test]
+    fn a_door_that_stays_open_is_told_once_and_a_sensor_that_dies_leaves_the_state_unknown() {
+        let mut door = machine(false);
+        door.step(at(10), permit());
+        door.step(at(20), Input::Sensor(Some(true)));
+        door.step(at(10 + UNLOCK_MS), Input::Tick);
+        let held = [Action::Alarm(AlarmWord::HeldOpen), Action::Tell(DoorState::HeldOpen)];
+        assert_eq!(door.step(at(20 + HELD_MS), Input::Tick), held);
+        assert_eq!(door.step(at(30 + HELD_MS), Input::Tick), []);
+        assert_eq!(door.step(at(40 + HELD_MS), Input::Sensor(None)), [Action::Tell(DoorState::Unknown)]);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Permit,
+        Exit(bool),
+        Sensor(Option<bool>),
+        LockFailed,
+        LockDone,
+        Tick,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
+        let step = prop_oneof![
+            Just(Step::Permit),
+            any::<bool>().prop_map(Step::Exit),
+            prop_oneof![Just(None), any::<bool>().prop_map(Some)].prop_map(Step::Sensor),
+            Just(Step::LockFailed),
+            Just(Step::LockDone),
+            Just(Step::Tick),
+        ];
+        proptest::collection::vec((0u64..4_000, step), 0..60)
+    }
+
+    fn input(step: &Step) -> Input {
+        match step {
+            Step::Permit => permit(),
+            Step::Exit(pressed) => Input::Exit { pressed: *pressed },
+            Step::Sensor(reading) => Input::Sensor(*reading),
+            Step::LockFailed => Input::LockFailed,
+            Step::LockDone => Input::LockDone,
+            Step::Tick => Input::Tick,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        /// In every history: an unlocking answers a permit or a pressed button where that is allowed and nothing else, none outlives
+        /// its time, and a stop locks for good.
+        #[test]
+        fn nothing_but_a_permit_or_an_allowed_exit_unlocks_and_never_for_longer_than_its_time(steps in steps(), exit_unlocks: bool) {
+            let mut door = machine(exit_unlocks);
+            let (mut now, mut energised, mut may_until) = (0, false, 0);
+            let mut exit_was_down = false;
+            for (wait, step) in &steps {
+                now += wait;
+                let is_reason = match step {
+                    Step::Permit => true,
+                    Step::Exit(down) => exit_unlocks && *down && !exit_was_down,
+                    _ => false,
+                };
+                if let Step::Exit(down) = step {
+                    exit_was_down = *down;
+                }
+                if is_reason {
+                    may_until = now + UNLOCK_MS;
+                }
+                for action in door.step(at(now), input(step)) {
+                    match action {
+                        Action::Unlock => {
+                            prop_assert!(is_reason, "unlocked by {:?}", step);
+                            energised = true;
+                        }
+                        Action::Lock => energised = false,
+                        Action::Tell(_) | Action::Alarm(_) => {}
+                    }
+                }
+                // A failed driver's real state is unknown: the machine tells it to lock within a second.
+                if matches!(step, Step::LockFailed) {
+                    energised = false;
+                }
+                prop_assert!(!energised || now < may_until, "energised at {} though its time ended at {}", now, may_until);
+            }
+            let last = door.step(at(now), Input::Stop);
+            prop_assert!(last.contains(&Action::Lock));
+            for (_, step) in &steps {
+                prop_assert!(!door.step(at(now), input(step)).contains(&Action::Unlock), "unlocked after the stop");
+            }
+        }
+    }
+}

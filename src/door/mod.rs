@@ -1,0 +1,23 @@
+//! What acts on a grant: the reference door controller, `faceid door`.
+//!
+//! [`admission`] turns a message into a [`Permit`] or refuses it: not retained, signed by a pinned key or one that a pinned key
+//! endorses, for this door, in its time, from this device, and never seen before, which is on disk before the permit exists.
+//! [`machine`] is pure: permits, inputs and time go in; unlock, lock, states and alarms come out. [`hardware`] performs: print, an
+//! external command, or a GPIO line. [`controller`] is the loop between them and the broker.
+//!
+//! Fail-secure: the lock is locked at the start, at the end, after the time of a permit whatever else happens, and when a driver
+//! fails. The times of the lock are monotonic, so no clock that jumps holds a door open. Wire the relay so that without current the
+//! door is locked: then the end of the process, of the kernel or of the power is a locked door too.
+
+pub mod admission;
+pub mod controller;
+mod gpio;
+pub mod hardware;
+pub mod machine;
+pub mod settings;
+
+pub use admission::{Admission, Permit, Refusal};
+pub use controller::run;
+pub use hardware::{DoorError, Hardware, lock_once};
+pub use machine::{Action, AlarmWord, DoorState, Input, Machine};
+pub use settings::{LockKind, Settings};

@@ -1,0 +1,319 @@
+//! Commands from outside: what makes one believable. Pure but for the memory of used nonces.
+//!
+//! A command is a compact JWS (`typ` `faceid-command+jwt`, EdDSA) on `cmd/<verb>`, signed by one of the operator keys that the config
+//! pins. It names its device, its verb (the topic's must be the same), when it was issued, when it ends, and a nonce that is taken once.
+//! A retained, late, early, replayed, unsigned or misdirected one changes nothing; the caller audits it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+use super::subscribe::Received;
+use crate::access::grant::{self, GrantError, GrantKey, KeySet};
+use crate::system::seen::{Seen, SeenError};
+use crate::types::{DeviceId, Wall};
+
+/// The longest life of a command, in seconds.
+pub const MAX_LIFETIME_S: i64 = 300;
+/// How far the operator's clock may differ.
+const LEEWAY: Duration = Duration::from_secs(5);
+
+/// What a device can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verb {
+    /// Say that you are there.
+    Ping,
+    /// Give decisions again.
+    Replay,
+    /// Grant nothing.
+    Lockdown,
+    /// End the lock-down.
+    Release,
+    /// Say who is enrolled.
+    List,
+    /// Change what is kept about a person.
+    Set,
+    /// Forget a person.
+    Remove,
+    /// Enrol a person.
+    Enroll,
+    /// Publish no pictures.
+    SnapshotOff,
+    /// Publish pictures.
+    SnapshotOn,
+    /// Read the gallery again and build its index anew.
+    Rebuild,
+}
+
+impl Verb {
+    /// Every verb with its word in topics.
+    pub const ALL: [(Verb, &'static str); 11] = [
+        (Verb::Ping, "ping"),
+        (Verb::Replay, "replay"),
+        (Verb::Lockdown, "lockdown"),
+        (Verb::Release, "release"),
+        (Verb::List, "list"),
+        (Verb::Set, "set"),
+        (Verb::Remove, "remove"),
+        (Verb::Enroll, "enroll"),
+        (Verb::SnapshotOff, "snapshot-off"),
+        (Verb::SnapshotOn, "snapshot-on"),
+        (Verb::Rebuild, "rebuild"),
+    ];
+
+    /// The word in topics.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(verb, _)| *verb == self).map_or("", |(_, word)| word)
+    }
+
+    /// The verb of a word.
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known)| *known == word).map(|(verb, _)| *verb)
+    }
+}
+
+/// What an operator signs. Times are whole seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// The one device that it is for.
+    pub device: DeviceId,
+    /// What to do.
+    pub verb: Verb,
+    /// When it was signed.
+    pub issued_at: i64,
+    /// From when on it is void; at most [`MAX_LIFETIME_S`] later.
+    pub expires_at: i64,
+    /// 1 to 64 plain characters that no other command has.
+    pub nonce: String,
+    /// What the verb wants.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub args: Value,
+}
+
+impl Command {
+    /// As it is published.
+    pub fn sign(&self, key: &GrantKey) -> String {
+        key.sign_command(&serde_json::to_string(self).unwrap_or_default())
+    }
+}
+
+/// Why a command changes nothing.
+#[derive(Debug, Error)]
+pub enum Refusal {
+    /// The broker kept it: it would come again at every connection.
+    #[error("it was retained by the broker")]
+    Retained,
+    /// No such verb.
+    #[error("there is no such verb")]
+    UnknownVerb,
+    /// The config pins no operator keys.
+    #[error("no operator keys are pinned: set [publish] operator-keys")]
+    NoOperators,
+    /// Not signed by an operator, or not at all.
+    #[error("it is not signed by an operator: {0}")]
+    Unsigned(GrantError),
+    /// Signed, and no command.
+    #[error("it is no command")]
+    Malformed,
+    /// For another device, or under another verb's topic.
+    #[error("it is for another device or verb")]
+    Misdirected,
+    /// Its end is over, its beginning to come, or its life too long.
+    #[error("its time is over or has not come, or it lives longer than {MAX_LIFETIME_S} s")]
+    Untimely,
+    /// It was given before.
+    #[error("its nonce: {0}")]
+    Replayed(#[from] SeenError),
+}
+
+/// Believes commands or refuses them.
+pub struct Gate {
+    device: DeviceId,
+    operators: Option<KeySet>,
+    seen: Seen,
+}
+
+impl Gate {
+    /// A gate for this device; without operators it refuses everything. `memory` is the file of used nonces.
+    pub fn new(device: DeviceId, operators: Option<KeySet>, memory: &Path) -> Result<Self, SeenError> {
+        Ok(Self { device, operators, seen: Seen::open(memory)? })
+    }
+
+    /// A message on `cmd/<word>`. Its nonce is durable as used before this returns it.
+    pub fn admit(&mut self, word: &str, message: &Received, now: Wall) -> Result<Command, Refusal> {
+        if message.retained {
+            return Err(Refusal::Retained);
+        }
+        let verb = Verb::of(word).ok_or(Refusal::UnknownVerb)?;
+        let operators = self.operators.as_ref().ok_or(Refusal::NoOperators)?;
+        let token = std::str::from_utf8(&message.payload).map_err(|_| Refusal::Unsigned(GrantError::Malformed("it is no text")))?;
+        let text = grant::open_command(token, operators).map_err(Refusal::Unsigned)?;
+        let command: Command = serde_json::from_slice(&text).map_err(|_| Refusal::Malformed)?;
+        if command.device != self.device || command.verb != verb {
+            return Err(Refusal::Misdirected);
+        }
+        let leeway = i64::try_from(LEEWAY.as_secs()).unwrap_or(0);
+        let seconds = now.unix_seconds();
+        let lifetime = command.expires_at.checked_sub(command.issued_at).ok_or(Refusal::Untimely)?;
+        let is_timely = command.issued_at <= seconds.saturating_add(leeway) && seconds < command.expires_at;
+        if !is_timely || !(1..=MAX_LIFETIME_S).contains(&lifetime) {
+            return Err(Refusal::Untimely);
+        }
+        self.seen.take(&command.nonce, command.expires_at, now)?;
+        Ok(command)
+    }
+}
+
+/// Where the answer to a message on `<root>/cmd/<word>` goes besides `cmd/<word>/reply`: its response topic, unless that would let a
+/// stranger speak on our own topics or is no topic at all.
+pub fn answer_topic(root: &str, response_topic: Option<&str>) -> Option<String> {
+    let topic = response_topic?;
+    let is_plain = !topic.is_empty() && topic.len() <= 256 && !topic.starts_with('$') && !topic.contains(['+', '#', '\0']);
+    let is_ours = topic == root || topic.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
+    // What Home Assistant is told of devices is not for strangers either.
+    (is_plain && !is_ours && !topic.starts_with("homeassistant/")).then(|| topic.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Wall = Wall(1_700_000_000_000);
+
+    struct Scene {
+        key: GrantKey,
+        gate: Gate,
+        _folder: tempfile::TempDir,
+    }
+
+    fn scene() -> Scene {
+        let key = GrantKey::generate().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let operators = Some(KeySet::new([key.public()]));
+        let gate = Gate::new(DeviceId::new("gate").unwrap(), operators, &folder.path().join("nonces")).unwrap();
+        Scene { key, gate, _folder: folder }
+    }
+
+    fn command(nonce: &str) -> Command {
+        let now = NOW.unix_seconds();
+        Command {
+            device: DeviceId::new("gate").unwrap(),
+            verb: Verb::Lockdown,
+            issued_at: now,
+            expires_at: now + 60,
+            nonce: nonce.into(),
+            args: Value::Null,
+        }
+    }
+
+    fn message(token: &str) -> Received {
+        Received { topic: "faceid/gate/cmd/lockdown".into(), payload: token.as_bytes().to_vec(), ..Received::default() }
+    }
+
+    impl Scene {
+        fn admit(&mut self, command: &Command) -> Result<Command, Refusal> {
+            let token = command.sign(&self.key);
+            self.gate.admit("lockdown", &message(&token), NOW)
+        }
+    }
+
+    #[test]
+    fn what_no_operator_signed_is_refused() {
+        let mut scene = scene();
+        for text in ["", "lockdown", "{}", r#"{"verb":"lockdown"}"#, "a.b.c"] {
+            assert!(matches!(scene.gate.admit("lockdown", &message(text), NOW), Err(Refusal::Unsigned(_))), "{text}");
+        }
+        let thief = GrantKey::generate().unwrap();
+        let foreign = message(&command("a").sign(&thief));
+        assert!(matches!(scene.gate.admit("lockdown", &foreign, NOW), Err(Refusal::Unsigned(GrantError::UnknownKey))));
+        // A key of operators signs a text that is no command; a device's grant is none either.
+        let other = message(&scene.key.sign_command("{\"verb\":\"lockdown\"}"));
+        assert!(matches!(scene.gate.admit("lockdown", &other, NOW), Err(Refusal::Malformed)));
+        let folder = tempfile::tempdir().unwrap();
+        let mut closed = Gate::new(DeviceId::new("gate").unwrap(), None, &folder.path().join("n")).unwrap();
+        let good = message(&command("a").sign(&scene.key));
+        assert!(matches!(closed.admit("lockdown", &good, NOW), Err(Refusal::NoOperators)));
+    }
+
+    #[test]
+    fn a_retained_a_late_an_early_a_long_lived_and_a_misdirected_command_change_nothing() {
+        let mut scene = scene();
+        let good = command("a");
+        let retained = Received { retained: true, ..message(&good.sign(&scene.key)) };
+        assert!(matches!(scene.gate.admit("lockdown", &retained, NOW), Err(Refusal::Retained)));
+        assert!(matches!(scene.gate.admit("release", &message(&good.sign(&scene.key)), NOW), Err(Refusal::Misdirected)));
+        assert!(matches!(scene.gate.admit("open", &message(&good.sign(&scene.key)), NOW), Err(Refusal::UnknownVerb)));
+        let elsewhere = Command { device: DeviceId::new("other").unwrap(), ..good.clone() };
+        assert!(matches!(scene.admit(&elsewhere), Err(Refusal::Misdirected)));
+        let now = NOW.unix_seconds();
+        for (issued_at, expires_at) in [
+            (now - 60, now),
+            (now + 6, now + 60),
+            (now, now + MAX_LIFETIME_S + 1),
+            (now, now),
+            (i64::MIN, i64::MAX),
+            (now, now - 1),
+        ] {
+            let untimely = Command { issued_at, expires_at, ..good.clone() };
+            assert!(matches!(scene.admit(&untimely), Err(Refusal::Untimely)), "{issued_at} to {expires_at}");
+        }
+        assert_eq!(scene.admit(&good).unwrap(), good, "none of them has used the nonce up");
+        assert!(matches!(scene.admit(&good), Err(Refusal::Replayed(SeenError::Again))));
+    }
+
+    #[test]
+    fn an_answer_never_goes_where_a_stranger_could_speak_for_us() {
+        let root = "faceid/gate";
+        for topic in ["faceid/gate/door/front/decision", "faceid/gate", "homeassistant/x", "$SYS/x", "a/#", "a/+", "", "a\0"] {
+            assert_eq!(answer_topic(root, Some(topic)), None, "{topic}");
+        }
+        assert_eq!(answer_topic(root, Some("faceid/gates")).as_deref(), Some("faceid/gates"));
+        assert_eq!(answer_topic(root, Some("desk/7")).as_deref(), Some("desk/7"));
+        assert_eq!(answer_topic(root, None), None);
+    }
+
+    #[test]
+    fn every_verb_has_one_word() {
+        for (verb, word) in Verb::ALL {
+            assert_eq!((Verb::of(word), verb.as_str()), (Some(verb), word));
+            assert_eq!(serde_json::to_value(verb).unwrap(), word);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3_000))]
+        #[test]
+        fn no_mutated_command_is_believed(at in 0usize..400, byte: u8, cut in 0usize..400, double: bool) {
+            thread_local! { static SCENE: std::cell::RefCell<Scene> = std::cell::RefCell::new(scene()); }
+            SCENE.with_borrow_mut(|scene| {
+                let token = command("nonce").sign(&scene.key);
+                let mut bytes = token.clone().into_bytes();
+                if double { bytes.extend_from_within(..) }
+                if at < bytes.len() { bytes[at] = byte }
+                if cut % 3 == 0 { bytes.truncate(cut) }
+                if bytes != token.as_bytes() {
+                    let message = Received { payload: bytes, ..Received::default() };
+                    prop_assert!(scene.gate.admit("lockdown", &message, NOW).is_err());
+                }
+                Ok(())
+            })?;
+        }
+
+        #[test]
+        fn no_signed_text_makes_it_panic(text in "\\PC{0,200}") {
+            thread_local! { static SCENE: std::cell::RefCell<Scene> = std::cell::RefCell::new(scene()); }
+            SCENE.with_borrow_mut(|scene| {
+                let token = scene.key.sign_command(&text);
+                prop_assert!(scene.gate.admit("lockdown", &message(&token), NOW).is_err());
+                Ok(())
+            })?;
+        }
+    }
+}

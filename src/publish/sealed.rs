@@ -1,0 +1,503 @@
+//! An append-only log on disk in sealed segments, for the outbox and the audit trail. The only file of this room that names a crypto
+//! crate. `FORMAT.md` beside this file has the bytes.
+//!
+//! A segment is a header and records; each record is AES-256-GCM under a key that HKDF-SHA256 derives from the state key and the
+//! segment's own random salt, with the record's number as its nonce, bound to the header. A process never goes on with a segment of a
+//! run before, nor after a write that failed: so no nonce ever seals two texts. A crash can tear the last record only; what reads goes
+//! as far as records are authentic and says where it stopped.
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use aes_gcm::aead::{AeadInOut, KeyInit};
+use aes_gcm::{Aes256Gcm, Tag};
+use hkdf::Hkdf;
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::system::clock;
+use crate::system::secret::{self, SecretError};
+
+/// The name of the key among the secrets.
+pub const STATE_KEY: &str = "state.key";
+
+const KEY_BYTES: usize = 32;
+const MAGIC: [u8; 16] = *b"faceid-log/1\0\0\0\0";
+const FIRST_AT: usize = 16;
+const SALT_AT: usize = 24;
+const COMMITMENT_AT: usize = 56;
+/// A segment's header.
+pub(super) const HEADER_BYTES: usize = 88;
+const LENGTH_BYTES: usize = 4;
+const TAG_BYTES: usize = 16;
+/// The longest record.
+pub(super) const MAX_RECORD_BYTES: usize = 256 * 1024;
+/// The largest segment that is read.
+const MAX_SEGMENT_BYTES: u64 = 256 << 20;
+const EXTENSION: &str = "log";
+
+/// Why a log cannot be used.
+#[derive(Debug, Error)]
+pub enum SealedError {
+    /// The key cannot be read.
+    #[error("{0}; `faceid keygen` makes it")]
+    Secret(#[from] SecretError),
+    /// The key is no key.
+    #[error("secret `{STATE_KEY}` is no key: it must be 64 hexadecimal digits; `faceid keygen` makes one")]
+    Malformed,
+    /// The system has no randomness.
+    #[error("the system gives no random bytes: {0}")]
+    Random(String),
+    /// Sealed under another key.
+    #[error("{path} is sealed under another state key: bring that key back, or move the folder away and begin anew", path = path.display())]
+    WrongKey {
+        /// Which segment.
+        path: PathBuf,
+    },
+    /// Not what was written.
+    #[error("{path}: {reason} at byte {offset}", path = path.display())]
+    Damaged {
+        /// Which segment.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
+        /// What.
+        reason: &'static str,
+    },
+    /// The disk refused.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// Which file or folder.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+}
+
+/// The key that outbox and audit trail are sealed under. No `Debug`, and cleared when it goes.
+pub struct StateKey(Zeroizing<[u8; KEY_BYTES]>);
+
+impl StateKey {
+    /// A new key from the system's randomness.
+    pub fn generate() -> Result<Self, SealedError> {
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        getrandom::fill(key.as_mut_slice()).map_err(|error| SealedError::Random(error.to_string()))?;
+        Ok(Self(key))
+    }
+
+    /// Reads it from secret [`STATE_KEY`].
+    pub fn read(secrets: &Path) -> Result<Self, SealedError> {
+        let text = secret::read_line(STATE_KEY, secrets)?;
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        let digits = text.as_bytes();
+        if digits.len() != 2 * KEY_BYTES || digits.iter().all(|digit| *digit == digits[0]) {
+            return Err(SealedError::Malformed);
+        }
+        for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
+            let digit = |c: u8| char::from(c).to_digit(16).ok_or(SealedError::Malformed);
+            *byte = u8::try_from(16 * digit(pair[0])? + digit(pair[1])?).map_err(|_| SealedError::Malformed)?;
+        }
+        Ok(Self(key))
+    }
+
+    /// The key as it is written: 64 hexadecimal digits and a line end.
+    pub fn to_line(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::with_capacity(2 * KEY_BYTES + 1));
+        for nibble in self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
+            text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
+        }
+        text.push('\n');
+        text
+    }
+
+    /// A second holder of the same key.
+    pub(super) fn share(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// One segment's cipher.
+struct Cipher {
+    gcm: Aes256Gcm,
+    header_hash: [u8; 32],
+}
+
+impl Cipher {
+    /// The cipher of a header, and what its commitment must be.
+    fn new(key: &StateKey, purpose: &str, header: &[u8]) -> (Self, Zeroizing<[u8; 32]>) {
+        let derived = Hkdf::<Sha256>::new(Some(&header[SALT_AT..COMMITMENT_AT]), key.0.as_slice());
+        let expand = |word: &[u8]| {
+            let mut out = Zeroizing::new([0; 32]);
+            let info = [b"faceid-log/1 ", word, b" ", purpose.as_bytes()];
+            #[expect(clippy::expect_used, reason = "32 bytes are within HKDF's limit")]
+            derived.expand_multi_info(&info, out.as_mut_slice()).expect("32 bytes are within HKDF's limit");
+            out
+        };
+        let records = expand(b"records");
+        let gcm = Aes256Gcm::new(&(*records).into());
+        (Self { gcm, header_hash: Sha256::digest(header).into() }, expand(b"commitment"))
+    }
+
+    fn nonce(number: u64) -> [u8; 12] {
+        let mut nonce = [0; 12];
+        nonce[4..].copy_from_slice(&number.to_be_bytes());
+        nonce
+    }
+
+    fn seal(&self, number: u64, plain: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(LENGTH_BYTES + plain.len() + TAG_BYTES);
+        out.extend_from_slice(&u32::try_from(plain.len()).unwrap_or(u32::MAX).to_le_bytes());
+        out.extend_from_slice(plain);
+        let nonce = Self::nonce(number);
+        #[expect(clippy::expect_used, reason = "a record is far shorter than GCM's limit")]
+        let tag = self
+            .gcm
+            .encrypt_inout_detached(&nonce.into(), &self.header_hash, (&mut out[LENGTH_BYTES..]).into())
+            .expect("a record is far shorter than GCM's limit");
+        out.extend_from_slice(&tag);
+        out
+    }
+
+    fn open(&self, number: u64, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (text, tag) = sealed.split_last_chunk::<TAG_BYTES>()?;
+        let mut plain = text.to_vec();
+        let nonce = Self::nonce(number);
+        let opened =
+            self.gcm.decrypt_inout_detached(&nonce.into(), &self.header_hash, plain.as_mut_slice().into(), &Tag::from(*tag));
+        opened.ok().map(|()| plain)
+    }
+}
+
+/// Where a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Location {
+    /// The number of its segment.
+    pub(super) segment: u64,
+    number: u64,
+    offset: u64,
+    bytes: u32,
+}
+
+/// How much a log may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) total_bytes: u64,
+    pub(super) segment_bytes: u64,
+    pub(super) max_age: Duration,
+}
+
+struct Current {
+    file: File,
+    cipher: Cipher,
+    segment: u64,
+    bytes: u64,
+    next: u64,
+}
+
+/// One log; one process a folder.
+pub(super) struct SealedLog {
+    folder: PathBuf,
+    key: StateKey,
+    purpose: &'static str,
+    limits: Limits,
+    segments: BTreeMap<u64, u64>,
+    current: Option<Current>,
+    next_segment: u64,
+}
+
+impl SealedLog {
+    /// Opens the folder, or makes it, and shows every record to `visit`, oldest first. Damage is logged and what lies behind it in its
+    /// segment is passed over; a wrong key ends it.
+    pub(super) fn open(
+        folder: &Path,
+        key: StateKey,
+        purpose: &'static str,
+        limits: Limits,
+        mut visit: impl FnMut(Location, &[u8]),
+    ) -> Result<Self, SealedError> {
+        let io = |source| SealedError::Io { path: folder.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
+        let mut segments = BTreeMap::new();
+        for segment in list(folder).map_err(io)? {
+            let path = path(folder, segment);
+            match read_segment(&path, &key, purpose, |location, plain| visit(location, plain)) {
+                Ok(bytes) => {
+                    segments.insert(segment, bytes);
+                }
+                Err(error @ SealedError::Damaged { .. }) => {
+                    log::warn!("a crash may have torn it: {error}");
+                    segments.insert(segment, path.metadata().map_or(0, |metadata| metadata.len()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let next_segment = segments.last_key_value().map_or(1, |(last, _)| last.saturating_add(1));
+        Ok(Self { folder: folder.to_owned(), key, purpose, limits, segments, current: None, next_segment })
+    }
+
+    /// Appends a record; durable when this returns if `durable`, otherwise with the next durable one. After a failure the record may be
+    /// there or not: append it again.
+    pub(super) fn append(&mut self, plain: &[u8], durable: bool) -> Result<Location, SealedError> {
+        if plain.len() > MAX_RECORD_BYTES {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, format!("a record of more than {MAX_RECORD_BYTES} bytes"));
+            return Err(SealedError::Io { path: self.folder.clone(), source });
+        }
+        if self.current.as_ref().is_none_or(|current| current.bytes >= self.limits.segment_bytes) {
+            self.current = None;
+            self.current = Some(self.begin()?);
+        }
+        let Some(current) = &mut self.current else { unreachable!("just begun") };
+        let sealed = current.cipher.seal(current.next, plain);
+        let location = Location {
+            segment: current.segment,
+            number: current.next,
+            offset: current.bytes,
+            bytes: u32::try_from(sealed.len()).unwrap_or(u32::MAX),
+        };
+        let written = current.file.write_all(&sealed).and_then(|()| if durable { current.file.sync_data() } else { Ok(()) });
+        if let Err(source) = written {
+            let path = path(&self.folder, current.segment);
+            self.current = None;
+            return Err(SealedError::Io { path, source });
+        }
+        current.next += 1;
+        current.bytes += sealed.len() as u64;
+        self.segments.insert(current.segment, current.bytes);
+        Ok(location)
+    }
+
+    fn begin(&mut self) -> Result<Current, SealedError> {
+        let segment = self.next_segment;
+        let path = path(&self.folder, segment);
+        let io = |source| SealedError::Io { path: path.clone(), source };
+        let mut header = [0; HEADER_BYTES];
+        header[..FIRST_AT].copy_from_slice(&MAGIC);
+        header[FIRST_AT..SALT_AT].copy_from_slice(&segment.to_le_bytes());
+        getrandom::fill(&mut header[SALT_AT..COMMITMENT_AT]).map_err(|error| SealedError::Random(error.to_string()))?;
+        let (_, commitment) = Cipher::new(&self.key, self.purpose, &header);
+        header[COMMITMENT_AT..].copy_from_slice(commitment.as_slice());
+        let (cipher, _) = Cipher::new(&self.key, self.purpose, &header);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(io)?;
+        self.next_segment += 1;
+        file.write_all(&header).and_then(|()| file.sync_all()).map_err(io)?;
+        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+        self.segments.insert(segment, HEADER_BYTES as u64);
+        Ok(Current { file, cipher, segment, bytes: HEADER_BYTES as u64, next: 0 })
+    }
+
+    /// One record.
+    pub(super) fn read(&self, location: Location) -> Result<Vec<u8>, SealedError> {
+        let path = path(&self.folder, location.segment);
+        let io = |source| SealedError::Io { path: path.clone(), source };
+        let damaged = |reason| SealedError::Damaged { path: path.clone(), offset: location.offset, reason };
+        let file = File::open(&path).map_err(io)?;
+        let mut header = [0; HEADER_BYTES];
+        file.read_exact_at(&mut header, 0).map_err(io)?;
+        let (cipher, commitment) = Cipher::new(&self.key, self.purpose, &header);
+        if header[COMMITMENT_AT..] != *commitment {
+            return Err(SealedError::WrongKey { path });
+        }
+        let mut sealed = vec![0; (location.bytes as usize).min(MAX_RECORD_BYTES + LENGTH_BYTES + TAG_BYTES)];
+        file.read_exact_at(&mut sealed, location.offset).map_err(io)?;
+        let sealed = sealed.get(LENGTH_BYTES..).ok_or(damaged("a record is cut"))?;
+        cipher.open(location.number, sealed).ok_or(damaged("a record is not authentic"))
+    }
+
+    /// The oldest segments that have to go for the limits' sake; `keep` is the newest one that may not. They are gone afterwards.
+    pub(super) fn prune(&mut self, keep: u64) -> Vec<u64> {
+        let mut gone = Vec::new();
+        let mut total: u64 = self.segments.values().sum();
+        while let Some((&segment, &bytes)) = self.segments.first_key_value() {
+            let path = path(&self.folder, segment);
+            let is_old = || {
+                let written = path.metadata().and_then(|metadata| metadata.modified()).ok();
+                let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+                let now = Duration::from_millis(u64::try_from(clock::wall().0).unwrap_or(0));
+                written.is_some_and(|at| now.saturating_sub(at) > self.limits.max_age)
+            };
+            if segment >= keep || (total <= self.limits.total_bytes && !is_old()) {
+                break;
+            }
+            if let Err(error) = std::fs::remove_file(&path) {
+                log::error!("{}: {error}", path.display());
+                break;
+            }
+            total -= bytes;
+            self.segments.remove(&segment);
+            gone.push(segment);
+        }
+        gone
+    }
+
+    /// The newest segment.
+    pub(super) fn newest(&self) -> u64 {
+        self.segments.last_key_value().map_or(0, |(segment, _)| *segment)
+    }
+}
+
+fn path(folder: &Path, segment: u64) -> PathBuf {
+    folder.join(format!("{segment:012}.{EXTENSION}"))
+}
+
+/// The numbers of a folder's segments, in order.
+pub(super) fn list(folder: &Path) -> io::Result<Vec<u64>> {
+    let mut segments = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".log")).and_then(|digits| digits.parse::<u64>().ok());
+        segments.extend(number);
+    }
+    segments.sort_unstable();
+    Ok(segments)
+}
+
+/// Shows every record of a segment; gives its length, or the place of its damage after showing what is before it.
+pub(super) fn read_segment(
+    path: &Path,
+    key: &StateKey,
+    purpose: &str,
+    mut visit: impl FnMut(Location, &[u8]),
+) -> Result<u64, SealedError> {
+    let io = |source| SealedError::Io { path: path.to_owned(), source };
+    let damaged = |offset: usize, reason| SealedError::Damaged { path: path.to_owned(), offset: offset as u64, reason };
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(MAX_SEGMENT_BYTES).read_to_end(&mut bytes)).map_err(io)?;
+    let header = bytes.get(..HEADER_BYTES).ok_or(damaged(bytes.len(), "the header is cut"))?;
+    if header[..FIRST_AT] != MAGIC {
+        return Err(damaged(0, "it is no log of this version"));
+    }
+    let (cipher, commitment) = Cipher::new(key, purpose, header);
+    if header[COMMITMENT_AT..] != *commitment {
+        return Err(SealedError::WrongKey { path: path.to_owned() });
+    }
+    let mut segment = [0; 8];
+    segment.copy_from_slice(&header[FIRST_AT..SALT_AT]);
+    let segment = u64::from_le_bytes(segment);
+    let (mut at, mut number) = (HEADER_BYTES, 0);
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let (length, sealed) = rest.split_first_chunk::<LENGTH_BYTES>().ok_or(damaged(at, "a record is cut"))?;
+        let length = u32::from_le_bytes(*length) as usize;
+        if length > MAX_RECORD_BYTES {
+            return Err(damaged(at, "a record is beyond its bound"));
+        }
+        let sealed = sealed.get(..length + TAG_BYTES).ok_or(damaged(at, "a record is cut"))?;
+        let plain = cipher.open(number, sealed).ok_or(damaged(at, "a record is not authentic"))?;
+        let whole = LENGTH_BYTES + length + TAG_BYTES;
+        let location = Location { segment, number, offset: at as u64, bytes: u32::try_from(whole).unwrap_or(u32::MAX) };
+        visit(location, &plain);
+        at += whole;
+        number += 1;
+    }
+    Ok(bytes.len() as u64)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { total_bytes: 1 << 20, segment_bytes: 200, max_age: Duration::from_secs(3600) };
+
+    pub(in crate::publish) fn key() -> StateKey {
+        StateKey(Zeroizing::new([7; KEY_BYTES]))
+    }
+
+    fn open(folder: &Path, key: StateKey, limits: Limits) -> Result<(SealedLog, Vec<String>), SealedError> {
+        let mut texts = Vec::new();
+        let log = SealedLog::open(folder, key, "test", limits, |_, plain| texts.push(String::from_utf8_lossy(plain).into_owned()))?;
+        Ok((log, texts))
+    }
+
+    fn filled(folder: &Path) -> Vec<Location> {
+        let (mut log, texts) = open(folder, key(), LIMITS).unwrap();
+        assert_eq!(texts, Vec::<String>::new());
+        ["one", "two", "three", "four", "five", "six"].iter().map(|text| log.append(text.as_bytes(), true).unwrap()).collect()
+    }
+
+    #[test]
+    fn another_key_and_another_purpose_are_refused_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        filled(folder.path());
+        let other = StateKey(Zeroizing::new([8; KEY_BYTES]));
+        assert!(matches!(open(folder.path(), other, LIMITS), Err(SealedError::WrongKey { .. })));
+        let opened = SealedLog::open(folder.path(), key(), "other", LIMITS, |_, _| {});
+        assert!(matches!(opened, Err(SealedError::WrongKey { .. })));
+    }
+
+    #[test]
+    fn every_changed_byte_and_every_cut_costs_no_record_before_it_and_no_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = {
+            let (mut log, _) = open(folder.path(), key(), Limits { segment_bytes: 1 << 20, ..LIMITS }).unwrap();
+            for n in 1..=4 {
+                log.append(format!("record {n}").as_bytes(), false).unwrap();
+            }
+            std::fs::read(path(folder.path(), 1)).unwrap()
+        };
+        let record = (whole.len() - HEADER_BYTES) / 4;
+        let read = |bytes: &[u8]| {
+            std::fs::write(path(folder.path(), 1), bytes).unwrap();
+            let mut texts = Vec::new();
+            let outcome = read_segment(&path(folder.path(), 1), &key(), "test", |_, plain| texts.push(plain.to_vec()));
+            (outcome, texts)
+        };
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x40;
+            let (outcome, texts) = read(&bytes);
+            assert!(outcome.is_err(), "byte {at}");
+            assert_eq!(texts.len(), at.saturating_sub(HEADER_BYTES) / record, "byte {at}");
+            let (outcome, texts) = read(&whole[..at]);
+            let is_end_of_a_record = at >= HEADER_BYTES && (at - HEADER_BYTES).is_multiple_of(record);
+            assert_eq!(outcome.is_ok(), is_end_of_a_record, "cut at {at}");
+            assert_eq!(texts.len(), at.saturating_sub(HEADER_BYTES) / record, "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_run_never_writes_on_in_a_segment_of_the_run_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let locations = filled(folder.path());
+        let last = locations.last().unwrap().segment;
+        let (mut log, texts) = open(folder.path(), key(), LIMITS).unwrap();
+        assert_eq!(texts, ["one", "two", "three", "four", "five", "six"]);
+        assert_eq!(log.append(b"seven", true).unwrap().segment, last + 1);
+        assert_eq!(log.read(locations[1]).unwrap(), b"two");
+    }
+
+    #[test]
+    fn what_is_too_much_goes_from_the_oldest_on_and_never_what_must_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let locations = filled(folder.path());
+        let (mut log, _) = open(folder.path(), key(), Limits { total_bytes: 1, ..LIMITS }).unwrap();
+        let newest = log.newest();
+        assert!(newest > 1, "the test's segments are small");
+        assert_eq!(log.prune(2), [1]);
+        assert!(log.read(locations[0]).is_err());
+        log.prune(newest);
+        let (_, texts) = open(folder.path(), key(), LIMITS).unwrap();
+        assert_eq!(texts.last().unwrap(), "six");
+    }
+
+    #[test]
+    fn the_key_is_read_as_it_was_written_and_a_placeholder_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |text: &str| {
+            use std::os::unix::fs::PermissionsExt;
+            let file = folder.path().join(STATE_KEY);
+            std::fs::write(&file, text).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+            StateKey::read(folder.path())
+        };
+        for text in ["00", &"0".repeat(64), &"g1".repeat(32)] {
+            assert!(matches!(write(text), Err(SealedError::Malformed)), "{text}");
+        }
+        let made = StateKey::generate().unwrap();
+        assert!(*write(&made.to_line()).unwrap().0 == *made.0);
+    }
+}

@@ -1,0 +1,189 @@
+//! Both sides of a door: the real daemon on the project's own clip and pack, a real mosquitto, and `faceid door`. What is granted opens
+//! once; lock-down holds over a kill; the sequence has no gap; commands that nobody signed change nothing and are in the audit trail.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::House;
+use super::mosquitto::{Mosquitto, wait_for};
+use super::show_it::{Ear, Killed, PATIENCE, await_word, essence, start};
+
+const PACK: [&str; 4] = ["--pack", "builtin", "--backend", "tract"];
+
+fn furnish(broker: u16) -> (House, std::path::PathBuf) {
+    let house = House::new();
+    house.succeed(&["keygen"]);
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo");
+    for person in ["person-a", "person-c"] {
+        let mut photos: Vec<String> = std::fs::read_dir(data.join("people").join(person))
+            .unwrap()
+            .map(|entry| entry.unwrap().path().display().to_string())
+            .collect();
+        photos.sort();
+        let mut arguments = PACK.to_vec();
+        arguments.extend(["enroll", person]);
+        arguments.extend(photos.iter().map(String::as_str));
+        house.succeed(&arguments);
+    }
+    std::fs::write(house.path("keys.json"), house.succeed(&["keygen", "--public"])).unwrap();
+    std::fs::write(house.path("operators.json"), house.succeed(&["keygen", "--operator"])).unwrap();
+    let config = house.path("config.toml");
+    let text = format!(
+        "device = \"unit\"\n[models]\npack = \"builtin\"\n[inference]\nbackend = \"tract\"\n\
+         [publish]\nhost = \"127.0.0.1\"\nport = {broker}\noperator-keys = \"{operators}\"\n\
+         [controller]\ndoor = \"front\"\npinned-keys = \"{keys}\"\nunlock-ms = 500\n\
+         [[cameras]]\nid = \"entrance\"\n[cameras.source.file]\npath = \"{clip}\"\nloop = true\n\
+         [[doors]]\nid = \"front\"\ncameras = [\"entrance\"]\n",
+        operators = house.path("operators.json").display(),
+        keys = house.path("keys.json").display(),
+        clip = data.join("door.mp4").display(),
+    );
+    std::fs::write(&config, text).unwrap();
+    (house, config)
+}
+
+fn command(house: &House, config: &Path, verb: &[&str]) -> Value {
+    let mut arguments = vec!["--config", config.to_str().unwrap(), "command"];
+    arguments.extend(verb);
+    serde_json::from_str(&house.succeed(&arguments)).unwrap()
+}
+
+fn sequence(payload: &str) -> u64 {
+    let value: Value = serde_json::from_str(payload).unwrap();
+    value["sequence"].as_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn what_is_granted_opens_once_lockdown_holds_over_a_kill_and_nothing_is_missing_afterwards() {
+    let broker = Mosquitto::open();
+    let (house, config) = furnish(broker.port);
+    let config_text = config.to_str().unwrap();
+
+    // The controller first, so that no grant is missed.
+    let mut door = house.command();
+    door.args(["--config", config_text, "door"]).stdout(Stdio::piped()).stderr(Stdio::piped()).env_remove("RUST_LOG");
+    let mut door = Killed(door.spawn().unwrap());
+    let log = BufReader::new(door.0.stderr.take().unwrap());
+    let (sender, admitted) = channel();
+    let (listening, listens) = channel();
+    std::thread::spawn(move || {
+        for line in log.lines().map_while(Result::ok) {
+            if line.contains("listening for decisions") {
+                let _ = listening.send(());
+            } else if let Some((_, jti)) = line.split_once(" jti=") {
+                let _ = sender.send(jti.to_owned());
+            }
+        }
+    });
+    listens.recv_timeout(PATIENCE).expect("the controller does not listen");
+
+    // Both listen long before the daemon has opened its networks.
+    let decisions = Ear::on(broker.port, "faceid/unit/door/front/decision");
+    let replies = Ear::on(broker.port, "faceid/unit/cmd/+/reply");
+    let (daemon, _notify) = start(&house, &config);
+    let mut sequences = Vec::new();
+    let (_, granted) = decisions.until("a grant", |_, payload| {
+        sequences.push(sequence(payload));
+        essence(payload).1 == "granted"
+    });
+    let grant: Value = serde_json::from_str(&granted).unwrap();
+    let claims = grant["data"]["grant"].as_str().unwrap().split('.').nth(1).unwrap().to_owned();
+    let jti = admitted.recv_timeout(PATIENCE).expect("the door did not open");
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(&claims).unwrap()).unwrap();
+    assert!(text.contains(&jti), "the door took another grant than {text}");
+    assert!(admitted.try_recv().is_err(), "one grant opened twice");
+
+    // Unsigned words change nothing, a signed one does, and a kill does not end it.
+    let publish = |topic: &str, payload: &str, more: &[&str]| {
+        let port = broker.port.to_string();
+        let mut said = Command::new("mosquitto_pub");
+        said.args(["-V", "mqttv5", "-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", topic, "-m", payload]).args(more);
+        assert!(said.status().unwrap().success());
+    };
+    publish("faceid/unit/cmd/release", "UNLOCK", &[]);
+    let (_, refused) = replies.until("the refusal", |topic, _| topic.ends_with("cmd/release/reply"));
+    assert!(refused.contains("\"ok\":false") && refused.contains("not signed"), "{refused}");
+    publish("faceid/unit/cmd/ping", "ping", &[]);
+    replies.until("the pong", |topic, payload| topic.ends_with("cmd/ping/reply") && payload.contains("\"ok\":true"));
+    assert_eq!(command(&house, &config, &["ping"])["ok"], true);
+    let people = command(&house, &config, &["list"]);
+    assert_eq!(people["result"]["people"].as_array().unwrap().len(), 2, "{people}");
+    let set = ["set", "--args", r#"{"person":"person-c","groups":["staff"]}"#];
+    assert_eq!(command(&house, &config, &set)["ok"], true);
+    house.fail(1, &["--config", config_text, "command", "set", "--args", r#"{"person":"nobody"}"#]);
+    house.fail(1, &["--config", config_text, "command", "set", "--args", r#"{"person":"person-c","embedding":[]}"#]);
+    house.fail(1, &["--config", config_text, "command", "enroll"]);
+    assert_eq!(command(&house, &config, &["remove", "--args", r#"{"person":"person-c"}"#])["result"]["people"], 1);
+    house.fail(1, &["people", "show", "person-c"]);
+    assert_eq!(command(&house, &config, &["lockdown"])["ok"], true);
+    drop(daemon);
+    let (mut daemon, notify) = start(&house, &config);
+    decisions.until("a denial for lock-down", |_, payload| {
+        sequences.push(sequence(payload));
+        let (_, outcome, reason, person) = essence(payload);
+        assert_ne!(outcome, "granted", "lock-down does not hold: {payload}");
+        reason == "lockdown" && person.is_some()
+    });
+    let signed = house.succeed(&["--config", config_text, "command", "release", "--print"]);
+    publish("faceid/unit/cmd/release", signed.trim(), &["-r"]);
+    publish("faceid/unit/cmd/release", "", &["-r"]);
+    // A live copy of what was published retained is taken once, and never again.
+    publish("faceid/unit/cmd/release", signed.trim(), &[]);
+    replies.until("the replay's refusal", |_, payload| payload.contains("used before"));
+    let (_, payload) = decisions.until("a grant after the release", |_, payload| {
+        sequences.push(sequence(payload));
+        essence(payload).1 == "granted"
+    });
+    admitted.recv_timeout(PATIENCE).expect("the door did not open after the release");
+
+    let first = command(&house, &config, &["replay", "--args", "{\"from\":1}"]);
+    let events = first["result"]["events"].as_array().unwrap();
+    let replayed: Vec<u64> = events.iter().map(|event| sequence(&event.to_string())).collect();
+    let last = sequence(&payload);
+    assert!(replayed.iter().copied().eq(1..=*replayed.last().unwrap()) && *replayed.last().unwrap() >= last, "{replayed:?}");
+    assert!(events.iter().all(|event| event["data"]["historical"] == true && event["data"].get("grant").is_none()));
+    sequences.dedup();
+    assert!(sequences.windows(2).all(|pair| pair[1] >= pair[0]), "{sequences:?}");
+
+    kill_process(Pid::from_child(&daemon.0), Signal::TERM).unwrap();
+    await_word(&notify, "STOPPING=1");
+    assert_eq!(daemon.0.wait().unwrap().code(), Some(0));
+    let verdict: Value = serde_json::from_str(&house.succeed(&["audit", "verify", "--json"])).unwrap();
+    assert_eq!(verdict["first"], 1, "{verdict}");
+    let trail = house.succeed(&["audit", "export"]);
+    for wanted in ["\"command-refused\"", "\"lockdown\"", "\"start\"", "\"stop\"", "\"decision\"", "used before"] {
+        assert!(trail.contains(wanted), "{wanted} is not in the trail");
+    }
+    assert!(!trail.contains("eyJ"), "a token is in the trail");
+    let head = Ear::on(broker.port, "faceid/unit/audit/head");
+    let (_, published) = head.until("the published head", |_, _| true);
+    let published: Value = serde_json::from_str(&published).unwrap();
+    assert_eq!(published["hash"], verdict["head"]["hash"]);
+    house.succeed(&["audit", "verify", "--head", published["hash"].as_str().unwrap()]);
+    house.fail(65, &["audit", "verify", "--head", &"0".repeat(64)]);
+    wait_for("the door to go on", || door.0.try_wait().unwrap().is_none().then_some(()));
+}
+
+#[test]
+fn a_rotation_is_begun_once_and_ended_and_both_keys_are_public_in_between() {
+    let house = House::new();
+    house.succeed(&["keygen"]);
+    let before = house.succeed(&["keygen", "--public"]);
+    house.succeed(&["keygen", "--rotate"]);
+    house.fail(77, &["keygen", "--rotate"]);
+    let during: Value = serde_json::from_str(&house.succeed(&["keygen", "--public"])).unwrap();
+    let keys = during["keys"].as_array().unwrap();
+    let old: Value = serde_json::from_str(&before).unwrap();
+    assert_eq!((keys.len(), &keys[1]), (2, &old["keys"][0]), "the new key comes first");
+    house.succeed(&["keygen", "--retire"]);
+    let after: Value = serde_json::from_str(&house.succeed(&["keygen", "--public"])).unwrap();
+    assert_eq!(after["keys"].as_array().unwrap(), &keys[..1]);
+    house.fail(77, &["keygen", "--retire"]);
+}
