@@ -60,6 +60,8 @@ pub struct Config {
     pub pipeline: pipeline::Settings,
     /// How evidence becomes a decision.
     pub access: access::Settings,
+    /// Who may pass which door and when: see data/config/policy for examples; `faceid check --explain` tells what it means.
+    pub policy: access::PolicySettings,
     /// The sealed gallery.
     pub gallery: gallery::Settings,
     /// The MQTT broker.
@@ -94,6 +96,7 @@ impl Default for Config {
             doors: Vec::new(),
             pipeline: pipeline::Settings::default(),
             access: access::Settings::default(),
+            policy: access::PolicySettings::default(),
             gallery: gallery::Settings::default(),
             publish: publish::Settings::default(),
         }
@@ -214,7 +217,7 @@ impl Config {
     /// What is out of range, section by section.
     fn judge(&self) -> Judged {
         let Self { device: _, state_dir, cache_dir, secrets_dir, models, inference, log, .. } = self;
-        let Self { cameras, doors, pipeline, access, gallery, publish, .. } = self;
+        let Self { cameras, doors, pipeline, access, policy, gallery, publish, .. } = self;
         let mut judged = Judged::new();
         for (key, folder) in [("state-dir", state_dir), ("cache-dir", cache_dir), ("secrets-dir", secrets_dir)] {
             if !folder.is_absolute() {
@@ -229,6 +232,7 @@ impl Config {
         judged.extend(section("log", log.findings()));
         judged.extend(section("pipeline", pipeline.findings()));
         judged.extend(section("access", access.findings()));
+        judged.extend(section("policy", policy.findings()));
         judged.extend(section("gallery", gallery.findings()));
         judged.extend(section("publish", publish.findings()));
         for (index, camera) in cameras.iter().enumerate() {
@@ -265,6 +269,7 @@ impl Config {
                 }
             }
         }
+        judged.extend(section("policy", self.policy.relate(self.doors.iter().map(|door| &door.id))));
         judged
     }
 }
@@ -357,7 +362,7 @@ mod tests {
 
     #[test]
     fn every_config_that_is_shipped_would_run() {
-        for path in toml_files("data/config") {
+        for path in toml_files("data/config").into_iter().chain(toml_files("data/config/policy")) {
             let text = std::fs::read_to_string(&path).unwrap();
             assert_eq!(Config::parse(&text).err(), None, "{}", path.display());
         }

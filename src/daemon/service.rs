@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use super::access_state::AccessState;
 use super::events;
 use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
 use super::workers::{self, CameraWatcher, Counts, DecisionWatcher, Decisions, FrameWatcher, Vision};
 use crate::access::grant::{GrantError, GrantKey};
-use crate::access::{Decider, Thresholds};
+use crate::access::rules::PolicyError;
+use crate::access::{Decider, Rules, Thresholds};
 use crate::capture::Slots;
 use crate::config::{Config, ConfigError};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
@@ -60,6 +62,9 @@ pub enum DaemonError {
     /// The grant key is no key.
     #[error("the grant key: {0}")]
     GrantKey(#[from] GrantError),
+    /// The policy cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The gallery cannot be used.
     #[error(transparent)]
     Gallery(#[from] GalleryError),
@@ -89,7 +94,7 @@ impl DaemonError {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            DaemonError::Config(_) | DaemonError::NoCamera => 78,
+            DaemonError::Config(_) | DaemonError::Policy(_) | DaemonError::NoCamera => 78,
             DaemonError::Secret(_) | DaemonError::GrantKey(_) => 77,
             DaemonError::Gallery(GalleryError::Key(_) | GalleryError::WrongKey { .. }) => 77,
             DaemonError::Worker(failure) => failure.exit_code(),
@@ -157,7 +162,11 @@ impl Service {
 
         let pack = stack.thresholds;
         let thresholds = Thresholds { matching: pack.matching, margin: pack.margin, liveness: pack.liveness };
-        let decider = Decider::new(config.device.clone(), config.access.clone(), thresholds, &config.doors, grant_key);
+        let rules = Rules::new(&config.policy)?;
+        let mut decider = Decider::new(config.device.clone(), config.access.clone(), thresholds, &config.doors, rules, grant_key);
+        if let Some(state) = AccessState::new(&config.state_dir).load() {
+            decider.restore(state, clock::now());
+        }
         let cameras: Vec<CameraId> = config.cameras.iter().map(|camera| camera.id.clone()).collect();
         let mut service = Self {
             supervisor: Supervisor::new(stop.0, stop.1),
@@ -195,6 +204,7 @@ impl Service {
         let vital = Role::Vital { stale_after: STALE_AFTER };
         let mut decisions = Decisions {
             decider,
+            state: AccessState::new(&config.state_dir),
             reports,
             decided: wires.decided,
             publisher: self.publisher.clone(),

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use super::access_state::AccessState;
 use super::events;
 use super::supervisor::{WorkerContext, WorkerError};
-use crate::access::Decider;
+use crate::access::{Clock, Decider, Input};
 use crate::capture::{self, CameraEvent, CameraSettings, CameraState, Slot, Slots, Taken};
 use crate::gallery::Gallery;
 use crate::pipeline::{Pipeline, Seen};
 use crate::publish::Publisher;
 use crate::system::clock;
 use crate::system::metrics::{Counter, Histogram};
-use crate::types::{Attempt, CameraId, Decision, Frame, Observation, Outcome, PersonId, Presence, Reason, TrackId};
+use crate::types::{Attempt, CameraId, Decision, Frame, Mark, Moment, Observation, Outcome, PersonId, Presence, Reason, TrackId};
 
 /// Vision → decider. When full, the newest report is dropped and counted: the track's next frame brings another.
 const REPORTS: usize = 64;
@@ -185,6 +186,7 @@ pub type DecisionWatcher = Arc<dyn Fn(&Decision) + Send + Sync>;
 /// Turns reports into decisions and events: the decider's one owner.
 pub(super) struct Decisions {
     pub(super) decider: Decider,
+    pub(super) state: AccessState,
     pub(super) reports: Receiver<Report>,
     pub(super) decided: SyncSender<(CameraId, TrackId)>,
     pub(super) publisher: Publisher,
@@ -227,6 +229,7 @@ impl Decisions {
                 self.tell_presence(&camera);
             }
             Report::Ended(camera, track) => {
+                self.tell(Input::TrackEnded(camera.clone(), track), clock::now());
                 let standing = self.standing.entry(camera.clone()).or_default();
                 if standing.people.remove(&track).is_some() {
                     self.tell_presence(&camera);
@@ -237,12 +240,15 @@ impl Decisions {
 
     fn decide(&mut self, observation: &Observation) {
         let mut grant_id = || uuid::Uuid::now_v7().to_string();
-        let decisions = self.decider.decide(observation, clock::now(), &mut grant_id);
-        if decisions.is_empty() {
-            return;
+        let now = clock::now();
+        let clock = if events::clock_quality().synced { Clock::Synchronised } else { Clock::Unsure };
+        self.tell(Input::Clock(clock), now);
+        let decisions = self.decider.decide(observation, now, &mut grant_id);
+        self.keep_state(now);
+        if self.decider.is_decided(&observation.camera, observation.track) {
+            // Vision drains this queue before each frame; should it be full, the track only costs effort for a while longer.
+            let _ = self.decided.try_send((observation.camera.clone(), observation.track));
         }
-        // Vision drains this queue before each frame; should it be full, the track only costs effort for a while longer.
-        let _ = self.decided.try_send((observation.camera.clone(), observation.track));
         for decision in decisions {
             let took = decision.decided_at.monotonic.since(observation.first_usable_at.monotonic);
             let is_granted = decision.outcome == Outcome::Granted;
@@ -265,6 +271,12 @@ impl Decisions {
             if decision.reason == Reason::Spoof {
                 self.publisher.publish(events::spoof(&decision));
             }
+            for mark in &decision.marks {
+                match mark {
+                    Mark::Duress => drop(self.publisher.publish(events::duress(&decision))),
+                    Mark::Passback => log::warn!(door = decision.door.as_str(); "let through twice in the same direction"),
+                }
+            }
             if let (true, Some(person)) = (is_granted, &decision.person) {
                 let standing = self.standing.entry(decision.camera.clone()).or_default();
                 if !observation.ended && standing.people.insert(decision.track, person.clone()).is_none() {
@@ -276,6 +288,22 @@ impl Decisions {
             if !self.publisher.publish(events::decision(decision, name, expires_at)) {
                 log::error!("the outbox is full: a decision was not published");
             }
+        }
+    }
+
+    fn tell(&mut self, input: Input, now: Moment) {
+        if let Err(error) = self.decider.take(input, now) {
+            log::warn!("{error}");
+        }
+        self.keep_state(now);
+    }
+
+    /// Before anything that depends on it is published.
+    fn keep_state(&mut self, now: Moment) {
+        if self.decider.take_changed()
+            && let Err(error) = self.state.save(&self.decider.state(now))
+        {
+            log::error!("{}: {error}; a restart would forget blocks, lock-downs and who is where", self.state.path().display());
         }
     }
 

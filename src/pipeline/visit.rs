@@ -160,12 +160,8 @@ impl Visit {
         let candidates = snapshot
             .zip(probe.as_ref())
             .and_then(|(snapshot, probe)| timings.time(Stage::Match, || snapshot.search(probe, CANDIDATES)).ok());
-        let expires_at = candidates
-            .iter()
-            .flatten()
-            .next()
-            .and_then(|best| snapshot.and_then(|s| s.person(&best.person)))
-            .and_then(|person| person.expires_at);
+        let known = candidates.iter().flatten().filter_map(|c| snapshot.and_then(|s| s.person(&c.person)));
+        let profiles = known.map(|person| (person.id.clone(), person.into())).collect();
         #[expect(clippy::cast_precision_loss, reason = "counts of frames are far below 2^24")]
         let mean = |sum: f32, count: u32| sum / count as f32;
         Observation {
@@ -175,7 +171,8 @@ impl Visit {
             first_usable_at: self.first_usable_at.unwrap_or(self.last_seen),
             gallery: candidates.is_some(),
             candidates: candidates.unwrap_or_default(),
-            expires_at,
+            profiles,
+            liveness_frames: self.liveness_count,
             liveness: (self.liveness_count > 0).then(|| PadScore::saturating(mean(self.liveness_sum, self.liveness_count))),
             frames: self.usable,
             quality: mean(self.quality_sum, self.usable.max(1)),
