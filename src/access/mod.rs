@@ -345,7 +345,7 @@ impl Decider {
         let (person, factors, marks) = match verdict {
             Verdict::Refused { reason, person, weight, .. } => {
                 self.charge(&door, weight, now);
-                if reason == Reason::Spoof {
+                if reason == Reason::Spoof && self.rules.throttle.cool_down_ms > 0 {
                     self.places.heat(&observation.camera, observation.track, observation.bounding_box, ms(now.monotonic));
                 }
                 return Some(self.refuse(observation, door, reason, person, now));

@@ -58,7 +58,8 @@ pub struct ThrottleSettings {
     pub forgive_s: u64,
     /// How many failures a presentation attack counts as (1 to 100).
     pub spoof_weight: u32,
-    /// For how long after a presentation attack has gone a face at that place in the picture is refused, in milliseconds (0 to 60000).
+    /// For how long after a presentation attack has gone a face at that place in the picture is refused, in milliseconds; 0
+    /// refuses none (0 to 60000).
     pub cool_down_ms: u64,
 }
 
