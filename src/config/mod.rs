@@ -368,6 +368,47 @@ mod tests {
         }
     }
 
+    /// A seeded walk over mutated examples, so that every test run keeps the promise that tests/fuzz keeps for longer.
+    #[test]
+    fn no_bytes_make_a_config_or_its_policy_panic() {
+        let files = toml_files("data/config/policy").into_iter().chain(toml_files("tests/cli/config"));
+        let texts: Vec<Vec<u8>> = files.map(|path| std::fs::read(path).unwrap()).collect();
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut sound = 0;
+        for _ in 0..3000 {
+            let mut bytes = texts[random.usize(..texts.len())].clone();
+            for _ in 0..random.usize(1..6) {
+                let at = random.usize(..bytes.len());
+                match random.u8(..5) {
+                    0 => bytes[at] = random.u8(..),
+                    1 => drop(bytes.drain(at..bytes.len().min(at + random.usize(1..20)))),
+                    2 => bytes[at] = *random.choice(b"0123456789-:\"'[]{}=,\n").unwrap(),
+                    3 => bytes.insert(at, random.u8(32..127)),
+                    _ => {
+                        let piece = bytes[at..bytes.len().min(at + random.usize(1..40))].to_vec();
+                        let to = random.usize(..bytes.len());
+                        bytes.splice(to..to, piece);
+                    }
+                }
+                if bytes.is_empty() {
+                    bytes.push(b' ');
+                }
+            }
+            let Ok(config) = Config::parse(&String::from_utf8_lossy(&bytes)) else { continue };
+            sound += 1;
+            // What has no finding can be run with and explained, at any time.
+            let rules = access::Rules::new(&config.policy).unwrap();
+            // Looking for the next change costs milliseconds.
+            let Some(door) = config.doors.first().filter(|_| sound % 8 == 0) else { continue };
+            let people: Vec<_> = rules.named_people().into_iter().map(|id| (id.clone(), Default::default())).collect();
+            let at = *random.choice(&[0, 1_795_597_200_000, i64::MIN, i64::MAX, random.clone().i64(..)]).unwrap();
+            rules.explain(&door.id, &people, crate::types::Wall(at), access::Clock::Synchronised);
+        }
+        assert!((300..2900).contains(&sound), "{sound} of 3000 were sound: the walk says little");
+    }
+
     #[test]
     fn the_shipped_default_is_what_the_code_says() {
         let written = commented::write(&folder("src"));
