@@ -268,7 +268,7 @@ fn grants_to(run: &[Entry], door: &str, person: &str, facts: &Facts) -> Option<i
     }
     let in_company =
         run.iter().enumerate().filter(|(_, e)| e.decisions.iter().any(|d| d.door.as_str() == door && d.grant.is_some()));
-    let in_company = in_company.filter(|(at, entry)| {
+    let mut in_company = in_company.filter(|(at, entry)| {
         let earlier = &run[..*at];
         let begin = earlier.iter().rposition(|e| e.decisions.iter().any(|d| d.door.as_str() == door && d.grant.is_some()));
         earlier[begin.map_or(0, |at| at + 1)..].iter().any(|e| {
@@ -280,7 +280,7 @@ fn grants_to(run: &[Entry], door: &str, person: &str, facts: &Facts) -> Option<i
                 })
         })
     });
-    own.max(in_company.last().map(|(_, entry)| entry.now.wall.0))
+    own.max(in_company.next_back().map(|(_, entry)| entry.now.wall.0))
 }
 
 /// What the token itself says.
