@@ -4,6 +4,10 @@
 //! [`gallery`], [`access`] decides, [`publish`] tells, [`daemon`] runs them all, [`config`] composes their settings, [`cli`] is the
 //! command line, [`door`] is the other end, which acts on grants, [`system`] is what every worker needs of the machine, [`types`] are the values that cross rooms.
 //!
+//! Evidence is gathered over a visit ([`pipeline`]: a track's best shots, its liveness over several frames, split when the face becomes
+//! another's); the rules are data (the config's `policy`, made ready by [`access::rules`], which `faceid check --explain` asks too); what
+//! the decider must remember beyond a restart is a value that [`daemon`] keeps before it publishes.
+//!
 //! [`evaluation`] turns scores whose truth is known into error rates with exact intervals, and into plots. It opens no file and runs
 //! no network: the command line's `eval` brings it the scores.
 //!

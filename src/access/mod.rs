@@ -1,7 +1,21 @@
-//! Decides. Observations and time go in, decisions come out: no I/O, no clock, no thread, so that every rule can be tested by its
-//! history. A grant is built in one place ([`Decider::grant`]), from a live, matched, fresh observation; nothing that failed can reach it.
+//! Decides. Observations, inputs and time go in, decisions come out: no I/O, no clock, no thread, so that every rule can be tested by its
+//! history. A grant is built in one place ([`Decider::grant`]), from a live, matched, fresh observation that every rule of the policy lets
+//! through; nothing that failed can reach it.
+//!
+//! What asks what: [`Decider::decide`] judges an observation for each door of its camera ([`verdict`]) and waits for better evidence
+//! while that can come; [`rules`] is the policy made ready, [`policy`] and [`schedule`] are how it is written, [`explain`] tells what it
+//! would say. [`throttle`] and [`passback`] remember; what must outlive the process is a [`State`], which the decider's owner keeps.
 
+pub mod explain;
 pub mod grant;
+mod input;
+mod passback;
+pub mod policy;
+pub mod rules;
+pub mod schedule;
+mod state;
+mod throttle;
+mod verdict;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -9,13 +23,23 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    CameraId, Candidate, Decision, DeviceId, DoorId, Evidence, Moment, Observation, Outcome, PadScore, PersonId, Reason, Score,
-    TrackId,
+    CameraId, Decision, DeviceId, DoorId, Factor, Mark, Moment, Observation, Outcome, PadScore, PersonId, Reason, Score, TrackId,
 };
 use grant::{Claims, GrantKey};
+use input::Waiting;
+pub use input::{Command, Credential, CredentialRead, Input, InputError};
+use passback::Passback;
+pub use policy::PolicySettings;
+pub use rules::{Clock, Rules};
+pub use state::State;
+use state::{Lockdown, Ms, ms};
+use throttle::{Places, Throttle};
+use verdict::Verdict;
 
 /// The most tracks whose decision is remembered; older ones have long ended.
 const REMEMBERED_TRACKS: usize = 4096;
+/// The most approaches that are remembered; they last for seconds.
+const REMEMBERED_APPROACHES: usize = 1024;
 
 /// One door and the cameras that watch its approach.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,8 +68,13 @@ pub enum Ambiguous {
 pub struct Settings {
     /// Usable frames of a track before it can be granted (1 to 100).
     pub min_frames: u32,
+    /// Frames on which liveness must have been judged before a track can be granted (1 to 100).
+    pub min_liveness_frames: u32,
     /// How long after its first usable face a track may still gather better evidence before it is denied, in milliseconds (0 to 10000).
     pub patience_ms: u64,
+    /// For how long after a grant the same person at the same door is the same approach and is not decided again, on whatever track or
+    /// camera, in milliseconds (0 to 60000).
+    pub approach_ms: u64,
     /// Evidence older than this when it is decided is stale and denied, in milliseconds (50 to 60000).
     pub max_age_ms: u64,
     /// A grant's lifetime in seconds (1 to 60).
@@ -66,7 +95,9 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             min_frames: 3,
+            min_liveness_frames: 3,
             patience_ms: 1500,
+            approach_ms: 3000,
             max_age_ms: 1000,
             grant_lifetime_s: 5,
             require_liveness: true,
@@ -88,6 +119,8 @@ impl Settings {
             }
         };
         range("min-frames", u64::from(self.min_frames), 1, 100);
+        range("min-liveness-frames", u64::from(self.min_liveness_frames), 1, 100);
+        range("approach-ms", self.approach_ms, 0, 60_000);
         range("patience-ms", self.patience_ms, 0, 10_000);
         range("max-age-ms", self.max_age_ms, 50, 60_000);
         range("grant-lifetime-s", self.grant_lifetime_s, 1, 60);
@@ -120,49 +153,176 @@ impl Thresholds {
     }
 }
 
-/// What one observation amounts to, before patience and age are looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Verdict {
-    Match(PersonId),
-    Refused(Reason, Option<PersonId>),
-}
-
 /// Turns observations into decisions: at most one for each track and door.
 pub struct Decider {
     device: DeviceId,
     settings: Settings,
     thresholds: Thresholds,
-    doors: HashMap<CameraId, Vec<DoorId>>,
+    rules: Rules,
+    cameras: HashMap<CameraId, Vec<DoorId>>,
+    doors: Vec<DoorId>,
     key: GrantKey,
-    decided: HashSet<(CameraId, TrackId)>,
+    clock: Clock,
+    decided: HashMap<(CameraId, TrackId), HashSet<DoorId>>,
     /// The same tracks, the longest decided first.
     in_order: VecDeque<(CameraId, TrackId)>,
+    /// When a person was last let through a door.
+    approaches: HashMap<(DoorId, PersonId), Ms>,
+    /// Credentials that wait for their faces, the newest of each door.
+    waiting: HashMap<DoorId, Waiting>,
+    /// Who was recognised at a door that opens for several people together.
+    gathered: HashMap<DoorId, Vec<(PersonId, Ms)>>,
+    places: Places,
+    throttle: Throttle,
+    passback: Passback,
+    lockdown: Lockdown,
+    changed: bool,
 }
 
 impl Decider {
-    /// A decider for these doors. Cameras that watch no door decide nothing.
-    pub fn new(device: DeviceId, settings: Settings, thresholds: Thresholds, doors: &[DoorSettings], key: GrantKey) -> Self {
-        let mut by_camera: HashMap<CameraId, Vec<DoorId>> = HashMap::new();
+    /// A decider for these doors. Cameras that watch no door decide nothing. Until it is told better, the clock is unsure.
+    pub fn new(
+        device: DeviceId,
+        settings: Settings,
+        thresholds: Thresholds,
+        doors: &[DoorSettings],
+        rules: Rules,
+        key: GrantKey,
+    ) -> Self {
+        let mut cameras: HashMap<CameraId, Vec<DoorId>> = HashMap::new();
         for door in doors {
             for camera in &door.cameras {
-                by_camera.entry(camera.clone()).or_default().push(door.id.clone());
+                cameras.entry(camera.clone()).or_default().push(door.id.clone());
             }
         }
-        let thresholds = thresholds.with(&settings);
-        Self { device, settings, thresholds, doors: by_camera, key, decided: HashSet::new(), in_order: VecDeque::new() }
+        Self {
+            device,
+            thresholds: thresholds.with(&settings),
+            settings,
+            cameras,
+            doors: doors.iter().map(|door| door.id.clone()).collect(),
+            key,
+            clock: Clock::Unsure,
+            decided: HashMap::new(),
+            in_order: VecDeque::new(),
+            approaches: HashMap::new(),
+            waiting: HashMap::new(),
+            gathered: HashMap::new(),
+            places: Places::default(),
+            throttle: Throttle::new(rules.throttle.clone()),
+            passback: Passback::new(rules.areas.clone()),
+            lockdown: Lockdown::default(),
+            changed: false,
+            rules,
+        }
     }
 
     /// Takes an observation and gives a decision for each door of its camera, or none while the track should gather more evidence or
     /// is decided already. `grant_id` gives a fresh single-use id for every grant.
     pub fn decide(&mut self, observation: &Observation, now: Moment, grant_id: &mut dyn FnMut() -> String) -> Vec<Decision> {
+        let Some(doors) = self.cameras.get(&observation.camera).cloned() else { return Vec::new() };
         let track = (observation.camera.clone(), observation.track);
-        let Some(doors) = self.doors.get(&observation.camera).cloned() else { return Vec::new() };
-        if self.decided.contains(&track) {
-            return Vec::new();
+        let mut decisions = Vec::new();
+        for door in doors {
+            if self.decided.get(&track).is_some_and(|doors| doors.contains(&door)) {
+                continue;
+            }
+            let verdict = self.verdict(observation, &door, now);
+            if !self.is_ripe(&verdict, observation, &door) {
+                continue;
+            }
+            self.remember(&track, &door);
+            decisions.extend(self.conclude(observation, door, verdict, now, grant_id));
         }
-        let verdict = self.verdict(observation);
-        if !self.is_ripe(&verdict, observation) {
-            return Vec::new();
+        decisions
+    }
+
+    /// Whether this track is decided at every door of its camera.
+    pub fn is_decided(&self, camera: &CameraId, track: TrackId) -> bool {
+        let doors = self.cameras.get(camera).map(Vec::as_slice).unwrap_or_default();
+        self.decided.get(&(camera.clone(), track)).is_some_and(|decided| doors.iter().all(|door| decided.contains(door)))
+    }
+
+    /// Takes whatever else is to be known. An input that names no door of ours, or nobody's card, changes nothing but the throttle.
+    pub fn take(&mut self, input: Input, now: Moment) -> Result<(), InputError> {
+        match input {
+            Input::Command(command) => return self.obey(command),
+            Input::Credential(read) => return self.read(read, now),
+            Input::Clock(clock) => self.clock = clock,
+            Input::TrackEnded(camera, track) => {
+                self.places.ended(&camera, track, ms(now.monotonic), self.rules.throttle.cool_down_ms);
+            }
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, command: Command) -> Result<(), InputError> {
+        if let Command::Lockdown { door: Some(door) } | Command::Release { door: Some(door) } = &command
+            && !self.doors.contains(door)
+        {
+            return Err(InputError::UnknownDoor(door.clone()));
+        }
+        match command {
+            Command::Lockdown { door } => self.lockdown.begin(door),
+            Command::Release { door } => self.lockdown.end(door.as_ref(), &self.doors),
+            Command::Forgive { person } => self.passback.forgive(person.as_ref()),
+        }
+        self.changed = true;
+        Ok(())
+    }
+
+    fn read(&mut self, read: CredentialRead, now: Moment) -> Result<(), InputError> {
+        let CredentialRead { door, kind, credential, at } = read;
+        if !self.doors.contains(&door) {
+            return Err(InputError::UnknownDoor(door));
+        }
+        if kind == Factor::Face {
+            return Err(InputError::NoCredential(door));
+        }
+        let (person, duress) = match credential {
+            Credential::Person(person) => (person, false),
+            Credential::Number(number) => match self.rules.holder(&number) {
+                Some(holder) => (holder.person.clone(), holder.duress),
+                None => {
+                    self.charge(&door, 1, now);
+                    return Err(InputError::UnknownCredential(door));
+                }
+            },
+        };
+        // A reader's clock may be ahead: what was read was read by now.
+        let at = ms(at.monotonic).min(ms(now.monotonic));
+        self.waiting.insert(door, Waiting { person, kind, duress, at });
+        Ok(())
+    }
+
+    /// Whether a command has locked the door down.
+    pub fn is_locked_down(&self, door: &DoorId) -> bool {
+        self.lockdown.holds(door)
+    }
+
+    /// Whether [`Decider::state`] has changed since this was last asked.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// What is to be kept for the next run.
+    pub fn state(&self, now: Moment) -> State {
+        let now = ms(now.monotonic);
+        State::new(self.lockdown.clone(), self.throttle.state(now), self.passback.state(now))
+    }
+
+    /// Takes up what an earlier run kept.
+    pub fn restore(&mut self, state: State, now: Moment) {
+        let now = ms(now.monotonic);
+        self.lockdown = state.lockdown;
+        self.throttle.restore(state.throttle, now);
+        self.passback.restore(state.passback, now);
+    }
+
+    fn remember(&mut self, track: &(CameraId, TrackId), door: &DoorId) {
+        if let Some(doors) = self.decided.get_mut(track) {
+            doors.insert(door.clone());
+            return;
         }
         while self.in_order.len() >= REMEMBERED_TRACKS {
             if let Some(oldest) = self.in_order.pop_front() {
@@ -170,62 +330,89 @@ impl Decider {
             }
         }
         self.in_order.push_back(track.clone());
-        self.decided.insert(track);
-        let max_age = Duration::from_millis(self.settings.max_age_ms);
-        let is_fresh = now.monotonic.since(observation.captured_at.monotonic) <= max_age;
-        let decisions = doors.into_iter().map(|door| match &verdict {
-            Verdict::Match(person) if is_fresh => self.grant(observation, door, person.clone(), now, grant_id()),
-            Verdict::Match(person) => self.refuse(observation, door, Reason::Stale, Some(person.clone()), now),
-            Verdict::Refused(reason, person) => self.refuse(observation, door, *reason, person.clone(), now),
-        });
-        decisions.collect()
+        self.decided.insert(track.clone(), HashSet::from([door.clone()]));
     }
 
-    /// Whether this track is decided.
-    pub fn is_decided(&self, camera: &CameraId, track: TrackId) -> bool {
-        self.decided.contains(&(camera.clone(), track))
-    }
-
-    /// A match needs its frames; a refusal waits until nothing better can come, since the first faces of an approach are the worst.
-    fn is_ripe(&self, verdict: &Verdict, observation: &Observation) -> bool {
-        let age = observation.captured_at.monotonic.since(observation.first_usable_at.monotonic);
-        let is_patient = age < Duration::from_millis(self.settings.patience_ms) && !observation.ended;
-        match verdict {
-            Verdict::Match(_) => observation.frames >= self.settings.min_frames,
-            Verdict::Refused(..) => !is_patient,
-        }
-    }
-
-    fn verdict(&self, observation: &Observation) -> Verdict {
-        if !observation.gallery {
-            return Verdict::Refused(Reason::GalleryUnavailable, None);
-        }
-        if self.settings.require_liveness {
-            match observation.liveness {
-                None => return Verdict::Refused(Reason::LivenessUncertain, None),
-                Some(score) if score < self.thresholds.liveness => return Verdict::Refused(Reason::Spoof, None),
-                Some(_) => {}
+    /// A ripe verdict becomes a decision; none when it is the same approach once more.
+    fn conclude(
+        &mut self,
+        observation: &Observation,
+        door: DoorId,
+        verdict: Verdict,
+        now: Moment,
+        grant_id: &mut dyn FnMut() -> String,
+    ) -> Option<Decision> {
+        let (person, factors, marks) = match verdict {
+            Verdict::Refused { reason, person, weight, .. } => {
+                self.charge(&door, weight, now);
+                if reason == Reason::Spoof && self.rules.throttle.cool_down_ms > 0 {
+                    self.places.heat(&observation.camera, observation.track, observation.bounding_box, ms(now.monotonic));
+                }
+                return Some(self.refuse(observation, door, reason, person, now));
             }
+            Verdict::Match { person, factors, marks } => (person, factors, marks),
+        };
+        if !self.is_fresh(observation, now) {
+            return Some(self.refuse(observation, door, Reason::Stale, Some(person), now));
         }
-        let mut candidates = observation.candidates.iter().filter(|c| c.score >= self.thresholds.matching);
-        let Some(best) = candidates.next() else { return Verdict::Refused(Reason::Unknown, None) };
-        if self.is_ambiguous(best, &observation.candidates) {
-            return Verdict::Refused(Reason::Ambiguous, None);
+        if self.is_same_approach(&door, &person, now) {
+            return None;
         }
-        if observation.expires_at.is_some_and(|expiry| observation.captured_at.wall >= expiry) {
-            return Verdict::Refused(Reason::ExpiredPerson, Some(best.person.clone()));
-        }
-        // A track that ended before it had its frames was never seen well enough to be let in.
-        if observation.ended && observation.frames < self.settings.min_frames {
-            return Verdict::Refused(Reason::LivenessUncertain, None);
-        }
-        Verdict::Match(best.person.clone())
+        let Some(company) = self.gather(&door, &person, now) else {
+            return Some(self.refuse(observation, door, Reason::TooFewPeople, Some(person), now));
+        };
+        self.let_through(&door, &company, now);
+        let decision = self.grant(observation, door, person, now, grant_id());
+        Some(Decision { factors, marks, ..decision })
     }
 
-    fn is_ambiguous(&self, best: &Candidate, candidates: &[Candidate]) -> bool {
-        let rival =
-            candidates.iter().filter(|c| c.person != best.person).map(|c| c.score.value()).fold(f32::NEG_INFINITY, f32::max);
-        best.score.value() - rival < self.thresholds.margin
+    /// Evidence from the future is as little to be trusted as old evidence.
+    fn is_fresh(&self, observation: &Observation, now: Moment) -> bool {
+        let (captured, now) = (observation.captured_at.monotonic, now.monotonic);
+        now.since(captured).max(captured.since(now)) <= Duration::from_millis(self.settings.max_age_ms)
+    }
+
+    fn is_same_approach(&self, door: &DoorId, person: &PersonId, now: Moment) -> bool {
+        let within = Ms::try_from(self.settings.approach_ms).unwrap_or(Ms::MAX);
+        let last = self.approaches.get(&(door.clone(), person.clone()));
+        last.is_some_and(|at| ms(now.monotonic).saturating_sub(*at) < within)
+    }
+
+    /// Everybody who comes together with this person, once they are enough.
+    fn gather(&mut self, door: &DoorId, person: &PersonId, now: Moment) -> Option<Vec<PersonId>> {
+        let rule = self.rules.door(door);
+        if rule.people_needed <= 1 || rule.mode == policy::DoorMode::Free {
+            return Some(vec![person.clone()]);
+        }
+        let now = ms(now.monotonic);
+        let window = Ms::try_from(rule.people_window.as_millis()).unwrap_or(Ms::MAX);
+        let gathered = self.gathered.entry(door.clone()).or_default();
+        gathered.retain(|(other, at)| other != person && now.saturating_sub(*at) <= window);
+        gathered.push((person.clone(), now));
+        if gathered.len() < rule.people_needed as usize {
+            return None;
+        }
+        self.gathered.remove(door).map(|gathered| gathered.into_iter().map(|(person, _)| person).collect())
+    }
+
+    fn let_through(&mut self, door: &DoorId, company: &[PersonId], now: Moment) {
+        let now = ms(now.monotonic);
+        self.waiting.remove(door);
+        if self.approaches.len() >= REMEMBERED_APPROACHES {
+            let within = Ms::try_from(self.settings.approach_ms).unwrap_or(Ms::MAX);
+            self.approaches.retain(|_, at| now.saturating_sub(*at) < within);
+        }
+        for person in company {
+            self.approaches.insert((door.clone(), person.clone()), now);
+            self.changed |= self.passback.pass(door, person, now);
+        }
+    }
+
+    fn charge(&mut self, door: &DoorId, weight: u32, now: Moment) {
+        if weight > 0 {
+            self.throttle.charge(door, weight, ms(now.monotonic));
+            self.changed = true;
+        }
     }
 
     /// The only place where a grant is made.
@@ -238,7 +425,7 @@ impl Decider {
             sub: person.clone(),
             iat: issued,
             nbf: issued,
-            exp: issued + lifetime,
+            exp: issued.saturating_add(lifetime),
             jti,
         };
         let grant = Some(self.key.sign(&claims));
@@ -264,38 +451,18 @@ impl Decider {
         Decision {
             outcome,
             reason,
+            evidence: self.evidence(observation, &door),
             door,
             camera: observation.camera.clone(),
             track: observation.track,
             person,
-            evidence: self.evidence(observation),
+            factors: vec![Factor::Face],
+            policy: self.rules.version.clone(),
+            marks: Vec::<Mark>::new(),
             captured_at: observation.captured_at,
             decided_at: now,
             grant: None,
         }
-    }
-
-    fn evidence(&self, observation: &Observation) -> Evidence {
-        let best = observation.candidates.first().map(|c| c.score.value() - self.thresholds.matching.value());
-        let match_band = match best {
-            None => "none",
-            Some(ahead) if ahead < -0.1 => "weak",
-            Some(ahead) if ahead < 0.0 => "near",
-            Some(ahead) if ahead < 0.2 => "good",
-            Some(_) => "strong",
-        };
-        let liveness_band = match observation.liveness {
-            None => "none",
-            Some(score) if score < self.thresholds.liveness => "low",
-            Some(score) if score.value() < f32::midpoint(self.thresholds.liveness.value(), 1.0) => "uncertain",
-            Some(_) => "high",
-        };
-        let quality_band = match observation.quality {
-            q if q < 0.4 => "low",
-            q if q < 0.7 => "medium",
-            _ => "high",
-        };
-        Evidence { frames: observation.frames, quality_band, match_band, liveness_band }
     }
 }
 

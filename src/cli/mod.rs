@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod door;
 mod eval;
+mod explain;
 mod gallery;
 mod models;
 mod people;
@@ -119,7 +120,7 @@ enum Verb {
     Demo(demo::Args),
     /// Run the daemon
     Run,
-    /// Print every finding in the config; exit 78 when the daemon would not run with it
+    /// Print every finding in the config, exit 78 when the daemon would not run with it; or explain who may pass a door
     Check(run::CheckArgs),
     /// Enrol a person from photos, from a clip or at a camera
     Enroll(people::EnrollArgs),

@@ -20,6 +20,8 @@ pub(super) struct CheckArgs {
     /// Print the commented default config instead
     #[arg(long)]
     print_default: bool,
+    #[command(flatten)]
+    explain: super::explain::ExplainArgs,
 }
 
 /// `faceid keygen`
@@ -53,6 +55,9 @@ pub(super) fn check(places: &Places, args: &CheckArgs) -> Result {
     if args.print_default {
         say(config::commented_default().trim_end());
         return Ok(code::YES);
+    }
+    if args.explain.is_asked() {
+        return super::explain::explain(&Context::load(places)?, &args.explain);
     }
     let path = places.config.clone().unwrap_or_else(|| PathBuf::from(config::DEFAULT_PATH));
     match Config::load(&path) {

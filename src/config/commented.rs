@@ -31,6 +31,18 @@ const EXAMPLES: &[(&str, &str)] = &[
         "cameras",
         "[[cameras]]\nid = \"entrance\"\n[cameras.source.rtsp]\nurl = \"rtsp://192.0.2.7/stream1\"\nuser = \"faceid\"\npassword-secret = \"camera-password\"",
     ),
+    ("policy.holidays", "[[policy.holidays]]\nname = \"Christmas\"\ndate = \"12-25\""),
+    (
+        "policy.schedules",
+        "[[policy.schedules]]\nid = \"office-hours\"\nwindows = [{ days = [\"mon\", \"tue\", \"wed\", \"thu\", \"fri\"], from = \"07:00\", to = \"19:00\" }]",
+    ),
+    ("policy.groups", "[[policy.groups]]\nid = \"staff\"\npeople = [\"ada\"]"),
+    ("policy.people", "[[policy.people]]\nid = \"ada\"\nvalid-to = \"2027-03-31\""),
+    (
+        "policy.doors",
+        "[[policy.doors]]\nid = \"front\"\nmode = \"normal\"\nallow = [{ groups = [\"staff\"], schedule = \"office-hours\" }]",
+    ),
+    ("policy.areas", "[[policy.areas]]\nid = \"lab\"\nentries = [\"lab-in\"]\nexits = [\"lab-out\"]\nkind = \"hard\""),
     ("doors", "[[doors]]\nid = \"front\"\ncameras = [\"entrance\"]"),
 ];
 

@@ -60,6 +60,8 @@ pub struct Config {
     pub pipeline: pipeline::Settings,
     /// How evidence becomes a decision.
     pub access: access::Settings,
+    /// Who may pass which door and when: see data/config/policy for examples; `faceid check --explain` tells what it means.
+    pub policy: access::PolicySettings,
     /// The sealed gallery.
     pub gallery: gallery::Settings,
     /// The MQTT broker.
@@ -96,6 +98,7 @@ impl Default for Config {
             doors: Vec::new(),
             pipeline: pipeline::Settings::default(),
             access: access::Settings::default(),
+            policy: access::PolicySettings::default(),
             gallery: gallery::Settings::default(),
             publish: publish::Settings::default(),
             controller: door::Settings::default(),
@@ -217,7 +220,7 @@ impl Config {
     /// What is out of range, section by section.
     fn judge(&self) -> Judged {
         let Self { device: _, state_dir, cache_dir, secrets_dir, models, inference, log, .. } = self;
-        let Self { cameras, doors, pipeline, access, gallery, publish, controller, .. } = self;
+        let Self { cameras, doors, pipeline, access, policy, gallery, publish, controller, .. } = self;
         let mut judged = Judged::new();
         for (key, folder) in [("state-dir", state_dir), ("cache-dir", cache_dir), ("secrets-dir", secrets_dir)] {
             if !folder.is_absolute() {
@@ -232,6 +235,7 @@ impl Config {
         judged.extend(section("log", log.findings()));
         judged.extend(section("pipeline", pipeline.findings()));
         judged.extend(section("access", access.findings()));
+        judged.extend(section("policy", policy.findings()));
         judged.extend(section("gallery", gallery.findings()));
         judged.extend(section("publish", publish.findings()));
         judged.extend(section("controller", controller.findings()));
@@ -269,6 +273,7 @@ impl Config {
                 }
             }
         }
+        judged.extend(section("policy", self.policy.relate(self.doors.iter().map(|door| &door.id))));
         judged
     }
 }
@@ -361,10 +366,51 @@ mod tests {
 
     #[test]
     fn every_config_that_is_shipped_would_run() {
-        for path in toml_files("data/config") {
+        for path in toml_files("data/config").into_iter().chain(toml_files("data/config/policy")) {
             let text = std::fs::read_to_string(&path).unwrap();
             assert_eq!(Config::parse(&text).err(), None, "{}", path.display());
         }
+    }
+
+    /// A seeded walk over mutated examples, so that every test run keeps the promise that tests/fuzz keeps for longer.
+    #[test]
+    fn no_bytes_make_a_config_or_its_policy_panic() {
+        let files = toml_files("data/config/policy");
+        let texts: Vec<Vec<u8>> = files.iter().map(|path| std::fs::read(path).unwrap()).collect();
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut sound = 0;
+        for _ in 0..3000 {
+            let mut bytes = texts[random.usize(..texts.len())].clone();
+            for _ in 0..random.usize(1..4) {
+                let at = random.usize(..bytes.len());
+                match random.u8(..5) {
+                    0 => bytes[at] = random.u8(..),
+                    1 => drop(bytes.drain(at..bytes.len().min(at + random.usize(1..20)))),
+                    2 => bytes[at] = *random.choice(b"0123456789-:\"'[]{}=,\n").unwrap(),
+                    3 => bytes.insert(at, random.u8(32..127)),
+                    _ => {
+                        let piece = bytes[at..bytes.len().min(at + random.usize(1..40))].to_vec();
+                        let to = random.usize(..bytes.len());
+                        bytes.splice(to..to, piece);
+                    }
+                }
+                if bytes.is_empty() {
+                    bytes.push(b' ');
+                }
+            }
+            let Ok(config) = Config::parse(&String::from_utf8_lossy(&bytes)) else { continue };
+            sound += 1;
+            // What has no finding can be run with and explained, at any time.
+            let rules = access::Rules::new(&config.policy).unwrap();
+            // Looking for the next change costs milliseconds.
+            let Some(door) = config.doors.first().filter(|_| sound % 8 == 0) else { continue };
+            let people: Vec<_> = rules.named_people().into_iter().map(|id| (id.clone(), Default::default())).collect();
+            let at = *random.choice(&[0, 1_795_597_200_000, i64::MIN, i64::MAX, random.clone().i64(..)]).unwrap();
+            rules.explain(&door.id, &people, crate::types::Wall(at), access::Clock::Synchronised);
+        }
+        assert!((100..2900).contains(&sound), "{sound} of 3000 were sound: the walk says little");
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! Carries out what operators command over MQTT, answers, and audits both what was done and what was refused.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::lockdown::Lockdown;
 use super::supervisor::{WorkerContext, WorkerError};
+use super::workers::Report;
+use crate::access;
 use crate::gallery::{self, Gallery, SealingKey};
 use crate::publish::command::{Command, Gate, Refusal, Verb, answer_topic};
 use crate::publish::{Audit, Event, Publisher, Received, Reply, audit};
@@ -17,6 +18,8 @@ use crate::types::{DoorId, GroupId, Monotonic, Person, PersonId, Wall};
 
 /// How long a message is waited for before the worker beats.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How long an order waits for the decider, which takes milliseconds.
+const ORDER_DEADLINE: Duration = Duration::from_secs(5);
 /// Decisions of one answer to `replay`; more would not fit into a packet.
 const MOST_REPLAYED: usize = 64;
 /// Refused messages that are audited one by one within [`FLOOD_SPAN`]; beyond it their number is: nobody fills the trail from outside.
@@ -30,7 +33,8 @@ pub(super) struct Commands {
     pub(super) inbox: Receiver<Received>,
     pub(super) publisher: Publisher,
     pub(super) audit: Arc<Audit>,
-    pub(super) lockdown: Arc<Lockdown>,
+    /// To the decider, which knows what is locked down and keeps it over a restart.
+    pub(super) decider: SyncSender<Report>,
     pub(super) gallery: Arc<Gallery>,
     pub(super) gallery_settings: gallery::Settings,
     pub(super) key: SealingKey,
@@ -164,7 +168,7 @@ impl Commands {
             Verb::Lockdown | Verb::Release => {
                 let DoorArgs { doors } = args(&command.args)?;
                 let is_lockdown = command.verb == Verb::Lockdown;
-                self.lockdown.set(is_lockdown, &doors).map_err(|error| error.to_string())?;
+                self.order(is_lockdown, &doors)?;
                 Ok(json!({ "lockdown": is_lockdown, "doors": doors }))
             }
             Verb::List => Ok(self.list()),
@@ -180,6 +184,22 @@ impl Commands {
                 Err(format!("this version cannot {} over MQTT: use `faceid` on the device", command.verb.as_str()))
             }
         }
+    }
+
+    /// Locks these doors down or releases them, all for none. It is in force and written down when this returns without an error.
+    fn order(&self, is_lockdown: bool, doors: &[DoorId]) -> Result<(), String> {
+        let of = |door: Option<DoorId>| match is_lockdown {
+            true => access::Command::Lockdown { door },
+            false => access::Command::Release { door },
+        };
+        let orders = match doors {
+            [] => vec![of(None)],
+            doors => doors.iter().cloned().map(|door| of(Some(door))).collect(),
+        };
+        let (answer, answered) = sync_channel(1);
+        // When the decider's queue is full it is at work on frames; a lock-down must not be dropped like one of them.
+        self.decider.send(Report::Ordered(orders, answer)).map_err(|_| "the daemon is stopping".to_owned())?;
+        answered.recv_timeout(ORDER_DEADLINE).unwrap_or_else(|_| Err("the decider did not answer in time".to_owned()))
     }
 
     /// Ids, groups and counts; names stay in the house.

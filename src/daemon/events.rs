@@ -33,10 +33,10 @@ pub(super) fn attempt(attempt: Attempt) -> Event {
 pub(super) fn decision(decision: Decision, person_name: Option<String>, expires_at: Moment) -> Event {
     Event::Decision(Box::new(DecisionEvent {
         id: uuid::Uuid::now_v7(),
+        factors: decision.factors.iter().map(|factor| factor.as_str().to_owned()).collect(),
+        policy: Policy { id: decision.policy.id.to_string(), version: decision.policy.version },
         decision,
         person_name,
-        factors: vec!["face".to_owned()],
-        policy: Policy { id: "default".to_owned(), version: 1 },
         clock: clock_quality(),
         expires_at,
     }))
@@ -57,6 +57,17 @@ pub(super) fn spoof(decision: &Decision) -> Event {
         door: Some(decision.door.clone()),
         camera: Some(decision.camera.clone()),
         detail: "a face was held up that liveness takes for a picture of one".to_owned(),
+        at: clock::wall(),
+    })
+}
+
+/// Somebody was let in under duress. The decision itself looks like any other, because the forcer may see it.
+pub(super) fn duress(decision: &Decision) -> Event {
+    Event::Alarm(Alarm {
+        kind: AlarmKind::Duress,
+        door: Some(decision.door.clone()),
+        camera: Some(decision.camera.clone()),
+        detail: "a person was let in who is or says to be forced".to_owned(),
         at: clock::wall(),
     })
 }

@@ -1,9 +1,9 @@
 //! The process: workers that are watched, signals that are heard, a panic that ends everything, and the daemon made of them.
 
+mod access_state;
 mod commands;
 mod events;
 mod keys;
-mod lockdown;
 pub mod panic;
 pub mod service;
 pub mod signals;

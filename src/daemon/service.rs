@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use super::access_state::AccessState;
 use super::commands::Commands;
 use super::events;
 use super::keys::{ENDORSE_EVERY, KeyRing, read_grant_key};
-use super::lockdown::Lockdown;
 use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
-use super::workers::{self, CameraWatcher, Counts, DecisionWatcher, Decisions, FrameWatcher, Vision};
+use super::workers::{self, CameraWatcher, Counts, DecisionWatcher, Decisions, FrameWatcher, Report, Vision};
 use crate::access::grant::{GrantError, KeySet};
-use crate::access::{Decider, Thresholds};
+use crate::access::rules::PolicyError;
+use crate::access::{Decider, Rules, Thresholds};
 use crate::capture::Slots;
 use crate::config::{Config, ConfigError};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
@@ -78,6 +79,9 @@ pub enum DaemonError {
     /// The operators' keys are no keys.
     #[error("[publish] operator-keys: {0}")]
     Operators(String),
+    /// The policy cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The gallery cannot be used.
     #[error(transparent)]
     Gallery(#[from] GalleryError),
@@ -107,7 +111,7 @@ impl DaemonError {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            DaemonError::Config(_) | DaemonError::NoCamera | DaemonError::Operators(_) => 78,
+            DaemonError::Config(_) | DaemonError::Policy(_) | DaemonError::NoCamera | DaemonError::Operators(_) => 78,
             DaemonError::Secret(_) | DaemonError::GrantKey(_) => 77,
             DaemonError::Sealed(SealedError::Secret(_) | SealedError::Malformed | SealedError::WrongKey { .. }) => 77,
             DaemonError::Gallery(GalleryError::Key(_) | GalleryError::WrongKey { .. }) => 77,
@@ -186,7 +190,11 @@ impl Service {
 
         let pack = stack.thresholds;
         let thresholds = Thresholds { matching: pack.matching, margin: pack.margin, liveness: pack.liveness };
-        let decider = Decider::new(config.device.clone(), config.access.clone(), thresholds, &config.doors, grant_key);
+        let rules = Rules::new(&config.policy)?;
+        let mut decider = Decider::new(config.device.clone(), config.access.clone(), thresholds, &config.doors, rules, grant_key);
+        if let Some(state) = AccessState::new(&config.state_dir).load() {
+            decider.restore(state, clock::now());
+        }
         let cameras: Vec<CameraId> = config.cameras.iter().map(|camera| camera.id.clone()).collect();
         let mut service = Self {
             supervisor: Supervisor::new(stop.0, stop.1),
@@ -206,9 +214,9 @@ impl Service {
         };
         let pipeline = Pipeline::new(config.pipeline.clone(), stack, Some(service.gallery.clone()));
         service.timings = pipeline.timings();
-        let lockdown = Arc::new(Lockdown::open(&config.state_dir));
-        service.spawn_commands(config, &mut courier, lockdown.clone(), record.gate)?;
-        service.spawn(config, watchers, pipeline, decider, courier, lockdown)?;
+        let wires = workers::wires();
+        service.spawn_commands(config, &mut courier, wires.0.reports.clone(), record.gate)?;
+        service.spawn(config, watchers, pipeline, decider, courier, wires)?;
         Ok(service)
     }
 
@@ -219,21 +227,20 @@ impl Service {
         pipeline: Pipeline,
         decider: Decider,
         courier: publish::Worker,
-        lockdown: Arc<Lockdown>,
+        (wires, reports, decided): workers::Ends,
     ) -> Result<(), DaemonError> {
         let io = |what: &str| {
             let what = what.to_owned();
             move |source| DaemonError::Io { what, source }
         };
-        let (wires, reports, decided) = workers::wires();
         let vital = Role::Vital { stale_after: STALE_AFTER };
         let mut decisions = Decisions {
             decider,
+            state: AccessState::new(&config.state_dir),
             reports,
             decided: wires.decided,
             publisher: self.publisher.clone(),
             audit: self.audit.clone(),
-            lockdown,
             gallery: self.gallery.clone(),
             grant_lifetime: Duration::from_secs(config.access.grant_lifetime_s),
             counts: self.counts.clone(),
@@ -277,7 +284,7 @@ impl Service {
         &mut self,
         config: &Config,
         courier: &mut publish::Worker,
-        lockdown: Arc<Lockdown>,
+        decider: std::sync::mpsc::SyncSender<Report>,
         gate: Gate,
     ) -> Result<(), DaemonError> {
         let (queue, inbox) = std::sync::mpsc::sync_channel(COMMANDS);
@@ -288,7 +295,7 @@ impl Service {
             inbox,
             publisher: self.publisher.clone(),
             audit: self.audit.clone(),
-            lockdown,
+            decider,
             gallery: self.gallery.clone(),
             gallery_settings: config.gallery.clone(),
             key: SealingKey::read(&config.gallery.key, &config.secrets_dir).map_err(GalleryError::from)?,

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use super::access_state::AccessState;
 use super::events;
-use super::lockdown::Lockdown;
 use super::supervisor::{WorkerContext, WorkerError};
-use crate::access::Decider;
+use crate::access::{Clock, Command, Decider, Input};
 use crate::capture::{self, CameraEvent, CameraSettings, CameraState, Slot, Slots, Taken};
 use crate::gallery::{Gallery, IndexReport, IndexVerdict};
 use crate::pipeline::{Pipeline, Seen};
 use crate::publish::{Audit, Event, Publisher};
 use crate::system::clock;
 use crate::system::metrics::{Counter, Histogram};
-use crate::types::{Attempt, CameraId, Decision, Frame, Observation, Outcome, PersonId, Presence, Reason, TrackId};
+use crate::types::{Attempt, CameraId, Decision, Frame, Mark, Moment, Observation, Outcome, PersonId, Presence, Reason, TrackId};
 
 /// Vision → decider. When full, the newest report is dropped and counted: the track's next frame brings another.
 const REPORTS: usize = 64;
@@ -57,6 +57,8 @@ pub(super) enum Report {
     Ended(CameraId, TrackId),
     Standing(CameraId, u32),
     Missed(Attempt),
+    /// An operator's orders, and who waits to hear that they are in force and will outlive a restart.
+    Ordered(Vec<Command>, SyncSender<Result<(), String>>),
 }
 
 /// The queues between the workers.
@@ -65,8 +67,11 @@ pub(super) struct Wires {
     pub(super) decided: SyncSender<(CameraId, TrackId)>,
 }
 
-/// The ends that the workers read from.
-pub(super) fn wires() -> (Wires, Receiver<Report>, Receiver<(CameraId, TrackId)>) {
+/// The queues, and the ends that the workers read from.
+pub(super) type Ends = (Wires, Receiver<Report>, Receiver<(CameraId, TrackId)>);
+
+/// New, empty queues.
+pub(super) fn wires() -> Ends {
     let (reports, reports_in) = sync_channel(REPORTS);
     let (decided, decided_in) = sync_channel(REPORTS);
     (Wires { reports, decided }, reports_in, decided_in)
@@ -186,11 +191,11 @@ pub type DecisionWatcher = Arc<dyn Fn(&Decision) + Send + Sync>;
 /// Turns reports into decisions and events: the decider's one owner.
 pub(super) struct Decisions {
     pub(super) decider: Decider,
+    pub(super) state: AccessState,
     pub(super) reports: Receiver<Report>,
     pub(super) decided: SyncSender<(CameraId, TrackId)>,
     pub(super) publisher: Publisher,
     pub(super) audit: Arc<Audit>,
-    pub(super) lockdown: Arc<Lockdown>,
     pub(super) gallery: Arc<Gallery>,
     pub(super) grant_lifetime: Duration,
     pub(super) counts: Arc<Counts>,
@@ -225,11 +230,16 @@ impl Decisions {
                 log::info!(camera = attempt.camera.as_str(), track = attempt.track.0, reason = reason; "nobody was decided");
                 self.publisher.publish(events::attempt(attempt));
             }
+            Report::Ordered(orders, answer) => {
+                // Who waited too long does not hear it; the orders hold all the same.
+                let _ = answer.try_send(self.obey(orders, clock::now()));
+            }
             Report::Standing(camera, faces) => {
                 self.standing.entry(camera.clone()).or_default().faces = faces;
                 self.tell_presence(&camera);
             }
             Report::Ended(camera, track) => {
+                self.tell(Input::TrackEnded(camera.clone(), track), clock::now());
                 let standing = self.standing.entry(camera.clone()).or_default();
                 if standing.people.remove(&track).is_some() {
                     self.tell_presence(&camera);
@@ -240,14 +250,16 @@ impl Decisions {
 
     fn decide(&mut self, observation: &Observation) {
         let mut grant_id = || uuid::Uuid::now_v7().to_string();
-        let decisions = self.decider.decide(observation, clock::now(), &mut grant_id);
-        if decisions.is_empty() {
-            return;
+        let now = clock::now();
+        let clock = if events::clock_quality().synced { Clock::Synchronised } else { Clock::Unsure };
+        self.tell(Input::Clock(clock), now);
+        let decisions = self.decider.decide(observation, now, &mut grant_id);
+        self.keep_state(now);
+        if self.decider.is_decided(&observation.camera, observation.track) {
+            // Vision drains this queue before each frame; should it be full, the track only costs effort for a while longer.
+            let _ = self.decided.try_send((observation.camera.clone(), observation.track));
         }
-        // Vision drains this queue before each frame; should it be full, the track only costs effort for a while longer.
-        let _ = self.decided.try_send((observation.camera.clone(), observation.track));
         for decision in decisions {
-            let decision = self.lockdown.judge(decision);
             let took = decision.decided_at.monotonic.since(observation.first_usable_at.monotonic);
             let is_granted = decision.outcome == Outcome::Granted;
             if is_granted {
@@ -269,6 +281,12 @@ impl Decisions {
             if decision.reason == Reason::Spoof {
                 self.publisher.publish(events::spoof(&decision));
             }
+            for mark in &decision.marks {
+                match mark {
+                    Mark::Duress => drop(self.publisher.publish(events::duress(&decision))),
+                    Mark::Passback => log::warn!(door = decision.door.as_str(); "let through twice in the same direction"),
+                }
+            }
             if let (true, Some(person)) = (is_granted, &decision.person) {
                 let standing = self.standing.entry(decision.camera.clone()).or_default();
                 if !observation.ended && standing.people.insert(decision.track, person.clone()).is_none() {
@@ -285,6 +303,34 @@ impl Decisions {
             let head = self.audit.append("decision", detail, clock::wall());
             self.publisher.publish(Event::AuditHead(head));
         }
+    }
+
+    fn tell(&mut self, input: Input, now: Moment) {
+        if let Err(error) = self.decider.take(input, now) {
+            log::warn!("{error}");
+        }
+        self.keep_state(now);
+    }
+
+    /// All orders, in order; the first that cannot be followed ends it.
+    fn obey(&mut self, orders: Vec<Command>, now: Moment) -> Result<(), String> {
+        let obeyed = orders.into_iter().try_for_each(|order| {
+            self.decider.take(Input::Command(order), now).map_err(|error| error.to_string())
+        });
+        let kept = self.keep_state(now);
+        obeyed?;
+        if kept { Ok(()) } else { Err("it is in force, but could not be written down: a restart would forget it".to_owned()) }
+    }
+
+    /// Before anything that depends on it is published. Whether everything is written down.
+    fn keep_state(&mut self, now: Moment) -> bool {
+        if self.decider.take_changed()
+            && let Err(error) = self.state.save(&self.decider.state(now))
+        {
+            log::error!("{}: {error}; a restart would forget blocks, lock-downs and who is where", self.state.path().display());
+            return false;
+        }
+        true
     }
 
     fn tell_presence(&self, camera: &CameraId) {

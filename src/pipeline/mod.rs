@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use still::{Asked, StillFace, look, look_at_subject};
-use visit::{Recent, Visit};
+use visit::{Face, Recent, Taken, Visit};
 
 use crate::capture::{MotionGate, MotionSettings};
 use crate::gallery::{Gallery, Snapshot};
 use crate::system::metrics::Histogram;
-use crate::types::{Attempt, CameraId, Detection, Frame, Moment, Observation, PadScore, Score, TrackId};
+use crate::types::{Attempt, CameraId, Detection, Frame, Moment, Observation, PadScore, Refusal, Score, TrackId};
 use crate::vision::stack::Stack;
 use crate::vision::track::{self, Tracker};
 use crate::vision::{VisionError, align, assess, quality};
@@ -43,6 +43,12 @@ pub struct Settings {
     /// A face that comes back within this time after its track was lost, alike enough to match, goes on with its visit and is not
     /// decided again, in milliseconds (0 to 10000).
     pub rejoin_ms: u64,
+    /// The least width of a face's box in pixels for its liveness to be judged: below it the texture that tells a picture from a face is
+    /// lost, and the face is no evidence (8 to 2000).
+    pub min_liveness_face_px: u32,
+    /// A decided visit that lasts longer than this ends, and whoever still stands there is decided anew, in seconds; 0 is never (0 to
+    /// 86400).
+    pub visit_s: u64,
     /// The motion gate.
     pub motion: MotionSettings,
     /// The quality gate.
@@ -59,6 +65,8 @@ impl Default for Settings {
             least_frames: 3,
             best_shots: 5,
             rejoin_ms: 1200,
+            min_liveness_face_px: 48,
+            visit_s: 0,
             motion: MotionSettings::default(),
             quality: quality::Settings::default(),
             tracker: track::Settings::default(),
@@ -76,6 +84,8 @@ impl Settings {
             ("least-frames", u64::from(self.least_frames), 1, 100),
             ("best-shots", self.best_shots as u64, 1, 20),
             ("rejoin-ms", self.rejoin_ms, 0, 10_000),
+            ("min-liveness-face-px", u64::from(self.min_liveness_face_px), 8, 2000),
+            ("visit-s", self.visit_s, 0, 86_400),
         ];
         for (key, value, low, high) in ranges {
             if !(low..=high).contains(&value) {
@@ -259,27 +269,12 @@ impl Pipeline {
         view.last_look = Some(at);
         seen.looked = true;
 
-        let detections = timings.time(Stage::Detect, || stack.detector.detect(&frame.picture))?;
-        let matched = view.tracker.update(at.monotonic, &detections);
+        let least = settings.tracker.min_confidence;
+        let detections = timings.time(Stage::Detect, || stack.detector.detect_down_to(&frame.picture, least))?;
+        let matched = view.tracker.update(at.monotonic, &detections, stack.detector.confidence());
         let snapshot = gallery.as_deref().map(Gallery::snapshot);
         for (track, index) in matched {
-            let detection = detections[index];
-            let mut visit = view.visits.remove(&track).unwrap_or_else(|| Visit::new(at));
-            visit.meet(&detection, at);
-            let mut face = SeenFace { track, detection, liveness: None, best: None };
-            if visit.wants_evidence(at, settings) {
-                face.liveness = gather(&mut visit, frame, &detection, stack, settings, timings)?;
-                let has_news = visit.take_news();
-                if has_news && view.is_continuation(&visit, settings, stack.thresholds.matching) {
-                    visit.settle();
-                } else if has_news && visit.has_evidence() {
-                    let observation = visit.observe(&frame.camera, track, snapshot.as_deref(), timings, false);
-                    face.best = observation.candidates.first().map(|c| c.score);
-                    seen.observations.push(observation);
-                }
-            }
-            view.visits.insert(track, visit);
-            seen.faces.push(face);
+            view.meet(&mut seen, frame, (track, detections[index]), snapshot.as_deref(), stack, settings, timings)?;
         }
         view.recent.retain(|recent| recent.is_live(at, settings));
         view.end_lost(&mut seen, &frame.camera, snapshot.as_deref(), settings, timings);
@@ -293,6 +288,51 @@ impl Pipeline {
 }
 
 impl View {
+    /// Takes one face of a frame into its visit, and tells what is new of it.
+    #[expect(clippy::too_many_arguments, reason = "the parts of the pipeline, lent one by one")]
+    fn meet(
+        &mut self,
+        seen: &mut Seen,
+        frame: &Frame,
+        (mut track, detection): (TrackId, Detection),
+        snapshot: Option<&Snapshot>,
+        stack: &mut Stack,
+        settings: &Settings,
+        timings: &Timings,
+    ) -> Result<(), PipelineError> {
+        let at = frame.captured_at;
+        let mut visit = self.visits.remove(&track).unwrap_or_else(|| Visit::new(at));
+        if visit.is_over(at, settings)
+            && let Some(next) = self.tracker.split(track)
+        {
+            seen.ended.push(std::mem::replace(&mut track, next));
+            visit = Visit::new(at);
+        }
+        visit.meet(&detection, at);
+        let (mut liveness, mut best) = (None, None);
+        if visit.wants_evidence(at, settings) {
+            let (score, other) = gather(&mut visit, frame, &detection, stack, settings, timings)?;
+            liveness = score;
+            // Another person in this one's place: the stay ends with what it had, and the other's begins with nothing of it.
+            if let Some(other) = other
+                && let Some(next) = self.tracker.split(track)
+            {
+                self.visits.insert(std::mem::replace(&mut track, next), std::mem::replace(&mut visit, other));
+            }
+            let has_news = visit.take_news();
+            if has_news && self.is_continuation(&visit, settings, stack.thresholds.matching) {
+                visit.settle();
+            } else if has_news && visit.has_evidence() {
+                let observation = visit.observe(&frame.camera, track, snapshot, timings, false);
+                best = observation.candidates.first().map(|c| c.score);
+                seen.observations.push(observation);
+            }
+        }
+        self.visits.insert(track, visit);
+        seen.faces.push(SeenFace { track, detection, liveness, best });
+        Ok(())
+    }
+
     /// Takes leave of the tracks that the tracker has given up.
     fn end_lost(
         &mut self,
@@ -331,7 +371,8 @@ impl View {
     }
 }
 
-/// Judges one face of a visit and keeps what it is worth. Gives this frame's liveness score.
+/// Judges one face of a visit and keeps what it is worth. Gives this frame's liveness score, and the visit of another person where the
+/// faces have become another's.
 fn gather(
     visit: &mut Visit,
     frame: &Frame,
@@ -339,36 +380,46 @@ fn gather(
     stack: &mut Stack,
     settings: &Settings,
     timings: &Timings,
-) -> Result<Option<PadScore>, PipelineError> {
+) -> Result<(Option<PadScore>, Option<Visit>), PipelineError> {
     let picture = &frame.picture;
     let judged = timings.time(Stage::Align, || {
         let face = align(picture, &detection.landmarks, stack.embedder.template(), stack.embedder.side())?;
         let quality = assess(picture, detection, &face, &settings.quality);
         Some((face, quality))
     });
-    let Some((face, quality)) = judged else { return Ok(None) };
+    let Some((face, mut quality)) = judged else { return Ok((None, None)) };
+    #[expect(clippy::cast_precision_loss, reason = "widths are far below 2^24")]
+    let least_width = settings.min_liveness_face_px as f32;
+    if stack.liveness.is_some() && detection.bounding_box.width < least_width && quality.refusals.is_empty() {
+        quality.refusals.push(Refusal::TooSmall);
+    }
     if !quality.refusals.is_empty() {
         visit.refuse(&quality.refusals);
-        return Ok(None);
+        return Ok((None, None));
     }
     let liveness = match &mut stack.liveness {
         Some(network) => match timings.time(Stage::Liveness, || network.score(picture, &detection.bounding_box)) {
             Ok(score) => Some(score),
             // A frame whose liveness cannot be told is no evidence at all.
-            Err(VisionError::UnusableBox) => return Ok(None),
+            Err(VisionError::UnusableBox) => return Ok((None, None)),
             Err(error) => return Err(error.into()),
         },
         None => None,
     };
-    visit.use_frame(frame.captured_at, quality.score, liveness);
-    if visit.wants_shot(quality.score, settings) {
+    let embedding = if visit.wants_embedding(quality.score, settings) {
         match timings.time(Stage::Embed, || stack.embedder.embed(&face)) {
-            Ok(embedding) => visit.keep_shot(quality.score, embedding, settings),
-            Err(VisionError::NoAnswer { .. }) => {}
+            Ok(embedding) => Some(embedding),
+            Err(VisionError::NoAnswer { .. }) => None,
             Err(error) => return Err(error.into()),
         }
+    } else {
+        None
+    };
+    let usable = Face { at: frame.captured_at, quality: quality.score, liveness, embedding };
+    match visit.take(usable, settings, stack.thresholds.matching) {
+        Taken::Counted | Taken::Doubted => Ok((liveness, None)),
+        Taken::AnotherPerson(other) => Ok((liveness, Some(*other))),
     }
-    Ok(liveness)
 }
 
 /// A track is over: it leaves its last observation, or an attempt.

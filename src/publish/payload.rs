@@ -206,6 +206,8 @@ pub enum AlarmKind {
     GalleryRollback,
     /// Decisions were lost because no broker took them.
     OutboxFull,
+    /// Somebody was let in who says to be forced.
+    Duress,
 }
 
 impl AlarmKind {
@@ -218,6 +220,7 @@ impl AlarmKind {
             AlarmKind::Tamper => "tamper",
             AlarmKind::GalleryRollback => "gallery-rollback",
             AlarmKind::OutboxFull => "outbox-full",
+            AlarmKind::Duress => "duress",
         }
     }
 }
@@ -566,6 +569,9 @@ pub(super) mod tests {
                 track: TrackId(7),
                 person: Some(PersonId::new("p0").unwrap()),
                 evidence: Evidence { frames: 5, quality_band: "high", match_band: "strong", liveness_band: "high" },
+                factors: vec![crate::types::Factor::Face],
+                policy: crate::types::PolicyVersion { id: crate::types::PolicyId::new("default").unwrap(), version: 1 },
+                marks: Vec::new(),
                 captured_at: at(decided_ms),
                 decided_at: at(decided_ms),
                 grant: Some("header.claims.signature".into()),

@@ -1,8 +1,10 @@
 //! What the pipeline observed about a track, and what was decided about it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use super::{BoundingBox, CameraId, Candidate, DoorId, Moment, PadScore, PersonId, TrackId, Wall};
+use super::{BoundingBox, CameraId, Candidate, DoorId, Moment, PadScore, PersonId, PolicyId, Profile, TrackId};
 
 /// What a decision says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -36,8 +38,24 @@ pub enum Reason {
     Stale,
     /// The gallery is empty or belongs to another model.
     GalleryUnavailable,
-    /// An operator has locked the door down.
+    /// No rule lets this person through this door, at any time.
+    NotPermitted,
+    /// A rule lets this person through this door, but not now.
+    Schedule,
+    /// The person's time has not begun.
+    NotYetValid,
+    /// The rules ask for the time, and the clock cannot be relied on.
+    Clock,
+    /// The person is inside already, or outside already.
+    Passback,
+    /// The door asks for a card or a PIN besides the face: none came, or the face is another person's.
+    SecondFactor,
+    /// The door opens for several people together, and this one came before the others.
+    TooFewPeople,
+    /// The door is locked down.
     Lockdown,
+    /// Too many attempts failed here, or a picture was held up here a moment ago.
+    Throttled,
 }
 
 impl Outcome {
@@ -63,7 +81,15 @@ impl Reason {
             Reason::ExpiredPerson => "expired-person",
             Reason::Stale => "stale",
             Reason::GalleryUnavailable => "gallery-unavailable",
+            Reason::NotPermitted => "not-permitted",
+            Reason::Schedule => "schedule",
+            Reason::NotYetValid => "not-yet-valid",
+            Reason::Clock => "clock",
+            Reason::Passback => "passback",
+            Reason::SecondFactor => "second-factor",
+            Reason::TooFewPeople => "too-few-people",
             Reason::Lockdown => "lockdown",
+            Reason::Throttled => "throttled",
         }
     }
 }
@@ -116,12 +142,14 @@ pub struct Observation {
     pub first_usable_at: Moment,
     /// The most alike people, best first; empty when the gallery is empty.
     pub candidates: Vec<Candidate>,
-    /// When the best candidate's entry expires, where it does.
-    pub expires_at: Option<Wall>,
+    /// What the gallery says of each candidate.
+    pub profiles: BTreeMap<PersonId, Profile>,
     /// Whether the gallery could be searched at all.
     pub gallery: bool,
     /// Fused over the track's frames; `None` when no liveness network is loaded.
     pub liveness: Option<PadScore>,
+    /// How many frames liveness was judged on.
+    pub liveness_frames: u32,
     /// How many frames the evidence comes from.
     pub frames: u32,
     /// Mean quality of those frames, 0 to 1.
@@ -145,6 +173,47 @@ pub struct Evidence {
     pub liveness_band: &'static str,
 }
 
+/// What a person was recognised by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Factor {
+    /// The face.
+    Face,
+    /// A card.
+    Card,
+    /// A number that the person knows.
+    Pin,
+}
+
+impl Factor {
+    /// The word of the contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Factor::Face => "face",
+            Factor::Card => "card",
+            Factor::Pin => "pin",
+        }
+    }
+}
+
+/// What somebody should know about a decision that opened a door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Mark {
+    /// The person is, or says to be, under duress: raise a silent alarm; nothing at the door may show it.
+    Duress,
+    /// Anti-passback was broken at a door that only takes note of it.
+    Passback,
+}
+
+/// The rules that a decision was made by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyVersion {
+    /// Their name.
+    pub id: PolicyId,
+    /// Their version.
+    pub version: u64,
+}
+
 /// One decision about one track at one door.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
@@ -162,6 +231,12 @@ pub struct Decision {
     pub person: Option<PersonId>,
     /// What may be told of the evidence.
     pub evidence: Evidence,
+    /// What the person was recognised by.
+    pub factors: Vec<Factor>,
+    /// The rules.
+    pub policy: PolicyVersion,
+    /// What somebody should know of it.
+    pub marks: Vec<Mark>,
     /// When the newest evidence was captured.
     pub captured_at: Moment,
     /// When it was decided.

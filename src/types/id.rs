@@ -107,6 +107,21 @@ id!(
     "group id"
 );
 id!(
+    /// One set of rules: what a decision names beside their version.
+    PolicyId,
+    "policy id"
+);
+id!(
+    /// A weekly schedule of a policy.
+    ScheduleId,
+    "schedule id"
+);
+id!(
+    /// An area that people enter by some doors and leave by others.
+    AreaId,
+    "area id"
+);
+id!(
     /// One network with one preprocessing, as the manifest names it. Embeddings of different models are never compared.
     ModelId,
     "model id"

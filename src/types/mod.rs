@@ -10,11 +10,11 @@ pub mod person;
 pub mod score;
 pub mod time;
 
-pub use decision::{Attempt, Decision, Evidence, Observation, Outcome, Presence, Reason, Refusal};
+pub use decision::{Attempt, Decision, Evidence, Factor, Mark, Observation, Outcome, PolicyVersion, Presence, Reason, Refusal};
 pub use embedding::Embedding;
 pub use face::{AlignedFace, BoundingBox, Detection, Landmarks, Point};
 pub use frame::{Colorimetry, Frame, Layout, Picture, PlaneSource};
-pub use id::{CameraId, DeviceId, DoorId, GroupId, InvalidId, ModelId, PersonId, TrackId};
-pub use person::{Candidate, Person};
+pub use id::{AreaId, CameraId, DeviceId, DoorId, GroupId, InvalidId, ModelId, PersonId, PolicyId, ScheduleId, TrackId};
+pub use person::{Candidate, Person, Profile};
 pub use score::{OutOfRange, PadScore, Score};
 pub use time::{Moment, Monotonic, Wall};

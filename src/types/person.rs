@@ -29,3 +29,18 @@ pub struct Candidate {
     /// How much alike, by the person's best template.
     pub score: Score,
 }
+
+/// What the rules ask of an enrolled person.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Profile {
+    /// The groups that policies name.
+    pub groups: Vec<GroupId>,
+    /// From when on the person is denied.
+    pub expires_at: Option<Wall>,
+}
+
+impl From<&Person> for Profile {
+    fn from(person: &Person) -> Self {
+        Self { groups: person.groups.clone(), expires_at: person.expires_at }
+    }
+}

@@ -58,7 +58,7 @@ impl Detector {
             candidates: Vec::new(),
         };
         detector.normaliser.blacken(&mut detector.tensor.data);
-        detector.run()?;
+        detector.run(detector.confidence)?;
         Ok(detector)
     }
 
@@ -72,10 +72,20 @@ impl Detector {
         self.network.provider()
     }
 
+    /// The confidence from which on the pack takes something for a face.
+    pub fn confidence(&self) -> f32 {
+        self.confidence
+    }
+
     /// The faces of a picture in its own pixels, most confident first, at most [`MAX_FACES`].
     pub fn detect(&mut self, picture: &Picture) -> Result<Vec<Detection>, VisionError> {
+        self.detect_down_to(picture, self.confidence)
+    }
+
+    /// The same, and after them what is less sure to be a face, down to `confidence`. The sure ones are the same as without.
+    pub fn detect_down_to(&mut self, picture: &Picture, confidence: f32) -> Result<Vec<Detection>, VisionError> {
         let ratio = self.letterbox(picture);
-        self.run()?;
+        self.run(confidence.min(self.confidence))?;
         let mut faces = suppress(&mut self.candidates, self.nms_iou);
         for face in &mut faces {
             let area = &mut face.bounding_box;
@@ -104,7 +114,7 @@ impl Detector {
     }
 
     /// Runs the network on the tensor and leaves the candidates in the tensor's pixels.
-    fn run(&mut self) -> Result<(), VisionError> {
+    fn run(&mut self, confidence: f32) -> Result<(), VisionError> {
         let outputs = self.network.run(&self.tensor)?;
         let [.., height, width] = self.tensor.shape[..] else { return Ok(()) };
         self.candidates.clear();
@@ -126,7 +136,7 @@ impl Detector {
                         boxes: read(area, 4 * cells)?,
                         points: read(points, 10 * cells)?,
                     };
-                    yunet::decode(&outputs, grid, self.confidence, &mut self.candidates);
+                    yunet::decode(&outputs, grid, confidence, &mut self.candidates);
                 }
             }
             Decode::Scrfd { anchors, strides } => {
@@ -138,7 +148,7 @@ impl Detector {
                         boxes: read(boxes, 4 * count)?,
                         points: read(points, 10 * count)?,
                     };
-                    scrfd::decode(&outputs, grid, *anchors, self.confidence, &mut self.candidates);
+                    scrfd::decode(&outputs, grid, *anchors, confidence, &mut self.candidates);
                 }
             }
         }

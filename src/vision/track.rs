@@ -1,12 +1,19 @@
-//! Joins the faces of consecutive frames into one person's stay: intersection over union against where the face would be at constant
-//! velocity, the best pairs first, one to one (the association of SORT, Bewley et al., ICIP 2016, without its Kalman filter). Appearance
-//! is not asked and nothing but overlap joins: at a door, two people on one track would let the second in on the first one's face.
+//! Joins the faces of consecutive frames into one person's stay, after ByteTrack (Zhang et al., ECCV 2022): a Kalman filter tells where
+//! each face should be by now; the faces that the detector is sure of are joined first, one to one and as a whole as well as can be, by
+//! intersection over union; what is left of the stays seen a moment ago may then be joined to faces that it is less sure of, so that a
+//! half-hidden or blurred face does not end a stay. Only sure faces begin one. Appearance is not asked here and nothing but overlap
+//! joins: at a door, two people on one track would let the second in on the first one's face. The pipeline splits a stay whose face
+//! becomes another's ([`Tracker::split`]).
+
+mod assign;
+mod kalman;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::types::{BoundingBox, Detection, Monotonic, TrackId};
+use kalman::Filter;
 
 /// How faces of consecutive frames are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -18,11 +25,14 @@ pub struct Settings {
     pub lost_after_ms: u64,
     /// The least overlap (intersection over union) with where the face was expected, 0.05 to 0.95.
     pub min_iou: f32,
+    /// The detector's least confidence for a face to continue a stay, 0.05 to 1; to begin one it takes the pack's own. From the pack's
+    /// own up there is no second association.
+    pub min_confidence: f32,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { confirm_hits: 2, lost_after_ms: 800, min_iou: 0.25 }
+        Self { confirm_hits: 2, lost_after_ms: 800, min_iou: 0.25, min_confidence: 0.3 }
     }
 }
 
@@ -38,6 +48,7 @@ impl Settings {
         require((1..=100).contains(&self.confirm_hits), "confirm-hits", "1 to 100 frames");
         require((50..=60_000).contains(&self.lost_after_ms), "lost-after-ms", "50 to 60000 milliseconds");
         require((0.05..=0.95).contains(&self.min_iou), "min-iou", "0.05 to 0.95");
+        require((0.05..=1.0).contains(&self.min_confidence), "min-confidence", "0.05 to 1");
         findings
     }
 }
@@ -47,9 +58,6 @@ const MAX_TRACKS: usize = 256;
 
 /// How long a face that is out of sight is taken to move on; after it, it waits where it would be.
 const MAX_COAST: Duration = Duration::from_millis(400);
-
-/// How much of a new velocity counts: half smooths the detector's jitter and follows a walk within three frames.
-const VELOCITY_SHARE: f32 = 0.5;
 
 /// The stays in one camera's view.
 pub struct Tracker {
@@ -63,10 +71,16 @@ struct Track {
     /// Given when the stay is confirmed.
     id: Option<TrackId>,
     hits: u32,
-    area: BoundingBox,
-    /// Of the middle, in pixels a second.
-    velocity: [f32; 2],
+    filter: Filter,
     seen_at: Monotonic,
+    /// Whether it was seen in the frame before: only then may an unsure face continue it.
+    in_sight: bool,
+}
+
+/// Which stays and faces a round of association may join.
+struct Round<'a> {
+    tracks: &'a dyn Fn(&Track) -> bool,
+    faces: &'a dyn Fn(&Detection) -> bool,
 }
 
 impl Tracker {
@@ -77,31 +91,41 @@ impl Tracker {
     }
 
     /// Takes one frame's faces and tells which confirmed stay each belongs to, as pairs of the stay and the face's index, in the
-    /// order of the faces. Call it for frames without a face too, so that stays end.
-    pub fn update(&mut self, captured_at: Monotonic, faces: &[Detection]) -> Vec<(TrackId, usize)> {
+    /// order of the faces. Faces whose confidence is below `sure` only continue stays. Call it for frames without a face too, so that
+    /// stays end.
+    pub fn update(&mut self, captured_at: Monotonic, faces: &[Detection], sure: f32) -> Vec<(TrackId, usize)> {
         self.end_lost(captured_at);
-        let owner = self.associate(captured_at, faces);
+        let owners = self.associate(captured_at, faces, sure);
+        self.tracks.iter_mut().for_each(|track| track.in_sight = false);
         let mut seen = Vec::new();
-        for (index, (face, owner)) in faces.iter().zip(owner).enumerate() {
+        for (index, (face, owner)) in faces.iter().zip(owners).enumerate() {
             let owner = match owner {
                 Some(owner) => {
                     self.tracks[owner].see(captured_at, face.bounding_box);
                     owner
                 }
-                None if self.tracks.len() < MAX_TRACKS => {
+                None if self.tracks.len() < MAX_TRACKS && face.confidence >= sure => {
                     self.tracks.push(Track::new(captured_at, face.bounding_box));
                     self.tracks.len() - 1
                 }
                 None => continue,
             };
-            let track = &mut self.tracks[owner];
-            if track.id.is_none() && track.hits >= self.settings.confirm_hits {
-                track.id = Some(TrackId(self.next));
-                self.next = self.next.saturating_add(1);
+            if self.tracks[owner].id.is_none() && self.tracks[owner].hits >= self.settings.confirm_hits {
+                self.tracks[owner].id = Some(self.number());
             }
-            seen.extend(track.id.map(|id| (id, index)));
+            seen.extend(self.tracks[owner].id.map(|id| (id, index)));
         }
         seen
+    }
+
+    /// Ends a stay where it stands, because its face has become another's, and begins another in its place, whose id this gives.
+    /// [`Tracker::ended`] tells the old one. Nothing when there is no such stay.
+    pub fn split(&mut self, id: TrackId) -> Option<TrackId> {
+        let at = self.tracks.iter().position(|track| track.id == Some(id))?;
+        let number = self.number();
+        self.tracks[at].id = Some(number);
+        self.ended.push(id);
+        Some(number)
     }
 
     /// The confirmed stays that ended since the last call, each told once.
@@ -124,6 +148,12 @@ impl Tracker {
         self.tracks.len() - self.active()
     }
 
+    fn number(&mut self) -> TrackId {
+        let number = TrackId(self.next);
+        self.next = self.next.saturating_add(1);
+        number
+    }
+
     fn end_lost(&mut self, now: Monotonic) {
         let patience = Duration::from_millis(self.settings.lost_after_ms);
         let ended = &mut self.ended;
@@ -136,26 +166,29 @@ impl Tracker {
         });
     }
 
-    /// For each face, which track it continues.
-    fn associate(&self, now: Monotonic, faces: &[Detection]) -> Vec<Option<usize>> {
-        let mut pairs = Vec::new();
-        for (owner, track) in self.tracks.iter().enumerate() {
-            let expected = track.expected(now);
-            for (index, face) in faces.iter().enumerate() {
-                let overlap = expected.iou(&face.bounding_box);
-                if overlap >= self.settings.min_iou {
-                    // A confirmed stay goes before a new one at the same place.
-                    pairs.push((track.id.is_some(), overlap, owner, index));
-                }
-            }
-        }
-        pairs.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)));
-        let mut taken = vec![false; self.tracks.len()];
+    /// For each face, which track it continues: confirmed stays go before new ones, and sure faces before unsure ones.
+    fn associate(&self, now: Monotonic, faces: &[Detection], sure: f32) -> Vec<Option<usize>> {
+        let expected: Vec<BoundingBox> = self.tracks.iter().map(|track| track.expected(now)).collect();
         let mut owners = vec![None; faces.len()];
-        for (_, _, owner, index) in pairs {
-            if !taken[owner] && owners[index].is_none() {
-                taken[owner] = true;
-                owners[index] = Some(owner);
+        let mut taken = vec![false; self.tracks.len()];
+        let is_sure = |face: &Detection| face.confidence >= sure;
+        let is_unsure = |face: &Detection| face.confidence < sure && face.confidence >= self.settings.min_confidence;
+        let rounds = [
+            Round { tracks: &|track| track.id.is_some(), faces: &is_sure },
+            Round { tracks: &|track| track.id.is_some() && track.in_sight, faces: &is_unsure },
+            Round { tracks: &|track| track.id.is_none(), faces: &is_sure },
+        ];
+        for round in rounds {
+            let free = |n: &usize| !taken[*n] && (round.tracks)(&self.tracks[*n]);
+            let rows: Vec<usize> = (0..self.tracks.len()).filter(free).collect();
+            let columns: Vec<usize> = (0..faces.len()).filter(|n| owners[*n].is_none() && (round.faces)(&faces[*n])).collect();
+            let overlap = |row: usize, column: usize| {
+                let overlap = expected[rows[row]].iou(&faces[columns[column]].bounding_box);
+                (overlap >= self.settings.min_iou).then_some(overlap)
+            };
+            for (row, column) in assign::best(rows.len(), columns.len(), overlap) {
+                taken[rows[row]] = true;
+                owners[columns[column]] = Some(rows[row]);
             }
         }
         owners
@@ -164,28 +197,18 @@ impl Tracker {
 
 impl Track {
     fn new(seen_at: Monotonic, area: BoundingBox) -> Self {
-        Self { id: None, hits: 1, area, velocity: [0.0; 2], seen_at }
+        Self { id: None, hits: 1, filter: Filter::new(&area), seen_at, in_sight: true }
     }
 
     fn expected(&self, now: Monotonic) -> BoundingBox {
-        let seconds = now.since(self.seen_at).min(MAX_COAST).as_secs_f32();
-        let [x, y] = self.velocity.map(|velocity| velocity * seconds);
-        BoundingBox { x: self.area.x + x, y: self.area.y + y, ..self.area }
+        self.filter.expected(now.since(self.seen_at).min(MAX_COAST).as_secs_f32())
     }
 
     fn see(&mut self, now: Monotonic, area: BoundingBox) {
-        let seconds = now.since(self.seen_at).as_secs_f32();
-        // Two frames of one moment say nothing about velocity.
-        if seconds > 1e-3 {
-            let (from, to) = (self.area.center(), area.center());
-            let measured = [(to.x - from.x) / seconds, (to.y - from.y) / seconds];
-            for (velocity, measured) in self.velocity.iter_mut().zip(measured) {
-                *velocity += VELOCITY_SHARE * (measured - *velocity);
-            }
-        }
+        self.filter.see(now.since(self.seen_at).as_secs_f32(), &area);
         self.hits = self.hits.saturating_add(1);
-        self.area = area;
         self.seen_at = self.seen_at.max(now);
+        self.in_sight = true;
     }
 }
 
@@ -203,6 +226,12 @@ mod tests {
         Detection { bounding_box, landmarks: Landmarks::default(), confidence: 0.9 }
     }
 
+    const SURE: f32 = 0.6;
+
+    fn unsure(x: f32, y: f32, side: f32) -> Detection {
+        Detection { confidence: 0.35, ..face(x, y, side) }
+    }
+
     fn at(ms: u64) -> Monotonic {
         Monotonic(ms * 1_000_000)
     }
@@ -210,8 +239,8 @@ mod tests {
     #[test]
     fn a_face_seen_once_is_no_stay_and_ends_silently() {
         let mut tracker = Tracker::new(Settings::default(), 1);
-        assert!(tracker.update(at(0), &[face(0.0, 0.0, 50.0)]).is_empty());
-        assert!(tracker.update(at(2000), &[]).is_empty());
+        assert!(tracker.update(at(0), &[face(0.0, 0.0, 50.0)], SURE).is_empty());
+        assert!(tracker.update(at(2000), &[], SURE).is_empty());
         assert!(tracker.ended().is_empty());
     }
 
@@ -221,12 +250,12 @@ mod tests {
         let mut ids = BTreeSet::new();
         // 600 pixels a second, hidden for 300 ms in the middle: by then it is 3.6 boxes further.
         for step in (0..30u64).filter(|step| !(12..21).contains(step)) {
-            let seen = tracker.update(at(step * 33), &[face(step as f32 * 20.0, 10.0, 50.0)]);
+            let seen = tracker.update(at(step * 33), &[face(step as f32 * 20.0, 10.0, 50.0)], SURE);
             ids.extend(seen.into_iter().map(|(id, _)| id));
         }
         assert_eq!(ids, BTreeSet::from([TrackId(7)]));
         assert!(tracker.ended().is_empty());
-        tracker.update(at(5000), &[]);
+        tracker.update(at(5000), &[], SURE);
         assert_eq!(tracker.ended(), [TrackId(7)]);
         assert!(tracker.ended().is_empty());
     }
@@ -234,10 +263,10 @@ mod tests {
     #[test]
     fn two_people_who_stand_apart_stay_two() {
         let mut tracker = Tracker::new(Settings::default(), 1);
-        tracker.update(at(0), &[face(0.0, 0.0, 50.0), face(200.0, 0.0, 50.0)]);
-        let seen = tracker.update(at(33), &[face(202.0, 0.0, 50.0), face(2.0, 0.0, 50.0)]);
+        tracker.update(at(0), &[face(0.0, 0.0, 50.0), face(200.0, 0.0, 50.0)], SURE);
+        let seen = tracker.update(at(33), &[face(202.0, 0.0, 50.0), face(2.0, 0.0, 50.0)], SURE);
         assert_eq!(seen.len(), 2);
-        let again = tracker.update(at(66), &[face(4.0, 0.0, 50.0), face(204.0, 0.0, 50.0)]);
+        let again = tracker.update(at(66), &[face(4.0, 0.0, 50.0), face(204.0, 0.0, 50.0)], SURE);
         assert_eq!(again[0].0, seen[1].0);
         assert_eq!(again[1].0, seen[0].0);
         tracker.clear();
@@ -245,10 +274,68 @@ mod tests {
     }
 
     #[test]
+    fn an_unsure_face_continues_a_stay_and_begins_none_nor_finds_a_lost_one() {
+        let mut tracker = Tracker::new(Settings::default(), 1);
+        for ms in [0, 33, 66] {
+            assert!(tracker.update(at(ms), &[unsure(0.0, 0.0, 50.0)], SURE).is_empty());
+        }
+        assert_eq!(tracker.unconfirmed(), 0);
+        tracker.update(at(100), &[face(0.0, 0.0, 50.0)], SURE);
+        tracker.update(at(133), &[face(0.0, 0.0, 50.0)], SURE);
+        for step in 0..60 {
+            let seen = tracker.update(at(166 + step * 33), &[unsure(0.0, 0.0, 50.0)], SURE);
+            assert_eq!(seen, [(TrackId(1), 0)], "half hidden for two seconds");
+        }
+        tracker.update(at(2200), &[], SURE);
+        assert!(tracker.update(at(2233), &[unsure(0.0, 0.0, 50.0)], SURE).is_empty(), "out of sight, an unsure face is not enough");
+        assert_eq!(tracker.update(at(2266), &[face(0.0, 0.0, 50.0)], SURE), [(TrackId(1), 0)]);
+        let hopeless = Detection { confidence: 0.2, ..face(0.0, 0.0, 50.0) };
+        assert!(tracker.update(at(2300), &[hopeless], SURE).is_empty());
+    }
+
+    #[test]
+    fn a_sure_face_goes_before_an_unsure_one_that_fits_better() {
+        let mut tracker = Tracker::new(Settings::default(), 1);
+        tracker.update(at(0), &[face(0.0, 0.0, 50.0)], SURE);
+        tracker.update(at(33), &[face(0.0, 0.0, 50.0)], SURE);
+        let seen = tracker.update(at(66), &[unsure(0.0, 0.0, 50.0), face(10.0, 0.0, 50.0)], SURE);
+        assert_eq!(seen, [(TrackId(1), 1)]);
+    }
+
+    #[test]
+    fn two_people_who_cross_keep_their_stays() {
+        let mut tracker = Tracker::new(Settings::default(), 1);
+        // One walks right and one left at 300 pixels a second; in the middle one hides the other for 200 ms.
+        for step in 0..60u64 {
+            let (a, b) = (step as f32 * 10.0, 590.0 - step as f32 * 10.0);
+            let (left, right) = (face(a, 0.0, 60.0), face(b, 6.0, 60.0));
+            let hidden = (27..33).contains(&step);
+            let faces = if hidden { vec![left] } else { vec![left, right] };
+            let seen = tracker.update(at(step * 33), &faces, SURE);
+            if step > 1 {
+                assert_eq!(seen[0], (TrackId(1), 0), "step {step}");
+                assert_eq!(seen.get(1).copied(), (!hidden).then_some((TrackId(2), 1)), "step {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_split_ends_one_stay_and_begins_another_in_its_place() {
+        let mut tracker = Tracker::new(Settings::default(), 1);
+        tracker.update(at(0), &[face(0.0, 0.0, 50.0)], SURE);
+        tracker.update(at(33), &[face(0.0, 0.0, 50.0)], SURE);
+        assert_eq!(tracker.split(TrackId(9)), None);
+        assert_eq!(tracker.split(TrackId(1)), Some(TrackId(2)));
+        assert_eq!(tracker.ended(), [TrackId(1)]);
+        assert_eq!(tracker.update(at(66), &[face(0.0, 0.0, 50.0)], SURE), [(TrackId(2), 0)]);
+        assert_eq!(tracker.active(), 1);
+    }
+
+    #[test]
     fn a_clock_that_stands_still_or_steps_back_does_no_harm() {
         let mut tracker = Tracker::new(Settings::default(), 1);
         for ms in [100, 100, 50, 100, 0] {
-            tracker.update(at(ms), &[face(0.0, 0.0, 50.0)]);
+            tracker.update(at(ms), &[face(0.0, 0.0, 50.0)], SURE);
         }
         assert_eq!(tracker.active(), 1);
     }
@@ -266,7 +353,7 @@ mod tests {
             for (step, faces) in frames {
                 now += step;
                 let faces: Vec<_> = faces.into_iter().map(|(x, y, side)| face(x, y, side)).collect();
-                let seen = tracker.update(at(now), &faces);
+                let seen = tracker.update(at(now), &faces, SURE);
                 for id in tracker.ended() {
                     prop_assert!(gone.insert(id), "{} ended twice", id);
                     prop_assert!(known.contains(&id));

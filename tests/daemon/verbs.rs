@@ -162,3 +162,38 @@ fn of_133_people_nearly_every_probe_finds_its_own() {
     println!("rank-1: {found} of {} probes, {:.2} %", probes.len(), 100.0 * found as f64 / probes.len() as f64);
     assert!(found * 100 >= probes.len() * 98, "rank-1 is {found} of {}", probes.len());
 }
+
+#[test]
+fn check_explains_who_may_pass_a_door_at_a_time_and_why() {
+    let house = House::new();
+    let example = |name: &str| format!("{}/data/config/policy/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+    for name in ["office", "laboratory"] {
+        assert!(house.succeed(&["check", "--config", &example(name)]).contains("no findings"));
+    }
+    let office = example("office");
+    let ask = |more: &[&str]| {
+        let mut arguments = vec!["check", "--config", office.as_str(), "--explain", "--door", "front"];
+        arguments.extend(more);
+        house.run(&arguments)
+    };
+    let said = super::text(&ask(&["--at", "2026-12-24T08:00"]));
+    for line in [
+        "door `front` by policy `office` version 1",
+        "at 2026-12-24 Thu 08:00:00 +01:00 (Europe/Berlin)",
+        "rule 1: groups staff, by schedule `office-hours`, which holds until 2026-12-24 Thu 19:00:00 +01:00",
+        "  ada: may pass: rule 1 lets this person through",
+        "the gallery was not read",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    let holiday = ask(&["--at", "2026-12-25T08:00", "--person", "ada", "--json"]);
+    assert_eq!(holiday.status.code(), Some(1), "nobody of those asked for may pass");
+    let told: Value = serde_json::from_slice(&holiday.stdout).unwrap();
+    assert_eq!(told[0]["people"][0]["reason"], "schedule");
+    assert_eq!(ask(&["--at", "2026-12-25T08:00", "--person", "porter"]).status.code(), Some(0));
+    assert_eq!(ask(&["--at", "2026-12-24T08:00", "--person", "ada", "--unsure-clock"]).status.code(), Some(1));
+    assert_eq!(ask(&["--at", "soon"]).status.code(), Some(64));
+    let back = house.run(&["check", "--config", &office, "--explain", "--door", "back"]);
+    assert_eq!(back.status.code(), Some(64));
+    assert!(super::text(&back).contains("it has: front"));
+}

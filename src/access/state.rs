@@ -1,0 +1,82 @@
+//! What the decider remembers beyond one run of the process: failures and blocks, who is where, lock-down. It is a value; whoever owns the
+//! decider keeps it. Times are kept as durations: the monotonic clock begins anew, and the wall clock may be wrong.
+
+use serde::{Deserialize, Serialize};
+
+use super::passback::PlacedPerson;
+use super::throttle::ThrottledDoor;
+use crate::types::{DoorId, Monotonic};
+
+/// Milliseconds of the decider's own clock. Signed, because a restored moment may lie before the clock's beginning.
+pub(super) type Ms = i64;
+
+/// The version of [`State`].
+const VERSION: u32 = 1;
+
+pub(super) fn ms(at: Monotonic) -> Ms {
+    Ms::try_from(at.0 / 1_000_000).unwrap_or(Ms::MAX)
+}
+
+/// Doors that are locked down by a command.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Lockdown {
+    /// All doors, those that a later config adds too.
+    pub(super) everywhere: bool,
+    /// These.
+    pub(super) doors: Vec<DoorId>,
+}
+
+impl Lockdown {
+    pub(super) fn holds(&self, door: &DoorId) -> bool {
+        self.everywhere || self.doors.contains(door)
+    }
+
+    pub(super) fn begin(&mut self, door: Option<DoorId>) {
+        match door {
+            None => self.everywhere = true,
+            Some(door) if !self.doors.contains(&door) => self.doors.push(door),
+            Some(_) => {}
+        }
+    }
+
+    /// One door of many is released by naming the others.
+    pub(super) fn end(&mut self, door: Option<&DoorId>, all: &[DoorId]) {
+        match door {
+            None => *self = Self::default(),
+            Some(door) => {
+                if std::mem::take(&mut self.everywhere) {
+                    self.doors = all.to_vec();
+                }
+                self.doors.retain(|locked| locked != door);
+            }
+        }
+    }
+}
+
+/// What is to be kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    version: u32,
+    pub(super) lockdown: Lockdown,
+    pub(super) throttle: Vec<ThrottledDoor>,
+    pub(super) passback: Vec<PlacedPerson>,
+}
+
+impl State {
+    pub(super) fn new(lockdown: Lockdown, throttle: Vec<ThrottledDoor>, passback: Vec<PlacedPerson>) -> Self {
+        Self { version: VERSION, lockdown, throttle, passback }
+    }
+
+    /// The state to begin with where the kept one was lost: every door is locked down, because lock-down may have been in force. A
+    /// release lifts it.
+    pub fn lost() -> Self {
+        Self::new(Lockdown { everywhere: true, doors: Vec::new() }, Vec::new(), Vec::new())
+    }
+
+    /// Whether this program can take it up.
+    pub fn is_known(&self) -> bool {
+        self.version == VERSION
+    }
+}

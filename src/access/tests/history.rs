@@ -1,0 +1,426 @@
+//! Whole histories against a checker that knows nothing of the decider's code: it looks at what was seen, told and granted, and says for
+//! each face at each door whether it had to be granted. Both a grant too many and one too few are wrong. To show that the checker can
+//! fail, the same histories are given to deciders that are blind to one rule each: every one of them must be caught.
+//!
+//! A history is drawn from bytes, so that proptest can shorten it; the long run draws its bytes from a printed seed.
+
+mod check;
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::access::policy::{CredentialNumber, DoorMode};
+use crate::types::GroupId;
+use check::check;
+
+/// Histories of the long run.
+const HISTORIES: usize = 100_000;
+/// Histories within which a decider that is blind to one rule must be caught.
+const SOON: usize = 4_000;
+
+/// 2026-11-25T07:59:00Z, a minute before the day schedule begins.
+const DAWN: i64 = 1_795_593_540_000;
+const HOUR: i64 = 3_600_000;
+const PEOPLE: [&str; 4] = ["ada", "bob", "cyd", "dan"];
+const DOORS: [&str; 3] = ["in", "out", "front"];
+/// Each camera with its doors.
+const CAMERAS: [(&str, &[&str]); 4] =
+    [("c-in", &["in"]), ("c-out", &["out"]), ("c-front", &["front"]), ("c-hall", &["front", "out"])];
+
+const EMPTY: &str = "";
+const OFFICE: &str = "
+id = 'office'
+schedules = [{ id = 'day', windows = [{ days = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'], from = '08:00', to = '16:00' }] }]
+groups = [{ id = 'staff', people = ['bob'] }]
+areas = [{ id = 'lab', entries = ['in'], exits = ['out'], kind = 'hard', forget-after-h = 8760 }]
+[[people]]
+id = 'ada'
+credentials = ['card-ada']
+[[people]]
+id = 'bob'
+credentials = ['card-bob']
+valid-to = '2026-11-25T12:00'
+[[people]]
+id = 'cyd'
+valid-from = '2026-11-25T09:00'
+[[doors]]
+id = 'in'
+mode = 'two-factor'
+second-factor-window-s = 5
+allow = [{ everyone = true }]
+[[doors]]
+id = 'out'
+unsure-clock = 'trust'
+allow = [{ everyone = true }]
+[[doors]]
+id = 'front'
+allow = [{ people = ['ada'] }, { groups = ['staff'], schedule = 'day' }]
+";
+const VAULT: &str = "
+id = 'vault'
+throttle = { failures = 3, spoof-weight = 3 }
+areas = [{ id = 'yard', entries = ['out'], kind = 'timed', window-s = 20 }]
+[[doors]]
+id = 'in'
+mode = 'locked-down'
+[[doors]]
+id = 'out'
+mode = 'normal'
+allow = [{ everyone = true }]
+[[doors]]
+id = 'front'
+people-needed = 2
+people-window-s = 10
+allow = [{ people = ['ada', 'bob', 'cyd'] }]
+";
+
+/// Rules that a decider can be blind to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blind {
+    Schedule,
+    Expiry,
+    Validity,
+    Permission,
+    Clock,
+    Liveness,
+    LivenessFrames,
+    Frames,
+    Freshness,
+    Threshold,
+    Margin,
+    Gallery,
+    Lockdown,
+    LockedMode,
+    Restart,
+    Decided,
+    Approach,
+    Passback,
+    Throttle,
+    CoolDown,
+    Factor,
+    OthersCard,
+    Company,
+}
+
+const ALL_BLIND: [Blind; 23] = [
+    Blind::Schedule,
+    Blind::Expiry,
+    Blind::Validity,
+    Blind::Permission,
+    Blind::Clock,
+    Blind::Liveness,
+    Blind::LivenessFrames,
+    Blind::Frames,
+    Blind::Freshness,
+    Blind::Threshold,
+    Blind::Margin,
+    Blind::Gallery,
+    Blind::Lockdown,
+    Blind::LockedMode,
+    Blind::Restart,
+    Blind::Decided,
+    Blind::Approach,
+    Blind::Passback,
+    Blind::Throttle,
+    Blind::CoolDown,
+    Blind::Factor,
+    Blind::OthersCard,
+    Blind::Company,
+];
+
+#[derive(Debug, Clone)]
+enum Step {
+    See(Box<Observation>),
+    Tell(Input),
+    Restart,
+}
+
+/// A step, when it happened, and what was decided.
+#[derive(Debug, Clone)]
+struct Entry {
+    step: Step,
+    now: Moment,
+    decisions: Vec<Decision>,
+}
+
+/// Draws from bytes; nothing when they are used up.
+struct Dice<'a>(std::slice::Iter<'a, u8>);
+
+impl Dice<'_> {
+    fn of(&mut self, sides: u8) -> Option<usize> {
+        self.0.next().map(|byte| usize::from(byte % sides))
+    }
+
+    fn one<T: Copy>(&mut self, of: &[T]) -> Option<T> {
+        self.of(u8::try_from(of.len()).unwrap()).map(|n| of[n])
+    }
+
+    /// Mostly the first.
+    fn mostly<T: Copy>(&mut self, of: &[T]) -> Option<T> {
+        let others = u8::try_from(of.len() - 1).unwrap();
+        self.of(10 * others).map(|n| if n < of.len() { of[n] } else { of[0] })
+    }
+}
+
+/// What happens, before anything is decided. The monotonic clock begins anew with each restart; the wall clock goes on.
+fn history(bytes: &[u8]) -> (usize, Vec<(Step, Moment)>) {
+    let mut dice = Dice(bytes.iter());
+    let mut steps = Vec::new();
+    let (mut elapsed, mut booted, mut tracks_before) = (0i64, -50_000i64, 0u64);
+    let mut first_seen: BTreeMap<(usize, u64), u64> = BTreeMap::new();
+    let policy = dice.of(3).unwrap_or(0);
+    let mut draw = || -> Option<(Step, Moment)> {
+        let pause = dice.one(&[100, 100, 300, 700, 700, 1500, 4000, 4000, 11_000, 11_000, 40_000, HOUR])?;
+        elapsed += pause;
+        let ms = u64::try_from(elapsed - booted).unwrap();
+        let mut now = Moment { monotonic: Monotonic(ms * 1_000_000), wall: Wall(DAWN + elapsed) };
+        let kind = dice.of(16)?;
+        let step = match kind {
+            0 => {
+                booted = elapsed - 1000;
+                now.monotonic = Monotonic(1_000_000_000);
+                tracks_before += 10;
+                first_seen.clear();
+                Step::Restart
+            }
+            1 => Step::Tell(Input::Clock(dice.one(&[Clock::Synchronised, Clock::Synchronised, Clock::Unsure])?)),
+            2 => {
+                let door = dice.one(&[None, Some("in"), Some("out"), Some("front")])?.map(|name| DoorId::new(name).unwrap());
+                Step::Tell(Input::Command(match dice.of(5)? {
+                    0 | 1 => Command::Lockdown { door },
+                    _ => Command::Release { door },
+                }))
+            }
+            3 => Step::Tell(Input::Command(Command::Forgive { person: None })),
+            4 | 5 => {
+                let number = dice.one(&["card-ada", "card-ada", "card-bob", "card-nobody"])?;
+                let door = DoorId::new(dice.mostly(&DOORS)?).unwrap();
+                let credential = Credential::Number(CredentialNumber::new(number));
+                Step::Tell(Input::Credential(CredentialRead { door, kind: Factor::Card, credential, at: now }))
+            }
+            6 => {
+                let (camera, track) = (dice.of(4)?, dice.of(3)? as u64);
+                Step::Tell(Input::TrackEnded(CameraId::new(CAMERAS[camera].0).unwrap(), TrackId(tracks_before + track)))
+            }
+            _ => {
+                let camera = dice.of(4)?;
+                let track = tracks_before + dice.of(6)? as u64;
+                let delay = dice.mostly(&[40, 990, 1100])?.min(ms);
+                let captured = ms - delay;
+                let first = *first_seen.entry((camera, track)).or_insert(captured);
+                Step::See(Box::new(seen(&mut dice, camera, track, (captured, first.min(captured)), now)?))
+            }
+        };
+        Some((step, now))
+    };
+    while let Some(next) = draw() {
+        steps.push(next);
+    }
+    (policy, steps)
+}
+
+fn seen(dice: &mut Dice<'_>, camera: usize, track: u64, (captured, first): (u64, u64), now: Moment) -> Option<Observation> {
+    let at = |ms: u64| {
+        let ago = i64::try_from(now.monotonic.0 / 1_000_000 - ms).unwrap();
+        Moment { monotonic: Monotonic(ms * 1_000_000), wall: Wall(now.wall.0 - ago) }
+    };
+    let (best, second) = (dice.of(4)?, dice.of(4)?);
+    let score = dice.mostly(&[0.9, 0.5, 0.29, 0.31])?;
+    let behind = dice.mostly(&[0.4, 0.04])?;
+    let mut candidates = vec![candidate(PEOPLE[best], score)];
+    if second != best {
+        candidates.push(candidate(PEOPLE[second], score - behind));
+    }
+    let expires_at = dice.mostly(&[None, Some(-1), Some(0), Some(HOUR)])?.map(|after| Wall(now.wall.0 + after));
+    let groups = if dice.of(8)? == 0 { vec![GroupId::new("staff").unwrap()] } else { Vec::new() };
+    let profiles = candidates.iter().map(|c| (c.person.clone(), Profile { groups: groups.clone(), expires_at })).collect();
+    Some(Observation {
+        camera: CameraId::new(CAMERAS[camera].0).unwrap(),
+        track: TrackId(track),
+        captured_at: at(captured),
+        first_usable_at: at(first),
+        candidates,
+        profiles,
+        gallery: dice.mostly(&[true, false])?,
+        liveness: dice.mostly(&[Some(0.9), Some(0.51), Some(0.49), Some(0.1), None])?.map(|l| PadScore::new(l).unwrap()),
+        liveness_frames: dice.mostly(&[5, 3, 2])?,
+        frames: dice.mostly(&[5, 3, 2])?,
+        quality: 0.8,
+        bounding_box: BoundingBox { x: dice.one(&[0.0, 0.0, 500.0])?, y: 0.0, width: 80.0, height: 90.0 },
+        ended: dice.of(3)? == 0,
+    })
+}
+
+/// What deciders are made of, perhaps blind to a rule: one for each policy, made once.
+struct Sites {
+    blind: Option<Blind>,
+    made: [(Settings, Rules); 3],
+    doors: [DoorSettings; 3],
+}
+
+impl Sites {
+    fn new(blind: Option<Blind>) -> Self {
+        let cameras = |door: &str| {
+            let watching = CAMERAS.iter().filter(|(_, doors)| doors.contains(&door));
+            watching.map(|(camera, _)| CameraId::new(*camera).unwrap()).collect()
+        };
+        let doors = DOORS.map(|door| DoorSettings { id: DoorId::new(door).unwrap(), cameras: cameras(door) });
+        Self { blind, made: [EMPTY, OFFICE, VAULT].map(|policy| rules(policy, blind)), doors }
+    }
+
+    fn decider(&self, policy: usize) -> Decider {
+        let (settings, rules) = self.made[policy].clone();
+        let thresholds = Thresholds { matching: Score::new(0.3).unwrap(), margin: 0.05, liveness: PadScore::new(0.5).unwrap() };
+        let (device, key) = (DeviceId::new("unit").unwrap(), GrantKey::from_seed(&[7; 32]).unwrap());
+        Decider::new(device, settings, thresholds, &self.doors, rules, key)
+    }
+}
+
+fn rules(policy: &str, blind: Option<Blind>) -> (Settings, Rules) {
+    let mut settings = Settings::default();
+    let mut rules: PolicySettings = toml::from_str(policy).unwrap();
+    match blind {
+        Some(Blind::Schedule) => rules.doors.iter_mut().flat_map(|d| &mut d.allow).for_each(|allow| allow.schedule = None),
+        Some(Blind::Validity) => rules.people.iter_mut().for_each(|p| (p.valid_from, p.valid_to) = (None, None)),
+        Some(Blind::Permission) => rules.doors.iter_mut().flat_map(|d| &mut d.allow).for_each(|allow| allow.everyone = true),
+        Some(Blind::Liveness) => settings.require_liveness = false,
+        Some(Blind::LivenessFrames) => settings.min_liveness_frames = 1,
+        Some(Blind::Frames) => settings.min_frames = 1,
+        Some(Blind::Freshness) => settings.max_age_ms = 60_000,
+        Some(Blind::Threshold) => settings.match_threshold = Some(Score::MIN),
+        Some(Blind::Margin) => settings.margin = Some(0.0),
+        Some(Blind::LockedMode) => {
+            let locked = rules.doors.iter_mut().filter(|door| door.mode == DoorMode::LockedDown);
+            locked.for_each(|door| door.mode = DoorMode::Free);
+        }
+        Some(Blind::Approach) => settings.approach_ms = 0,
+        Some(Blind::Passback) => rules.areas.clear(),
+        Some(Blind::Throttle) => rules.throttle.failures = 0,
+        Some(Blind::Factor) => {
+            let doors = rules.doors.iter_mut().filter(|door| door.mode == DoorMode::TwoFactor);
+            doors.for_each(|door| door.mode = DoorMode::Normal);
+        }
+        Some(Blind::Company) => rules.doors.iter_mut().for_each(|door| door.people_needed = 1),
+        _ => {}
+    }
+    (settings, Rules::new(&rules).unwrap())
+}
+
+/// Lets a decider live through a history.
+fn live(bytes: &[u8], sites: &Sites) -> (usize, Vec<Entry>) {
+    let (policy, steps) = history(bytes);
+    let blind = sites.blind;
+    let mut decider = sites.decider(policy);
+    let mut grants = 0u32;
+    let mut log: Vec<Entry> = Vec::new();
+    for (number, (step, now)) in steps.into_iter().enumerate() {
+        let mut decisions = Vec::new();
+        match &step {
+            Step::Restart => {
+                // The process was away for no time at all: the old clock says what it would have said now.
+                let last = log.last().map_or(now, |entry| entry.now);
+                let since = Duration::from_millis(u64::try_from(now.wall.0 - last.wall.0).unwrap());
+                let kept = decider.state(last.plus(since));
+                decider = sites.decider(policy);
+                if blind != Some(Blind::Restart) {
+                    decider.restore(serde_json::from_str(&serde_json::to_string(&kept).unwrap()).unwrap(), now);
+                }
+            }
+            Step::Tell(input) => {
+                if let Some(input) = heard(input, blind) {
+                    let _ = decider.take(input, now);
+                }
+            }
+            Step::See(observation) => {
+                let perceived = perceived(observation, blind, number);
+                let mut id = || {
+                    grants += 1;
+                    grants.to_string()
+                };
+                decisions = decider.decide(&perceived, now, &mut id);
+                decisions.iter_mut().for_each(|decision| decision.track = observation.track);
+            }
+        }
+        log.push(Entry { step, now, decisions });
+    }
+    (policy, log)
+}
+
+fn heard(input: &Input, blind: Option<Blind>) -> Option<Input> {
+    match (blind, input) {
+        (Some(Blind::Lockdown), Input::Command(Command::Lockdown { .. })) => None,
+        (Some(Blind::Clock), Input::Clock(_)) => Some(Input::Clock(Clock::Synchronised)),
+        (Some(Blind::OthersCard), Input::Credential(read)) => {
+            // Takes every card for the card of whoever comes most often.
+            Some(Input::Credential(CredentialRead {
+                credential: Credential::Person(PersonId::new("bob").unwrap()),
+                ..read.clone()
+            }))
+        }
+        _ => Some(input.clone()),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "step numbers are small")]
+fn perceived(observation: &Observation, blind: Option<Blind>, number: usize) -> Observation {
+    let mut perceived = observation.clone();
+    match blind {
+        Some(Blind::Expiry) => perceived.profiles.values_mut().for_each(|profile| profile.expires_at = None),
+        Some(Blind::Gallery) => perceived.gallery = true,
+        Some(Blind::Decided) => perceived.track = TrackId(1000 + number as u64),
+        Some(Blind::CoolDown) => perceived.bounding_box.y = 1000.0 * number as f32,
+        _ => {}
+    }
+    perceived
+}
+
+fn drawn(seed: u64) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    (0..random.usize(60..360)).map(|_| random.u8(..)).collect()
+}
+
+#[test]
+fn no_history_of_a_hundred_thousand_grants_outside_the_rules_or_refuses_within_them() {
+    let seed = fastrand::u64(..) >> 20;
+    println!("seeds from {seed}");
+    let sites = Sites::new(None);
+    let (mut grants, mut steps) = (0, 0);
+    for n in 0..HISTORIES as u64 {
+        let (policy, log) = live(&drawn(seed + n), &sites);
+        steps += log.len();
+        grants += check(policy, &log).unwrap_or_else(|wrong| panic!("seed {}: {wrong}\n{log:#?}", seed + n));
+    }
+    println!("{HISTORIES} histories, {steps} steps, {grants} grants");
+    assert!(grants > HISTORIES, "the histories say little: {grants} grants");
+}
+
+#[test]
+fn a_decider_that_is_blind_to_any_one_rule_is_caught() {
+    let mut missed = Vec::new();
+    for blind in ALL_BLIND {
+        let sites = Sites::new(Some(blind));
+        let caught = (0..SOON as u64).find(|n| {
+            let (policy, log) = live(&drawn(7_000_000 + n), &sites);
+            check(policy, &log).is_err()
+        });
+        match caught {
+            Some(after) => println!("{blind:?}: caught by history {after}"),
+            None => missed.push(blind),
+        }
+    }
+    assert!(missed.is_empty(), "nobody noticed that the decider was blind to {missed:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn no_history_that_can_be_shortened_breaks_the_rules(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let (policy, log) = live(&bytes, &Sites::new(None));
+        if let Err(wrong) = check(policy, &log) {
+            prop_assert!(false, "{wrong}\n{log:#?}");
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! The checker: whether a history's grants are those that had to be given, from what was seen and told alone. It knows nothing of the
+//! decider's code and is written for being read, not for speed: each question looks through the log again.
+
+use std::fmt::Write;
+
+use super::*;
+
+/// What the three policies say, in the checker's own words.
+struct Facts {
+    office: bool,
+    vault: bool,
+}
+
+impl Facts {
+    /// Whether the rules let a person through a door at a time, with a clock that can or cannot be relied on.
+    fn permits(&self, door: &str, person: &str, profile: &Profile, wall: i64, synced: bool) -> bool {
+        if profile.expires_at.is_some_and(|end| wall >= end.0) {
+            return false;
+        }
+        let noon = DAWN + 60_000 + 4 * HOUR;
+        let nine = DAWN + 60_000 + HOUR;
+        if self.office && ((person == "bob" && wall >= noon) || (person == "cyd" && wall < nine)) {
+            return false;
+        }
+        let has_end = profile.expires_at.is_some() || (self.office && matches!(person, "bob" | "cyd"));
+        let is_relying = synced || (!self.office && !self.vault) || (self.office && door == "out");
+        if has_end && !is_relying {
+            return false;
+        }
+        let hour = wall.rem_euclid(24 * HOUR) / HOUR;
+        let is_staff = person == "bob" || profile.groups.iter().any(|group| group.as_str() == "staff");
+        match door {
+            "front" if self.office => person == "ada" || (is_staff && is_relying && (8..16).contains(&hour)),
+            "front" if self.vault => person != "dan",
+            "in" if self.vault => false,
+            _ => true,
+        }
+    }
+}
+
+/// The process's current run within a log.
+fn since_restart(log: &[Entry]) -> &[Entry] {
+    let start = log.iter().rposition(|entry| matches!(entry.step, Step::Restart)).map_or(0, |at| at + 1);
+    &log[start..]
+}
+
+fn grants_at<'a>(log: &'a [Entry], door: &'a str) -> impl DoubleEndedIterator<Item = (&'a Entry, &'a str)> {
+    log.iter().flat_map(move |entry| {
+        let granted = entry.decisions.iter().filter(move |d| d.door.as_str() == door && d.outcome == Outcome::Granted);
+        granted.map(move |d| (entry, d.person.as_ref().unwrap().as_str()))
+    })
+}
+
+fn is_locked(before: &[Entry], door: &str) -> bool {
+    let mut locked: Vec<&str> = Vec::new();
+    for entry in before {
+        let Step::Tell(Input::Command(command)) = &entry.step else { continue };
+        match command {
+            Command::Lockdown { door: None } => locked = DOORS.to_vec(),
+            Command::Lockdown { door: Some(one) } => locked.extend(DOORS.iter().filter(|d| **d == one.as_str())),
+            Command::Release { door: None } => locked.clear(),
+            Command::Release { door: Some(one) } => locked.retain(|d| *d != one.as_str()),
+            Command::Forgive { .. } => {}
+        }
+    }
+    locked.contains(&door)
+}
+
+/// Blocks, from the failures themselves, by the wall clock, which restarts do not touch here.
+fn is_blocked(facts: &Facts, before: &[Entry], door: &str, now: i64) -> bool {
+    let (limit, spoof) = if facts.vault { (3, 3) } else { (5, 2) };
+    let (mut failures, mut blocked_until, mut blocks): (Vec<(i64, u32)>, i64, u32) = (Vec::new(), i64::MIN, 0);
+    for (index, entry) in before.iter().enumerate() {
+        let at = entry.now.wall.0;
+        let of_decisions = entry.decisions.iter().filter(|d| d.door.as_str() == door).map(|d| match d.reason {
+            Reason::Unknown | Reason::Ambiguous => 1,
+            Reason::Spoof => spoof,
+            // Only a card that is another's is a failure: with none at hand the person may have forgotten it.
+            Reason::SecondFactor => u32::from(card(&before[..index], door, at).is_some()),
+            _ => 0,
+        });
+        let mut weight: u32 = of_decisions.sum();
+        if let Step::Tell(Input::Credential(read)) = &entry.step
+            && read.door.as_str() == door
+            && owner(facts, read).is_none()
+        {
+            weight = 1;
+        }
+        if weight == 0 || at < blocked_until {
+            continue;
+        }
+        failures.retain(|(then, _)| at - then < 300_000);
+        failures.push((at, weight));
+        if failures.iter().map(|(_, weight)| weight).sum::<u32>() >= limit {
+            // After a day without a block the next one is a first one.
+            blocks = if blocks > 0 && at - blocked_until >= 24 * HOUR { 0 } else { blocks.min(16) };
+            blocked_until = at + (30_000i64 << blocks).min(HOUR);
+            blocks += 1;
+            failures.clear();
+        }
+    }
+    now < blocked_until
+}
+
+fn owner(facts: &Facts, read: &CredentialRead) -> Option<&'static str> {
+    let Credential::Number(number) = &read.credential else { return None };
+    let owners = [("card-ada", "ada"), ("card-bob", "bob")];
+    owners.into_iter().find(|(card, _)| facts.office && *number == CredentialNumber::new(*card)).map(|(_, owner)| owner)
+}
+
+/// Whose card waits at an office's door after these entries.
+fn card(before: &[Entry], door: &str, now: i64) -> Option<&'static str> {
+    let facts = Facts { office: true, vault: false };
+    let run = since_restart(before);
+    let (at, read) = run.iter().enumerate().rev().find_map(|(at, entry)| match &entry.step {
+        Step::Tell(Input::Credential(read)) if read.door.as_str() == door => Some((at, owner(&facts, read)?)),
+        _ => None,
+    })?;
+    let is_late = now - run[at].now.wall.0 > 5000;
+    let is_used = grants_at(&run[at..], door).next().is_some();
+    if is_late || is_used { None } else { Some(read) }
+}
+
+fn broke_passback(facts: &Facts, before: &[Entry], door: &str, person: &str, now: i64) -> bool {
+    let forgiven = before.iter().rposition(|e| matches!(e.step, Step::Tell(Input::Command(Command::Forgive { .. }))));
+    let known = &before[forgiven.map_or(0, |at| at + 1)..];
+    let last = |door: &str| grants_at(known, door).rfind(|(_, who)| *who == person).map(|(entry, _)| entry.now.wall.0);
+    match door {
+        "in" if facts.office => last("in").is_some_and(|inside| last("out").is_none_or(|outside| inside > outside)),
+        "out" if facts.office => last("out").is_some_and(|outside| last("in").is_none_or(|inside| outside > inside)),
+        "out" if facts.vault => last("out").is_some_and(|at| now - at < 20_000),
+        _ => false,
+    }
+}
+
+/// Whether an attack was seen a moment ago where this face stands.
+fn is_hot(run: &[Entry], seen: &Observation) -> bool {
+    run.iter().enumerate().any(|(at, entry)| {
+        let Step::See(attack) = &entry.step else { return false };
+        let heated = entry.decisions.iter().any(|d| d.reason == Reason::Spoof);
+        if !heated || attack.camera != seen.camera || attack.track == seen.track {
+            return false;
+        }
+        // A second door's decision on the same track heats its place anew.
+        let again = run[at + 1..].iter().any(|later| {
+            matches!(&later.step, Step::See(o) if o.camera == attack.camera && o.track == attack.track)
+                && later.decisions.iter().any(|d| d.reason == Reason::Spoof)
+        });
+        let ended = run[at + 1..].iter().find(|later| {
+            matches!(&later.step, Step::Tell(Input::TrackEnded(camera, track)) if *camera == attack.camera && *track == attack.track)
+        });
+        let cold = ended.map_or(entry.now.monotonic.0 / 1_000_000 + 10_000, |end| end.now.monotonic.0 / 1_000_000 + 1000);
+        let near = (attack.bounding_box.x - seen.bounding_box.x).abs() <= 80.0;
+        !again && near && seen.first_usable_at.monotonic.0 / 1_000_000 < cold
+    })
+}
+
+/// Whether the evidence and the rules alone let somebody through, whatever was granted before on this approach. Gives the person.
+fn deserves<'a>(facts: &Facts, before: &'a [Entry], entry: &Entry, seen: &'a Observation, door: &str) -> Option<&'a str> {
+    let run = since_restart(before);
+    let now = entry.now.wall.0;
+    let age = entry.now.monotonic.0.abs_diff(seen.captured_at.monotonic.0) / 1_000_000;
+    let is_evidence = seen.gallery
+        && age <= 1000
+        && seen.frames >= 3
+        && seen.liveness_frames >= 3
+        && seen.liveness.is_some_and(|score| score.value() >= 0.5);
+    if !is_evidence || is_locked(before, door) || is_blocked(facts, before, door, now) || is_hot(run, seen) {
+        return None;
+    }
+    let (best, second) = (&seen.candidates[0], seen.candidates.get(1));
+    let lead = second.map_or(f32::INFINITY, |second| best.score.value() - second.score.value());
+    let who = if facts.office && door == "in" {
+        let claimed = card(before, door, now)?;
+        let mine = seen.candidates.iter().find(|c| c.person.as_str() == claimed)?;
+        let is_beaten = best.person != mine.person && lead > 0.05;
+        (mine.score.value() >= 0.3 && !is_beaten).then_some(mine)?
+    } else {
+        (best.score.value() >= 0.3 && lead >= 0.05).then_some(best)?
+    };
+    let clock = run.iter().rev().find_map(|e| match &e.step {
+        Step::Tell(Input::Clock(clock)) => Some(*clock),
+        _ => None,
+    });
+    let (person, profile) = (who.person.as_str(), seen.profiles.get(&who.person)?);
+    let is_synced = clock == Some(Clock::Synchronised);
+    let may = facts.permits(door, person, profile, now, is_synced) && !broke_passback(facts, before, door, person, now);
+    may.then_some(person)
+}
+
+/// Whether company came before, where the vault asks for it.
+fn has_company(before: &[Entry], door: &str, person: &str, now: i64) -> bool {
+    let run = since_restart(before);
+    let last_grant = run.iter().rposition(|e| e.decisions.iter().any(|d| d.door.as_str() == door && d.grant.is_some()));
+    run[last_grant.map_or(0, |at| at + 1)..].iter().any(|entry| {
+        now - entry.now.wall.0 <= 10_000
+            && entry.decisions.iter().any(|d| {
+                d.door.as_str() == door
+                    && d.reason == Reason::TooFewPeople
+                    && d.person.as_ref().is_some_and(|other| other.as_str() != person)
+            })
+    })
+}
+
+/// How often a history granted, or what was wrong in it.
+pub(super) fn check(policy: usize, log: &[Entry]) -> Result<usize, String> {
+    let facts = Facts { office: policy == 1, vault: policy == 2 };
+    let mut grants = 0;
+    let mut ids = Vec::new();
+    // Tracks that were let go as the same approach leave no decision.
+    let mut silent: Vec<(usize, &str, TrackId, &str)> = Vec::new();
+    let mut run_number = 0;
+    for (at, entry) in log.iter().enumerate() {
+        run_number += usize::from(matches!(entry.step, Step::Restart));
+        let Step::See(seen) = &entry.step else { continue };
+        let (before, run) = (&log[..at], since_restart(&log[..at]));
+        let (_, doors) = CAMERAS.iter().find(|(camera, _)| *camera == seen.camera.as_str()).unwrap();
+        for door in DOORS.iter().filter(|door| doors.contains(door)) {
+            let given = entry.decisions.iter().find(|d| d.door.as_str() == *door);
+            let is_granted = given.is_some_and(|d| d.outcome == Outcome::Granted);
+            let was_decided = silent.contains(&(run_number, seen.camera.as_str(), seen.track, *door))
+                || run.iter().any(|e| {
+                    e.decisions.iter().any(|d| d.camera == seen.camera && d.track == seen.track && d.door.as_str() == *door)
+                });
+            let mut should = deserves(&facts, before, entry, seen, door).filter(|_| !was_decided);
+            if let Some(person) = should {
+                let last = grants_to(run, door, person, &facts);
+                if last.is_some_and(|last| entry.now.wall.0 - last < 3000) {
+                    silent.push((run_number, seen.camera.as_str(), seen.track, *door));
+                    should = None;
+                } else if facts.vault && *door == "front" && !has_company(before, door, person, entry.now.wall.0) {
+                    should = None;
+                }
+            }
+            let got = given.filter(|_| is_granted).and_then(|d| d.person.as_ref()).map(PersonId::as_str);
+            if got != should {
+                return Err(format!("step {at} at {door}: granted {got:?}, should be {should:?}"));
+            }
+            if let Some(decision) = given {
+                let mut problem = String::new();
+                if decision.grant.is_some() != is_granted {
+                    let _ = write!(problem, "a token without a grant");
+                }
+                if decision.policy.id.as_str() != ["default", "office", "vault"][policy] {
+                    let _ = write!(problem, "another policy's name");
+                }
+                if was_decided {
+                    let _ = write!(problem, "decided twice");
+                }
+                if !problem.is_empty() {
+                    return Err(format!("step {at} at {door}: {problem}"));
+                }
+                if let Some(token) = decision.grant.as_ref().filter(|_| is_granted) {
+                    claims(token, decision, entry.now, &mut ids).map_err(|wrong| format!("step {at} at {door}: {wrong}"))?;
+                    grants += 1;
+                }
+            }
+        }
+    }
+    Ok(grants)
+}
+
+/// When a person was last let through a door in this run; the vault's company passes with the one who is granted.
+fn grants_to(run: &[Entry], door: &str, person: &str, facts: &Facts) -> Option<i64> {
+    let own = grants_at(run, door).rfind(|(_, who)| *who == person).map(|(entry, _)| entry.now.wall.0);
+    if !(facts.vault && door == "front") {
+        return own;
+    }
+    let in_company =
+        run.iter().enumerate().filter(|(_, e)| e.decisions.iter().any(|d| d.door.as_str() == door && d.grant.is_some()));
+    let mut in_company = in_company.filter(|(at, entry)| {
+        let earlier = &run[..*at];
+        let begin = earlier.iter().rposition(|e| e.decisions.iter().any(|d| d.door.as_str() == door && d.grant.is_some()));
+        earlier[begin.map_or(0, |at| at + 1)..].iter().any(|e| {
+            entry.now.wall.0 - e.now.wall.0 <= 10_000
+                && e.decisions.iter().any(|d| {
+                    d.reason == Reason::TooFewPeople
+                        && d.door.as_str() == door
+                        && d.person.as_ref().is_some_and(|p| p.as_str() == person)
+                })
+        })
+    });
+    own.max(in_company.next_back().map(|(_, entry)| entry.now.wall.0))
+}
+
+/// What the token itself says.
+fn claims(token: &str, decision: &Decision, now: Moment, ids: &mut Vec<String>) -> Result<(), &'static str> {
+    use base64::Engine;
+    let middle = token.split('.').nth(1).ok_or("no claims")?;
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(middle).map_err(|_| "no base64")?;
+    let claims: Claims = serde_json::from_slice(&bytes).map_err(|_| "no claims")?;
+    let seconds = now.wall.0.div_euclid(1000);
+    match () {
+        () if claims.aud != decision.door => Err("for another door"),
+        () if Some(&claims.sub) != decision.person.as_ref() => Err("for another person"),
+        () if claims.iat != seconds || claims.nbf != seconds || claims.exp != seconds + 5 => Err("at another time"),
+        () if ids.contains(&claims.jti) => Err("an id that was used"),
+        () => {
+            ids.push(claims.jti);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The policy's rules, each by its history.
+
+use super::*;
+use crate::access::policy::CredentialNumber;
+use crate::types::GroupId;
+
+/// A Wednesday in winter, 09:00 UTC.
+const NINE: i64 = 1_795_597_200_000;
+
+fn at(ms: u64) -> Moment {
+    Moment { monotonic: Monotonic(ms * 1_000_000), wall: Wall(NINE + i64::try_from(ms).unwrap()) }
+}
+
+fn door(name: &str) -> DoorId {
+    DoorId::new(name).unwrap()
+}
+
+fn person(name: &str) -> PersonId {
+    PersonId::new(name).unwrap()
+}
+
+/// Doors `in`, `out` and `front`, each with a camera of its name.
+fn site(policy: &str) -> Decider {
+    let policy: PolicySettings = toml::from_str(policy).unwrap();
+    assert_eq!(policy.findings(), []);
+    let doors = ["in", "out", "front"].map(|name| DoorSettings { id: door(name), cameras: vec![CameraId::new(name).unwrap()] });
+    let thresholds = Thresholds { matching: Score::new(0.3).unwrap(), margin: 0.05, liveness: PadScore::new(0.5).unwrap() };
+    let (device, key) = (DeviceId::new("unit").unwrap(), GrantKey::from_seed(&[7; 32]).unwrap());
+    let mut decider = Decider::new(device, Settings::default(), thresholds, &doors, Rules::new(&policy).unwrap(), key);
+    decider.take(Input::Clock(Clock::Synchronised), at(0)).unwrap();
+    decider
+}
+
+/// A visit of `who` at a door's camera, seen well enough and ended, with a track of its own.
+fn visit(door: &str, track: u64, who: &str, ms: u64) -> Observation {
+    let candidates = vec![candidate(who, 0.8), candidate("somebody-else", 0.1)];
+    Observation {
+        camera: CameraId::new(door).unwrap(),
+        track: TrackId(track),
+        captured_at: at(ms),
+        first_usable_at: at(ms.saturating_sub(200)),
+        ended: true,
+        ..observation(candidates, Some(0.9))
+    }
+}
+
+fn decide(decider: &mut Decider, observation: &Observation) -> (Outcome, Reason) {
+    let decisions = decider.decide(observation, observation.captured_at.plus(Duration::from_millis(10)), &mut || "id".into());
+    assert_eq!(decisions.len(), 1, "{observation:?}");
+    assert_eq!(decisions[0].grant.is_some(), decisions[0].outcome == Outcome::Granted);
+    (decisions[0].outcome, decisions[0].reason)
+}
+
+const GRANTED: (Outcome, Reason) = (Outcome::Granted, Reason::Match);
+
+fn denied(reason: Reason) -> (Outcome, Reason) {
+    (Outcome::Denied, reason)
+}
+
+#[test]
+fn a_rule_names_people_and_groups_of_the_policy_and_of_the_gallery() {
+    let mut site = site(
+        "groups = [{ id = 'staff', people = ['ada'] }]\n\
+         [[doors]]\nid = 'front'\nallow = [{ groups = ['staff'] }, { people = ['bob'] }]",
+    );
+    assert_eq!(decide(&mut site, &visit("front", 1, "eve", 0)), denied(Reason::NotPermitted));
+    assert_eq!(decide(&mut site, &visit("front", 2, "ada", 0)), GRANTED);
+    assert_eq!(decide(&mut site, &visit("front", 3, "bob", 0)), GRANTED);
+    let mut by_gallery = visit("front", 4, "eve", 0);
+    by_gallery.profiles.values_mut().for_each(|profile| profile.groups = vec![GroupId::new("staff").unwrap()]);
+    assert_eq!(decide(&mut site, &by_gallery), GRANTED);
+    assert_eq!(decide(&mut site, &visit("in", 5, "ada", 0)), denied(Reason::NotPermitted), "a door that the policy forgot");
+}
+
+#[test]
+fn a_schedule_holds_by_the_sites_clock_and_fails_shut_without_one() {
+    let rule = |unsure: &str| {
+        format!(
+            "time-zone = 'Europe/Berlin'\n\
+             schedules = [{{ id = 'morning', windows = [{{ days = ['wed'], from = '10:00', to = '10:01' }}] }}]\n\
+             people = [{{ id = 'guest', valid-from = '2026-11-25', valid-to = '2026-11-25' }}]\n\
+             [[doors]]\nid = 'front'\n{unsure}\nallow = [{{ people = ['ada', 'guest'], schedule = 'morning' }}, {{ people = ['bob', 'guest'] }}]"
+        )
+    };
+    let mut denying = site(&rule(""));
+    assert_eq!(decide(&mut denying, &visit("front", 1, "ada", 1000)), GRANTED);
+    assert_eq!(decide(&mut denying, &visit("front", 2, "ada", 60_000)), denied(Reason::Schedule));
+    denying.take(Input::Clock(Clock::Unsure), at(0)).unwrap();
+    assert_eq!(decide(&mut denying, &visit("front", 3, "ada", 1000)), denied(Reason::Clock));
+    assert_eq!(decide(&mut denying, &visit("front", 4, "bob", 1000)), GRANTED, "nothing of bob's depends on the time");
+    assert_eq!(decide(&mut denying, &visit("front", 5, "guest", 1000)), denied(Reason::Clock), "a guest's days do");
+    let mut trusting = site(&rule("unsure-clock = 'trust'"));
+    trusting.take(Input::Clock(Clock::Unsure), at(0)).unwrap();
+    assert_eq!(decide(&mut trusting, &visit("front", 1, "ada", 1000)), GRANTED);
+    assert_eq!(decide(&mut trusting, &visit("front", 2, "ada", 60_000)), denied(Reason::Schedule));
+}
+
+#[test]
+fn a_persons_time_begins_and_ends() {
+    let mut site = site(
+        "people = [{ id = 'early', valid-from = '2026-11-25T09:00:10' }, { id = 'late', valid-to = '2026-11-25T09:00:10' }]\n\
+         [[doors]]\nid = 'front'\nmode = 'free'",
+    );
+    assert_eq!(decide(&mut site, &visit("front", 1, "early", 9000)), denied(Reason::NotYetValid));
+    assert_eq!(decide(&mut site, &visit("front", 2, "early", 10_000)), GRANTED);
+    assert_eq!(decide(&mut site, &visit("front", 3, "late", 9000)), GRANTED);
+    assert_eq!(decide(&mut site, &visit("front", 4, "late", 10_000)), denied(Reason::ExpiredPerson));
+}
+
+#[test]
+fn a_door_has_thresholds_of_its_own() {
+    let mut site = site(
+        "[[doors]]\nid = 'front'\nmatch-threshold = 0.85\nallow = [{ everyone = true }]\n\
+         [[doors]]\nid = 'in'\nliveness-threshold = 0.95\nallow = [{ everyone = true }]\n\
+         [[doors]]\nid = 'out'\nmargin = 0.75\nmin-frames = 9\nallow = [{ everyone = true }]",
+    );
+    assert_eq!(decide(&mut site, &visit("front", 1, "ada", 0)), denied(Reason::Unknown));
+    assert_eq!(decide(&mut site, &visit("in", 2, "ada", 0)), denied(Reason::Spoof));
+    assert_eq!(decide(&mut site, &visit("out", 3, "ada", 0)), denied(Reason::Ambiguous));
+    let alone = Observation { candidates: vec![candidate("ada", 0.9)], ..visit("out", 4, "ada", 0) };
+    assert_eq!(decide(&mut site, &alone), denied(Reason::LivenessUncertain), "ended after 5 frames of 9");
+}
+
+#[test]
+fn lock_down_shuts_one_door_or_all_and_only_a_release_lifts_it() {
+    let mut site = site("");
+    let lock = |door| Input::Command(Command::Lockdown { door });
+    let release = |door| Input::Command(Command::Release { door });
+    assert_eq!(site.take(lock(Some(door("nowhere"))), at(0)), Err(InputError::UnknownDoor(door("nowhere"))));
+    site.take(lock(Some(door("front"))), at(0)).unwrap();
+    assert_eq!(decide(&mut site, &visit("front", 1, "ada", 0)), denied(Reason::Lockdown));
+    assert_eq!(decide(&mut site, &visit("in", 2, "ada", 0)), GRANTED);
+    site.take(lock(None), at(0)).unwrap();
+    site.take(release(Some(door("in"))), at(0)).unwrap();
+    assert_eq!(decide(&mut site, &visit("in", 3, "bob", 0)), GRANTED);
+    assert_eq!(decide(&mut site, &visit("out", 4, "ada", 0)), denied(Reason::Lockdown));
+    let kept = site.state(at(0));
+    site.take(release(None), at(0)).unwrap();
+    assert_eq!(decide(&mut site, &visit("front", 5, "ada", 0)), GRANTED);
+    let mut again = super::policy::site("");
+    again.restore(kept, at(5));
+    assert_eq!(decide(&mut again, &visit("front", 1, "ada", 0)), denied(Reason::Lockdown), "a restart is no release");
+}
+
+#[test]
+fn two_factors_are_the_card_and_the_face_of_one_person_within_a_window() {
+    let policy = "people = [{ id = 'ada', credentials = ['4711-a'], duress-credentials = ['9999-a'] }]\n\
+                  [[doors]]\nid = 'front'\nmode = 'two-factor'\nsecond-factor-window-s = 5\nallow = [{ everyone = true }]";
+    let read = |number: &str, ms| {
+        let credential = Credential::Number(CredentialNumber::new(number));
+        Input::Credential(CredentialRead { door: door("front"), kind: Factor::Card, credential, at: at(ms) })
+    };
+    let mut site = site(policy);
+    assert_eq!(decide(&mut site, &visit("front", 1, "ada", 0)), denied(Reason::SecondFactor), "the face alone");
+    assert_eq!(site.take(read("0000-x", 0), at(0)), Err(InputError::UnknownCredential(door("front"))));
+    site.take(read("4711-a", 1000), at(1000)).unwrap();
+    assert_eq!(decide(&mut site, &visit("front", 2, "bob", 2000)), denied(Reason::SecondFactor), "another's card");
+    let decisions = site.decide(&visit("front", 3, "ada", 3000), at(3010), &mut || "id".into());
+    assert_eq!(decisions[0].factors, [Factor::Face, Factor::Card]);
+    assert_eq!((decisions[0].outcome, decisions[0].marks.as_slice()), (Outcome::Granted, [].as_slice()));
+    assert_eq!(decide(&mut site, &visit("front", 4, "ada", 6500)), denied(Reason::SecondFactor), "the card was used up");
+    site.take(read("9999-a", 7000), at(7000)).unwrap();
+    assert_eq!(decide(&mut site, &visit("front", 5, "ada", 12_500)), denied(Reason::SecondFactor), "too late");
+    site.take(read("9999-a", 13_000), at(13_000)).unwrap();
+    let decisions = site.decide(&visit("front", 6, "ada", 14_000), at(14_010), &mut || "id".into());
+    assert_eq!((decisions[0].outcome, decisions[0].marks.as_slice()), (Outcome::Granted, [Mark::Duress].as_slice()));
+}
+
+#[test]
+fn a_face_waits_for_its_card_longer_than_for_better_evidence() {
+    let mut site = site(
+        "people = [{ id = 'ada', credentials = ['4711-a'] }]\n[[doors]]\nid = 'front'\nmode = 'two-factor'\nallow = [{ everyone = true }]",
+    );
+    let standing = |ms| Observation { first_usable_at: at(0), ended: false, ..visit("front", 1, "ada", ms) };
+    for ms in [500, 2000, 9000] {
+        assert!(site.decide(&standing(ms), at(ms), &mut || "id".into()).is_empty());
+    }
+    let credential = Credential::Person(person("ada"));
+    let read = CredentialRead { door: door("front"), kind: Factor::Pin, credential, at: at(9100) };
+    site.take(Input::Credential(read), at(9100)).unwrap();
+    assert_eq!(decide(&mut site, &standing(9200)), GRANTED);
+    let mut nobody = super::policy::site("[[doors]]\nid = 'front'\nmode = 'two-factor'\nallow = [{ everyone = true }]");
+    assert!(nobody.decide(&standing(9999), at(9999), &mut || "id".into()).is_empty());
+    assert_eq!(decide(&mut nobody, &standing(10_000)), denied(Reason::SecondFactor));
+}
+
+#[test]
+fn passback_is_by_area_and_a_command_forgives_it() {
+    let mut site = site(
+        "areas = [{ id = 'lab', entries = ['in'], exits = ['out'], kind = 'hard' }]\n\
+         people = [{ id = 'forced', duress = true }]",
+    );
+    assert_eq!(decide(&mut site, &visit("in", 1, "ada", 0)), GRANTED);
+    assert_eq!(decide(&mut site, &visit("in", 2, "ada", 10_000)), denied(Reason::Passback));
+    assert_eq!(decide(&mut site, &visit("in", 3, "bob", 10_000)), GRANTED);
+    assert_eq!(decide(&mut site, &visit("out", 4, "ada", 20_000)), GRANTED);
+    assert_eq!(decide(&mut site, &visit("out", 5, "ada", 30_000)), denied(Reason::Passback));
+    assert_eq!(decide(&mut site, &visit("in", 6, "ada", 40_000)), GRANTED);
+    site.take(Input::Command(Command::Forgive { person: Some(person("ada")) }), at(0)).unwrap();
+    assert_eq!(decide(&mut site, &visit("in", 7, "ada", 50_000)), GRANTED);
+    assert_eq!(decide(&mut site, &visit("in", 8, "bob", 50_000)), denied(Reason::Passback), "not bob");
+    let decisions = site.decide(&visit("in", 9, "forced", 60_000), at(60_010), &mut || "id".into());
+    assert_eq!(decisions[0].marks, [Mark::Duress]);
+}
+
+#[test]
+fn a_door_for_two_opens_for_the_second_of_two_different_people_within_the_window() {
+    let mut site =
+        site("[[doors]]\nid = 'front'\npeople-needed = 2\npeople-window-s = 10\nallow = [{ people = ['ada', 'bob', 'cyd'] }]");
+    assert_eq!(decide(&mut site, &visit("front", 1, "ada", 0)), denied(Reason::TooFewPeople));
+    assert_eq!(decide(&mut site, &visit("front", 2, "ada", 5000)), denied(Reason::TooFewPeople), "the same person again");
+    assert_eq!(decide(&mut site, &visit("front", 3, "eve", 6000)), denied(Reason::NotPermitted));
+    assert_eq!(decide(&mut site, &visit("front", 4, "bob", 14_000)), GRANTED);
+    assert_eq!(decide(&mut site, &visit("front", 5, "cyd", 18_000)), denied(Reason::TooFewPeople), "the first two are through");
+    assert_eq!(decide(&mut site, &visit("front", 6, "ada", 29_000)), denied(Reason::TooFewPeople), "too late");
+}
+
+#[test]
+fn failures_block_a_door_for_everybody_also_after_a_restart_and_nobody_there_costs_nothing() {
+    let mut site = site("");
+    let unknown = |track, ms| Observation { candidates: vec![candidate("x", 0.1)], ..visit("front", track, "x", ms) };
+    for n in 0..20 {
+        let refused = visit("in", 100 + n, "gone", n * 1000);
+        assert_eq!(decide(&mut site, &expired(refused)), denied(Reason::ExpiredPerson), "a rule refuses: no failure");
+    }
+    for n in 0..5 {
+        assert_eq!(decide(&mut site, &unknown(n, n * 1000)), denied(Reason::Unknown));
+    }
+    assert!(site.take_changed());
+    assert_eq!(decide(&mut site, &visit("front", 10, "ada", 5000)), denied(Reason::Throttled));
+    assert_eq!(decide(&mut site, &visit("in", 11, "ada", 5000)), GRANTED, "another door");
+    let text = serde_json::to_string(&site.state(at(14_000))).unwrap();
+    let mut again = super::policy::site("");
+    again.restore(serde_json::from_str(&text).unwrap(), at(0));
+    assert_eq!(decide(&mut again, &visit("front", 1, "ada", 19_000)), denied(Reason::Throttled));
+    assert_eq!(decide(&mut again, &visit("front", 2, "ada", 20_100)), GRANTED);
+}
+
+#[test]
+fn an_attack_is_not_retried_into_a_pass_by_waiting_or_by_a_new_track_at_its_place() {
+    let mut site = site("[throttle]\nfailures = 0");
+    let camera = CameraId::new("front").unwrap();
+    let spoof = Observation { liveness: Some(PadScore::new(0.1).unwrap()), ..visit("front", 1, "ada", 2000) };
+    assert_eq!(decide(&mut site, &spoof), denied(Reason::Spoof));
+    let waited = Observation { ended: false, ..visit("front", 1, "ada", 9000) };
+    assert!(site.decide(&waited, at(9010), &mut || "id".into()).is_empty(), "the same track");
+    site.take(Input::TrackEnded(camera, TrackId(1)), at(10_000)).unwrap();
+    assert_eq!(decide(&mut site, &visit("front", 2, "ada", 10_500)), denied(Reason::Throttled));
+    let elsewhere = BoundingBox { x: 500.0, y: 0.0, width: 80.0, height: 80.0 };
+    let beside = Observation { bounding_box: elsewhere, ..visit("front", 3, "bob", 10_500) };
+    assert_eq!(decide(&mut site, &beside), GRANTED, "another place");
+    assert_eq!(decide(&mut site, &visit("front", 4, "ada", 11_300)), GRANTED, "the place has cooled");
+}
+
+#[test]
+fn one_approach_is_one_grant_whatever_track_or_camera_saw_it() {
+    let mut site = site("");
+    assert_eq!(decide(&mut site, &visit("front", 1, "ada", 0)), GRANTED);
+    assert!(site.decide(&visit("front", 2, "ada", 2000), at(2010), &mut || "id".into()).is_empty());
+    assert!(site.is_decided(&CameraId::new("front").unwrap(), TrackId(2)));
+    assert_eq!(decide(&mut site, &visit("in", 3, "ada", 2000)), GRANTED, "another door is another approach");
+    assert_eq!(decide(&mut site, &visit("front", 4, "ada", 4000)), GRANTED);
+}
+
+#[test]
+fn what_is_explained_is_what_is_decided() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/data/config/policy/office.toml")).unwrap();
+    let whole: toml::Table = toml::from_str(&text).unwrap();
+    let policy: PolicySettings = whole["policy"].clone().try_into().unwrap();
+    let rules = Rules::new(&policy).unwrap();
+    let cleaner = Profile { groups: vec![GroupId::new("cleaners").unwrap()], expires_at: None };
+    let people = [
+        (person("ada"), Profile::default()),
+        (person("cleo"), cleaner),
+        (person("grace"), Profile::default()),
+        (person("porter"), Profile::default()),
+        (person("eve"), Profile::default()),
+    ];
+    let told = |at: &str, clock| {
+        let explanation = rules.explain(&door("front"), &people, rules.at(at).unwrap(), clock);
+        explanation.answers.into_iter().map(|answer| answer.refusal.map_or("-", Reason::as_str)).collect::<Vec<_>>()
+    };
+    let sure = Clock::Synchronised;
+    assert_eq!(told("2026-12-24T08:00", sure), ["-", "schedule", "-", "-", "not-permitted"]);
+    assert_eq!(told("2026-12-25T08:00", sure), ["schedule", "schedule", "schedule", "-", "not-permitted"]);
+    assert_eq!(told("2026-12-25T10:00", sure), ["schedule", "-", "schedule", "-", "not-permitted"]);
+    assert_eq!(told("2027-03-01T10:00", sure), ["-", "schedule", "expired-person", "-", "not-permitted"]);
+    assert_eq!(
+        told("2026-08-31T22:30:00Z", sure),
+        ["schedule", "-", "schedule", "-", "not-permitted"],
+        "it is September in Berlin"
+    );
+    assert_eq!(told("2026-12-24T08:00", Clock::Unsure), ["clock", "clock", "clock", "-", "not-permitted"]);
+    let lines = rules.explain(&door("front"), &[], rules.at("2026-12-25T08:00").unwrap(), sure).lines.join("\n");
+    for part in
+        ["policy `office` version 1", "+01:00 (Europe/Berlin), a holiday: Christmas", "does not hold until 2027-01-04 Mon 07:00"]
+    {
+        assert!(lines.contains(part), "{lines}");
+    }
+    assert!(rules.at("yesterday").is_none());
+}
+
+#[test]
+fn credentials_are_in_no_debug_text() {
+    let policy: PolicySettings = toml::from_str("people = [{ id = 'ada', credentials = ['secret-4711'] }]").unwrap();
+    let told = format!("{policy:?} {:?}", Rules::new(&policy).unwrap());
+    assert!(!told.contains("4711"), "{told}");
+}
+
+#[test]
+fn a_policy_that_contradicts_itself_is_told_with_its_key() {
+    let policy: PolicySettings = toml::from_str(
+        "time-zone = 'Moon'\n\
+         holidays = [{ name = 'x', date = '2026-02-02', to = '2026-02-01' }, { name = 'y', date = '02-02', to = '02-03' }]\n\
+         schedules = [{ id = 's', windows = [] }, { id = 's', windows = [{ days = [], from = '07:00', to = '07:00' }] }]\n\
+         people = [{ id = 'p', credentials = ['a b'] }, { id = 'p', credentials = ['1234'], duress-credentials = ['1234'] }]\n\
+         throttle = { block-s = 5, failures = 101 }\n\
+         areas = [{ id = 'a', entries = ['d'], exits = ['d'], kind = 'timed' }, { id = 'b', entries = [], kind = 'hard' }]\n\
+         [[doors]]\nid = 'd'\npeople-needed = 9\nmargin = 2.0\nallow = [{ schedule = 'none' }]\n[[doors]]\nid = 'd'",
+    )
+    .unwrap();
+    let mut keys: Vec<String> = policy.findings().into_iter().map(|(key, _)| key).collect();
+    keys.sort();
+    let expected = [
+        "areas.0.exits.0",
+        "areas.0.window-s",
+        "areas.1.entries",
+        "areas.1.exits",
+        "doors.0.allow.0",
+        "doors.0.allow.0.schedule",
+        "doors.0.margin",
+        "doors.0.people-needed",
+        "doors.1.allow",
+        "doors.1.id",
+        "holidays.0.to",
+        "holidays.1.to",
+        "people.0.credentials.0",
+        "people.1.duress-credentials.0",
+        "people.1.id",
+        "schedules.0.windows",
+        "schedules.1.id",
+        "schedules.1.windows.0.days",
+        "schedules.1.windows.0.to",
+        "throttle.block-s",
+        "throttle.failures",
+        "time-zone",
+    ];
+    assert_eq!(keys, expected);
+    assert!(Rules::new(&policy).is_err());
+    let doors = [door("d"), door("e")];
+    let relations = PolicySettings { doors: policy.doors[..1].to_vec(), areas: policy.areas[..1].to_vec(), ..Default::default() };
+    assert_eq!(relations.relate(doors.iter()).len(), 1, "door e is not spoken of");
+    assert_eq!(relations.relate(doors[1..].iter()).len(), 4, "door d is not there, and e is not spoken of");
+}
