@@ -172,7 +172,7 @@ fn keys(context: &Context, chart: &mut Chart) {
 
 fn gallery(context: &Context, chart: &mut Chart) {
     let Ok(key) = context.sealing_key() else { return };
-    match Gallery::verify(&context.config.gallery.dir, &key) {
+    match Gallery::verify(&context.config.gallery, &key) {
         Ok(report) if report.stats.people == 0 => {
             chart.note("gallery", State::Weak, "nobody is enrolled", "faceid enroll PERSON IMAGE...")
         }

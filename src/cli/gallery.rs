@@ -46,7 +46,7 @@ pub(super) fn gallery(places: &Places, verb: &GalleryVerb) -> Result {
     let key = context.sealing_key()?;
     match verb {
         GalleryVerb::Verify { json } => {
-            let report = Gallery::verify(&context.config.gallery.dir, &key).map_err(gallery_failure)?;
+            let report = Gallery::verify(&context.config.gallery, &key).map_err(gallery_failure)?;
             if *json {
                 say_json(&serde_json::to_value(&report).map_err(|error| Failure::new(code::BUG, error))?);
             } else {
