@@ -1,5 +1,7 @@
 //! `bench`: what the pipeline and the search cost on this machine, measured by the process's own CPU time.
 
+mod store;
+
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -25,6 +27,8 @@ pub(super) enum BenchVerb {
     Pipeline(PipelineArgs),
     /// The gallery's search over synthetic templates
     Search(SearchArgs),
+    /// The sealed store: opening, enrolling, writing anew
+    Store(store::StoreArgs),
 }
 
 /// `faceid bench pipeline`
@@ -79,6 +83,7 @@ pub(super) fn bench(places: &Places, verb: &BenchVerb) -> Result {
     match verb {
         BenchVerb::Pipeline(args) => pipeline(places, args),
         BenchVerb::Search(args) => search(args),
+        BenchVerb::Store(args) => store::store(places, args),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::editor::Editor;
 use super::{Failure, Places, Result, code};
 use crate::access::Thresholds;
 use crate::config::{self, Config};
@@ -92,10 +93,9 @@ impl Context {
     }
 
     /// The gallery for changing; made where there is none.
-    pub(crate) fn open_gallery(&self, stack: &Stack) -> Result<Gallery> {
+    pub(super) fn open_gallery(&self, stack: &Stack) -> Result<Editor> {
         let key = self.sealing_key()?;
-        let (model, dimension) = (stack.embedder.model(), stack.embedder.dimension());
-        Gallery::create_or_open(&self.config.gallery, &key, model, dimension).map_err(gallery_failure)
+        Editor::open(self, &key, Some((stack.embedder.model(), stack.embedder.dimension())))
     }
 
     #[cfg(feature = "demo-broker")]
@@ -124,5 +124,5 @@ impl Context {
 
 /// A gallery's error with the exit code it deserves.
 pub(super) fn gallery_failure(error: GalleryError) -> Failure {
-    Failure::new(super::gallery::exit_code(&error), error)
+    Failure::new(error.exit_code(), error)
 }

@@ -6,6 +6,7 @@ mod context;
 #[cfg(feature = "demo-broker")]
 mod demo;
 mod doctor;
+mod editor;
 mod eval;
 mod gallery;
 mod models;
@@ -161,6 +162,8 @@ pub fn main() -> ExitCode {
         }
     };
     crate::daemon::install_panic_hook();
+    // Every verb may hold keys and templates; where the system refuses, the daemon says so in its log.
+    let _ = crate::system::process::forbid_core_dumps();
     let places = args.places;
     let outcome = match args.verb {
         #[cfg(feature = "demo-broker")]

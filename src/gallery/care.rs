@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::load::{self, Rollback};
 use super::medium::FileMedium;
 use super::store::{FILE, UNFINISHED};
-use super::{Gallery, GalleryError, SealingKey, Settings, Stats};
+use super::{Counter, Gallery, GalleryError, SealingKey, Settings, Stats};
 
 /// What `gallery verify` found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -128,6 +128,15 @@ impl Gallery {
         let next = writer.store.accept(&self.snapshot())?;
         self.current.store(Arc::new(next));
         self.rollback.store(None);
+        Ok(())
+    }
+
+    /// From now on a hardware counter witnesses each generation too; should it know a later one, this is a rollback.
+    pub fn attach_counter(&self, counter: Box<dyn Counter>) -> Result<(), GalleryError> {
+        let mut writer = self.writer()?;
+        let attached = writer.store.attach(counter);
+        attached.map_err(|source| GalleryError::Io { doing: "reading the counter for", path: self.path.clone(), source })?;
+        self.rollback.store(writer.store.rollback().cloned().map(Arc::new));
         Ok(())
     }
 

@@ -194,6 +194,17 @@ pub enum GalleryError {
 }
 
 impl GalleryError {
+    /// The exit code that it deserves, after sysexits.h.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::WrongKey { .. } | Self::ReadOnly { .. } | Self::Key(_) => 77,
+            Self::Damaged { .. } | Self::OtherModel { .. } | Self::UnknownVersion { .. } => 65,
+            Self::InvalidPerson { .. } | Self::NoTemplates { .. } | Self::TooManyTemplates { .. } => 65,
+            Self::NoSuchPerson { .. } => 1,
+            _ => 69,
+        }
+    }
+
     /// A failed write: full, read-only, or whatever the system says.
     pub(crate) fn write(doing: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();

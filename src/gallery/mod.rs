@@ -8,6 +8,10 @@ mod care;
 mod error;
 mod follow;
 pub mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+#[allow(missing_docs, reason = "targets for fuzzers")]
+pub mod fuzzing;
 mod index;
 mod journal;
 mod load;
@@ -15,7 +19,8 @@ mod medium;
 mod rotation;
 mod seal;
 mod settings;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::unwrap_used, dead_code, reason = "a disk for tests")]
 mod simulated;
 mod snapshot;
 mod store;
@@ -36,6 +41,7 @@ pub use load::Rollback;
 pub use seal::{KeyError, SealingKey};
 pub use settings::Settings;
 pub use snapshot::{Snapshot, Stats};
+pub use witness::Counter;
 
 use crate::types::{Candidate, Embedding, ModelId, Person, PersonId, Wall};
 use format::{MAX_DIMENSION, MAX_PEOPLE, MAX_TEMPLATES};

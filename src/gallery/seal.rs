@@ -6,6 +6,7 @@
 //! the key (GCM has none of its own: one ciphertext can open under two keys), and a tag over the header (tampering).
 
 mod file;
+mod locked;
 mod session;
 
 use std::fs::{File, OpenOptions};
@@ -18,11 +19,12 @@ use aes_gcm::{Aes256Gcm, Tag};
 use hkdf::Hkdf;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 #[cfg(test)]
 pub(crate) use file::{CHECKSUM_AT, COMMITMENT_AT, HEADER_TAG_AT, KEYS_AT, SALT_AT};
 pub(crate) use file::{HEADER_BYTES, Header, Sealed, Sealer};
+use locked::Locked;
 pub(crate) use session::Session;
 
 use super::format::FormatError;
@@ -68,14 +70,12 @@ pub enum KeyError {
 }
 
 /// The key from which every gallery key is derived. No `Debug`, and cleared when it goes.
-pub struct SealingKey(Box<[u8; KEY_BYTES]>);
+pub struct SealingKey(Locked);
 
 impl SealingKey {
     /// A new key from the system's randomness.
     pub fn generate() -> Result<Self, KeyError> {
-        let mut key = Self(Box::new([0; KEY_BYTES]));
-        getrandom::fill(key.0.as_mut_slice()).map_err(|e| KeyError::Random(e.to_string()))?;
-        Ok(key)
+        Ok(Self(random_key()?))
     }
 
     /// Reads the key from secret `name` (see [`secret::read`]): 32 raw bytes, or 64 hexadecimal digits on a line.
@@ -87,7 +87,7 @@ impl SealingKey {
     /// The key as 64 hexadecimal digits, for `systemd-creds encrypt`.
     pub fn to_hex(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::with_capacity(2 * KEY_BYTES));
-        for byte in self.0.iter() {
+        for byte in self.0.bytes() {
             for digit in [byte >> 4, byte & 15] {
                 text.push(char::from_digit(u32::from(digit), 16).unwrap_or('0'));
             }
@@ -108,7 +108,7 @@ impl SealingKey {
 
     /// A second holder of the same key.
     pub(crate) fn share(&self) -> Self {
-        Self(self.0.clone())
+        Self(self.0.copied())
     }
 
     /// The tag of an epoch's record under this key.
@@ -117,27 +117,21 @@ impl SealingKey {
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {
-        let mut key = Self(Box::new([0; KEY_BYTES]));
+        let mut key = Self(Locked::new());
         let trimmed = bytes.trim_ascii_end();
         if trimmed.len() == 2 * KEY_BYTES {
-            for (byte, pair) in key.0.iter_mut().zip(trimmed.chunks_exact(2)) {
+            for (byte, pair) in key.0.bytes_mut().iter_mut().zip(trimmed.chunks_exact(2)) {
                 let digit = |c: u8| char::from(c).to_digit(16);
                 *byte = u8::try_from(16 * digit(pair[0])? + digit(pair[1])?).ok()?;
             }
         } else if bytes.len() == KEY_BYTES && !bytes.iter().all(u8::is_ascii_hexdigit) {
             // 32 hexadecimal digits are half a key that someone took for a whole one.
-            key.0.copy_from_slice(bytes);
+            key.0.bytes_mut().copy_from_slice(bytes);
         } else {
             return None;
         }
         // A key of one repeated byte is a placeholder.
-        key.0.iter().any(|b| *b != key.0[0]).then_some(key)
-    }
-}
-
-impl Drop for SealingKey {
-    fn drop(&mut self) {
-        self.0.zeroize();
+        key.0.bytes().iter().any(|b| *b != key.0.bytes()[0]).then_some(key)
     }
 }
 
@@ -176,9 +170,9 @@ impl SealError {
 /// What one generation's files are sealed with: wrapped in the header, never written plain. No `Debug`, cleared when it goes.
 pub(crate) struct Keys {
     /// Random, fresh for every generation: the parent of its records' and sessions' keys.
-    data: Box<[u8; KEY_BYTES]>,
+    data: Locked,
     /// Random, kept over generations until it is renewed: fixes the rotation of templates.
-    rotation: Box<[u8; KEY_BYTES]>,
+    rotation: Locked,
 }
 
 impl Keys {
@@ -189,12 +183,12 @@ impl Keys {
 
     /// A new data key with the same rotation.
     pub(crate) fn next(&self) -> Result<Self, KeyError> {
-        Ok(Self { data: random_key()?, rotation: self.rotation.clone() })
+        Ok(Self { data: random_key()?, rotation: self.rotation.copied() })
     }
 
     /// The bytes that the rotation is drawn from, as a stream.
     pub(crate) fn rotation_stream(&self) -> impl FnMut(&mut [u8]) {
-        let derived = Derived::of(self.rotation.as_slice());
+        let derived = Derived::of(self.rotation.bytes());
         let mut block = 0u64;
         let mut ready: Zeroizing<Vec<u8>> = Zeroizing::new(Vec::with_capacity(BLOCK_BYTES));
         move |out| {
@@ -209,16 +203,9 @@ impl Keys {
     }
 }
 
-impl Drop for Keys {
-    fn drop(&mut self) {
-        self.data.zeroize();
-        self.rotation.zeroize();
-    }
-}
-
-fn random_key() -> Result<Box<[u8; KEY_BYTES]>, KeyError> {
-    let mut key = Box::new([0; KEY_BYTES]);
-    getrandom::fill(key.as_mut_slice()).map_err(|e| KeyError::Random(e.to_string()))?;
+fn random_key() -> Result<Locked, KeyError> {
+    let mut key = Locked::new();
+    getrandom::fill(key.bytes_mut()).map_err(|e| KeyError::Random(e.to_string()))?;
     Ok(key)
 }
 
@@ -288,7 +275,7 @@ struct Derived(Hkdf<Sha256>);
 
 impl Derived {
     fn new(key: &SealingKey, salt: &[u8]) -> Self {
-        Self(Hkdf::new(Some(salt), key.0.as_slice()))
+        Self(Hkdf::new(Some(salt), key.0.bytes()))
     }
 
     /// Over a secret that is random throughout and needs no extraction.
@@ -334,9 +321,9 @@ mod tests {
         let key = SealingKey::generate().unwrap();
         key.write_new(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(*SealingKey::read("gallery.key", folder.path()).unwrap().0 == *key.0);
+        assert!(SealingKey::read("gallery.key", folder.path()).unwrap().0.bytes() == key.0.bytes());
         assert!(matches!(SealingKey::generate().unwrap().write_new(&path), Err(KeyError::Write { .. })));
-        assert!(*SealingKey::parse(key.0.as_slice()).unwrap().0 == *key.0);
+        assert!(SealingKey::parse(key.0.bytes()).unwrap().0.bytes() == key.0.bytes());
         std::fs::write(&path, "00").unwrap();
         let error = SealingKey::read("gallery.key", folder.path()).err().unwrap();
         assert!(matches!(error, KeyError::Malformed { .. }), "{error}");
@@ -350,7 +337,7 @@ mod tests {
         assert_ne!(nonce(prefix(1), 0, false), nonce(prefix(2), 0, false));
         let keys = Keys::generate().unwrap();
         let next = keys.next().unwrap();
-        assert!(keys.data != next.data && keys.rotation == next.rotation);
+        assert!(keys.data.bytes() != next.data.bytes() && keys.rotation.bytes() == next.rotation.bytes());
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Snapshot {
     }
 
     /// A probe's numbers as they are compared with these templates: turned by the gallery's rotation.
-    pub(crate) fn turned(&self, probe: &Embedding) -> Zeroizing<Vec<f32>> {
+    pub fn turned(&self, probe: &Embedding) -> Zeroizing<Vec<f32>> {
         self.rotation.turn(probe.values())
     }
 

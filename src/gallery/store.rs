@@ -14,7 +14,7 @@ use super::medium::{EPOCH, Medium};
 use super::rotation::Rotation;
 use super::seal::{HEADER_BYTES, Keys, SealingKey, TAG_BYTES, random};
 use super::snapshot::{Change, Snapshot};
-use super::witness::Witness;
+use super::witness::{Counter, Witness};
 use crate::types::{ModelId, PersonId};
 
 pub(crate) use load::Rollback;
@@ -50,6 +50,8 @@ pub(crate) struct Store {
     file_bytes: u64,
     /// Whether templates of somebody who was removed are still on the medium.
     remembers: bool,
+    /// Hardware that counts generations and cannot go back.
+    counter: Option<Box<dyn Counter>>,
 }
 
 /// What opening found: the writer and the state.
@@ -82,6 +84,7 @@ impl Store {
             rollback: None,
             file_bytes: 0,
             remembers: false,
+            counter: None,
         };
         match loaded {
             None if !create => Err(GalleryError::Missing { path: path.to_owned() }),
@@ -135,6 +138,26 @@ impl Store {
     /// What is wrong with the gallery's age, if anything.
     pub(crate) fn rollback(&self) -> Option<&Rollback> {
         self.rollback.as_ref()
+    }
+
+    /// From now on `counter` knows each generation too; a file that is older than it is a rollback.
+    pub(crate) fn attach(&mut self, counter: Box<dyn Counter>) -> std::io::Result<()> {
+        let counted = counter.value()?;
+        self.counter = Some(counter);
+        if counted > self.tried && self.rollback.is_none() {
+            let found = self.tail.epoch;
+            self.rollback = Some(Rollback { found, expected: None, reason: "the hardware counter has seen a later generation" });
+        }
+        self.tried = self.tried.max(counted);
+        if self.rollback.is_none() { self.count() } else { Ok(()) }
+    }
+
+    fn count(&mut self) -> std::io::Result<()> {
+        let generation = self.volume.as_ref().map_or(0, |volume| volume.generation);
+        match &mut self.counter {
+            Some(counter) if counter.value()? < generation => counter.raise(generation),
+            _ => Ok(()),
+        }
     }
 
     /// Bytes in the journal.
@@ -284,6 +307,9 @@ impl Store {
             log::warn!("the replaced gallery file's keys could not be overwritten: {error}");
         }
         self.witnessed();
+        if let Err(error) = self.count() {
+            log::error!("the hardware counter did not go up, an older gallery put back now would not be noticed by it: {error}");
+        }
         Ok(())
     }
 

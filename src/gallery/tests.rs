@@ -333,13 +333,18 @@ fn the_folder_and_its_files_are_closed_to_others_and_links_are_not_followed() {
 fn no_template_and_no_name_is_readable_in_the_file() {
     let (disk, key) = small();
     let gallery = on(&disk, &key).unwrap();
+    gallery.compact().unwrap();
     gallery.set(Person { name: Some("Robert Tables".to_owned()), ..person("bob") }).unwrap();
+    gallery.enroll(person("cyd"), vec![template(3)]).unwrap();
+    assert_eq!(disk.files().len(), 3, "the file, the journal and the epoch are looked at");
     for (name, bytes) in disk.files() {
         let has = |needle: &[u8]| bytes.windows(needle.len()).any(|w| w == needle);
         assert!(!has(b"Robert") && !has(b"bob"), "{name}");
         for seed in 1..=3 {
             assert!(template(seed).values().iter().all(|v| !has(&v.to_le_bytes()) || *v == 0.0), "{name}");
         }
+        let turned = content(&gallery.snapshot()).into_iter().flat_map(|(_, values)| values);
+        turned.for_each(|bits| assert!(!has(&bits.to_le_bytes()), "{name}: a turned template is plain"));
     }
 }
 

@@ -29,6 +29,15 @@ pub(crate) struct Witness {
     pub(crate) serial: u64,
 }
 
+/// A counter that cannot go back, such as a TPM's NV counter: it sees what the second place cannot, everything put back together.
+/// None is built in; [`super::Gallery::attach_counter`] takes one.
+pub trait Counter: Send {
+    /// Where it stands.
+    fn value(&self) -> std::io::Result<u64>;
+    /// Goes up to `to`, which is never below where it stands.
+    fn raise(&mut self, to: u64) -> std::io::Result<()>;
+}
+
 impl Witness {
     /// The newest slot that is authentic under `key`, if there is one.
     pub(crate) fn read(file: &[u8], key: &SealingKey) -> Option<Self> {

@@ -201,7 +201,8 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// A pipeline over opened networks. Without a gallery every observation says so, and nothing is ever granted.
+    /// A pipeline over opened networks. Without a gallery every observation says so, and nothing is ever granted; a gallery that was
+    /// rolled back is as good as none until somebody has looked.
     pub fn new(settings: Settings, stack: Stack, gallery: Option<Arc<Gallery>>) -> Self {
         Self { settings, stack, gallery, views: HashMap::new(), timings: Arc::default() }
     }
@@ -227,7 +228,7 @@ impl Pipeline {
     pub fn end_of_stream(&mut self, camera: &CameraId) -> Seen {
         let mut seen = Seen::default();
         if let Some(view) = self.views.get_mut(camera) {
-            let snapshot = self.gallery.as_deref().map(Gallery::snapshot);
+            let snapshot = self.gallery.as_deref().and_then(Gallery::trusted);
             view.tracker.clear();
             view.end_lost(&mut seen, camera, snapshot.as_deref(), &self.settings, &self.timings);
             view.recent.clear();
@@ -261,7 +262,7 @@ impl Pipeline {
 
         let detections = timings.time(Stage::Detect, || stack.detector.detect(&frame.picture))?;
         let matched = view.tracker.update(at.monotonic, &detections);
-        let snapshot = gallery.as_deref().map(Gallery::snapshot);
+        let snapshot = gallery.as_deref().and_then(Gallery::trusted);
         for (track, index) in matched {
             let detection = detections[index];
             let mut visit = view.visits.remove(&track).unwrap_or_else(|| Visit::new(at));

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const QUIET: Duration = Duration::from_secs(6);
 
 /// A child that is killed when it goes.
-struct Killed(Child);
+pub(super) struct Killed(pub(super) Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
@@ -30,13 +30,13 @@ impl Drop for Killed {
 }
 
 /// The broker's messages as `mosquitto_sub` prints them: topic and payload.
-struct Ear {
+pub(super) struct Ear {
     _child: Killed,
     lines: Receiver<(String, String)>,
 }
 
 impl Ear {
-    fn on(port: u16, filter: &str) -> Self {
+    pub(super) fn on(port: u16, filter: &str) -> Self {
         let mut child = Command::new("mosquitto_sub")
             .args(["-V", "mqttv5", "-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-v", "-t", filter])
             .stdout(Stdio::piped())
@@ -60,7 +60,7 @@ impl Ear {
     }
 
     /// Waits for a message that passes `wanted`.
-    fn until(&self, what: &str, mut wanted: impl FnMut(&str, &str) -> bool) -> (String, String) {
+    pub(super) fn until(&self, what: &str, mut wanted: impl FnMut(&str, &str) -> bool) -> (String, String) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -82,7 +82,7 @@ fn essence(payload: &str) -> (String, String, String, Option<String>) {
     (word("door"), word("outcome"), word("reason"), data["person"].as_str().map(str::to_owned))
 }
 
-fn config(house: &House, pack: &str, backend: &str, broker: u16, cameras: &[(&str, String)]) -> std::path::PathBuf {
+pub(super) fn config(house: &House, pack: &str, backend: &str, broker: u16, cameras: &[(&str, String)]) -> std::path::PathBuf {
     let mut text = format!(
         "device = \"unit\"\n[models]\npack = \"{pack}\"\n[inference]\nbackend = \"{backend}\"\nproviders = [\"cpu\"]\n\
          [publish]\nhost = \"127.0.0.1\"\nport = {broker}\n"
@@ -97,7 +97,7 @@ fn config(house: &House, pack: &str, backend: &str, broker: u16, cameras: &[(&st
 }
 
 /// The daemon with a notify socket of ours; it is ready when this returns.
-fn start(house: &House, config: &Path) -> (Killed, UnixDatagram) {
+pub(super) fn start(house: &House, config: &Path) -> (Killed, UnixDatagram) {
     let socket_path = house.path("notify");
     let _ = std::fs::remove_file(&socket_path);
     let socket = UnixDatagram::bind(&socket_path).unwrap();

@@ -1,11 +1,11 @@
 //! The sealed file: a header that carries the wrapped keys, then records. Files of version 1, whose records were sealed under the
 //! sealing key itself, are opened too.
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::{
-    BLOCK_BYTES, Cipher, Derived, KEY_BYTES, KeyError, Keys, LENGTH_BYTES, Nonces, SealError, SealingKey, TAG_BYTES, hash, nonce,
-    prefix, random, same,
+    BLOCK_BYTES, Cipher, Derived, KEY_BYTES, KeyError, Keys, LENGTH_BYTES, Locked, Nonces, SealError, SealingKey, TAG_BYTES, hash,
+    nonce, prefix, random, same,
 };
 use crate::gallery::format::{self, FIELDS_BYTES, FIELDS_BYTES_1, Fields, MAX_RECORD_BYTES, Version};
 
@@ -99,8 +99,8 @@ impl Sealer {
         header[SALT_AT..KEYS_AT].copy_from_slice(&random::<BLOCK_BYTES>()?);
         let derived = Derived::new(key, &header[SALT_AT..KEYS_AT]);
         let mut wrapped = Zeroizing::new([0; 2 * KEY_BYTES]);
-        wrapped[..KEY_BYTES].copy_from_slice(keys.data.as_slice());
-        wrapped[KEY_BYTES..].copy_from_slice(keys.rotation.as_slice());
+        wrapped[..KEY_BYTES].copy_from_slice(keys.data.bytes());
+        wrapped[KEY_BYTES..].copy_from_slice(keys.rotation.bytes());
         // The key is fresh with the salt and seals this once.
         let wrap = Cipher::new(&derived.expand(&[WRAP_INFO]));
         let (_, nonce) = Nonces::new(prefix(fields.generation)).take(true);
@@ -140,7 +140,7 @@ impl Sealer {
 
 impl Keys {
     fn records(&self, header: &[u8], generation: u64) -> Records {
-        let cipher = Cipher::new(&Derived::of(self.data.as_slice()).expand(&[RECORDS_INFO]));
+        let cipher = Cipher::new(&Derived::of(self.data.bytes()).expand(&[RECORDS_INFO]));
         Records { cipher, header_hash: hash(header), prefix: prefix(generation) }
     }
 }
@@ -265,10 +265,9 @@ fn unwrap(derived: &Derived, header: &[u8], generation: u64) -> Option<Keys> {
     if !Cipher::new(&derived.expand(&[WRAP_INFO])).open(nonce, &header[..KEYS_AT], wrapped.as_mut_slice(), tag) {
         return None;
     }
-    let mut keys = Keys { data: Box::new([0; KEY_BYTES]), rotation: Box::new([0; KEY_BYTES]) };
-    keys.data.copy_from_slice(&wrapped[..KEY_BYTES]);
-    keys.rotation.copy_from_slice(&wrapped[KEY_BYTES..]);
-    wrapped.zeroize();
+    let mut keys = Keys { data: Locked::new(), rotation: Locked::new() };
+    keys.data.bytes_mut().copy_from_slice(&wrapped[..KEY_BYTES]);
+    keys.rotation.bytes_mut().copy_from_slice(&wrapped[KEY_BYTES..]);
     Some(keys)
 }
 
@@ -355,8 +354,8 @@ mod tests {
         assert_ne!(a[SALT_AT..KEYS_AT], b[SALT_AT..KEYS_AT]);
         assert_ne!(a[KEYS_AT..COMMITMENT_AT], b[KEYS_AT..COMMITMENT_AT]);
         let opened = Header::open(&key, &a).ok().unwrap().keys.unwrap();
-        assert!(opened.data == keys.data && opened.rotation == keys.rotation);
-        for secret in [&keys.data, &keys.rotation] {
+        assert!(opened.data.bytes() == keys.data.bytes() && opened.rotation.bytes() == keys.rotation.bytes());
+        for secret in [keys.data.bytes(), keys.rotation.bytes()] {
             assert!(!a.windows(8).any(|window| window == &secret[..8]));
         }
     }

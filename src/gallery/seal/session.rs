@@ -23,7 +23,7 @@ impl Session {
         (epoch, head): (u64, [u8; TAG_BYTES]),
         salt: &[u8; BLOCK_BYTES],
     ) -> (Self, [u8; BLOCK_BYTES]) {
-        let derived = Derived::of(keys.data.as_slice());
+        let derived = Derived::of(keys.data.bytes());
         let cipher = Cipher::new(&derived.expand(&[RECORDS_INFO, salt]));
         let tag = derived.expand(&[SESSION_INFO, &header_hash, &epoch.to_le_bytes(), &head, salt]);
         (Self { cipher, nonces: Nonces::new(prefix(generation)), header_hash }, *tag)

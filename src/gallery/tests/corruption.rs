@@ -123,3 +123,23 @@ fn anything_put_back_from_before_is_noticed_file_by_file_and_all_but_everything_
     let everything = open(&with_files(&past[2]), &key, 128).unwrap();
     assert!(everything.rollback().is_none());
 }
+
+#[test]
+fn every_changed_byte_and_every_truncation_of_version_1_is_refused() {
+    let (good, key) = vectors::first_version();
+    let refused = |bytes: Vec<u8>, told: String| {
+        let disk = with_files([(&FILE.to_owned(), &bytes)]);
+        let refused = error(on(&disk, &key));
+        let named = matches!(refused, GalleryError::Damaged { .. } | GalleryError::UnknownVersion { .. });
+        assert!(named, "{told}: {refused}");
+        assert!(disk.files()[FILE] == bytes, "{told}: a damaged gallery was written over");
+    };
+    for at in 0..good.len() {
+        for change in [1u8, 3, 0x80, 0xff] {
+            let mut bad = good.clone();
+            bad[at] ^= change;
+            refused(bad, format!("byte {at} by {change:#x}"));
+        }
+        refused(good[..at].to_vec(), format!("cut to {at}"));
+    }
+}

@@ -243,3 +243,43 @@ fn a_gallery_of_version_1_becomes_one_of_version_2_whatever_moment_the_power_goe
         }
     }
 }
+
+/// A counter as a TPM has one: it goes up and never down.
+struct Up(Arc<Mutex<u64>>);
+
+impl Counter for Up {
+    fn value(&self) -> std::io::Result<u64> {
+        Ok(*self.0.lock().unwrap())
+    }
+
+    fn raise(&mut self, to: u64) -> std::io::Result<()> {
+        let mut value = self.0.lock().unwrap();
+        assert!(to > *value);
+        *value = to;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_counter_that_cannot_go_back_sees_everything_put_back_together() {
+    let (disk, key) = small();
+    let counted = Arc::new(Mutex::new(0));
+    let open = |disk: &Simulated| {
+        let gallery = on(disk, &key).unwrap();
+        gallery.attach_counter(Box::new(Up(counted.clone()))).unwrap();
+        gallery
+    };
+    let gallery = open(&disk);
+    let past = disk.files();
+    gallery.remove(&id("ann")).unwrap();
+    gallery.compact().unwrap();
+    drop(gallery);
+    assert!(open(&disk.reopened()).rollback().is_none());
+    let disk = with_files(&past);
+    assert!(on(&disk, &key).unwrap().rollback().is_none(), "without the counter nothing knows better");
+    let gallery = open(&disk);
+    assert!(gallery.trusted().is_none() && matches!(error(gallery.compact()), GalleryError::RolledBack { .. }));
+    gallery.accept_rollback().unwrap();
+    drop(gallery);
+    assert!(open(&disk.reopened()).rollback().is_none());
+}
