@@ -49,6 +49,7 @@ test: deps skipped
 # PROJECT_REPORT.md.
 bench: build
 	./target/release/faceid bench search --sizes 1000,10000,100000
+	./target/release/faceid bench store --sizes 10000,100000
 	@for clip in door idle; do ./target/release/faceid bench pipeline data/demo/$$clip.mp4 || exit 1; done
 
 # Each backend alone, and no GStreamer.

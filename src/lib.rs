@@ -27,6 +27,9 @@
 //! cli -> everything
 //! ```
 //!
+//! The gallery has one writer: while a daemon runs that is the daemon, and the command line asks it through a socket in the state folder
+//! ([`daemon::control`]). A gallery that is older than it was grants nothing until somebody has accepted it.
+//!
 //! What holds everywhere: a grant is made in one place ([`access::Decider`]) and nothing that failed reaches it; embeddings and keys have
 //! no `Debug` and no `Serialize` and are cleared when they go; a [`types::Score`] is never taken for a [`types::PadScore`]; embeddings of
 //! two models are never compared; outside input never panics; every queue is bounded, and every wait has a deadline and hears stop.

@@ -1,6 +1,7 @@
 //! `bench`: what the pipeline and the search cost on this machine, measured by the process's own CPU time.
 
 mod search;
+mod store;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -27,6 +28,8 @@ pub(super) enum BenchVerb {
     Pipeline(PipelineArgs),
     /// The gallery's search over synthetic templates
     Search(search::Args),
+    /// The sealed store: opening, enrolling, writing anew
+    Store(store::StoreArgs),
 }
 
 /// `faceid bench pipeline`
@@ -64,6 +67,7 @@ pub(super) fn bench(places: &Places, verb: &BenchVerb) -> Result {
     match verb {
         BenchVerb::Pipeline(args) => pipeline(places, args),
         BenchVerb::Search(args) => search::run(args),
+        BenchVerb::Store(args) => store::store(places, args),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::editor::Editor;
 use super::{Failure, Places, Result, code};
 use crate::access::Thresholds;
 use crate::config::{self, Config};
@@ -69,6 +70,17 @@ impl Context {
         Thresholds { matching: pack.matching, margin: pack.margin, liveness: pack.liveness }.with(&self.config.access)
     }
 
+    /// The least score of a match with templates of `model`, as the manifest states it or the config says over it.
+    pub(crate) fn match_threshold(&self, model: &ModelId) -> Result<Score> {
+        if let Some(score) = self.config.access.match_threshold {
+            return Ok(score);
+        }
+        match &self.manifest()?.model(model).map_err(Failure::unavailable)?.role {
+            Role::Embedder { threshold, .. } => Ok(threshold.score),
+            _ => Err(Failure::data(format!("{model} is no embedder"))),
+        }
+    }
+
     pub(crate) fn sealing_key(&self) -> Result<SealingKey> {
         SealingKey::read(&self.config.gallery.key, &self.config.secrets_dir).map_err(|error| Failure::new(code::PERMISSION, error))
     }
@@ -92,10 +104,9 @@ impl Context {
     }
 
     /// The gallery for changing; made where there is none.
-    pub(crate) fn open_gallery(&self, stack: &Stack) -> Result<Gallery> {
+    pub(super) fn open_gallery(&self, stack: &Stack) -> Result<Editor> {
         let key = self.sealing_key()?;
-        let (model, dimension) = (stack.embedder.model(), stack.embedder.dimension());
-        Gallery::create_or_open(&self.config.gallery, &key, model, dimension).map_err(gallery_failure)
+        Editor::open(self, &key, Some((stack.embedder.model(), stack.embedder.dimension())))
     }
 
     #[cfg(feature = "demo-broker")]
@@ -124,5 +135,5 @@ impl Context {
 
 /// A gallery's error with the exit code it deserves.
 pub(super) fn gallery_failure(error: GalleryError) -> Failure {
-    Failure::new(super::gallery::exit_code(&error), error)
+    Failure::new(error.exit_code(), error)
 }

@@ -173,9 +173,13 @@ fn keys(context: &Context, chart: &mut Chart) {
 
 fn gallery(context: &Context, chart: &mut Chart) {
     let Ok(key) = context.sealing_key() else { return };
-    match Gallery::verify(&context.config.gallery.dir, &key) {
+    match Gallery::verify(&context.config.gallery, &key) {
         Ok(report) if report.stats.people == 0 => {
             chart.note("gallery", State::Weak, "nobody is enrolled", "faceid enroll PERSON IMAGE...")
+        }
+        Ok(report) if report.rollback.is_some() => {
+            let text = report.rollback.map(|rollback| rollback.to_string()).unwrap_or_default();
+            chart.note("gallery", State::Broken, text, "faceid gallery verify --accept-rollback, once it is understood")
         }
         Ok(report) => {
             chart.note("gallery", State::Works, format!("{} people, {} templates", report.stats.people, report.stats.templates), "")

@@ -9,6 +9,7 @@ mod context;
 mod demo;
 mod doctor;
 mod door;
+mod editor;
 mod eval;
 mod explain;
 mod gallery;
@@ -174,6 +175,8 @@ pub fn main() -> ExitCode {
         }
     };
     crate::daemon::install_panic_hook();
+    // Every verb may hold keys and templates; where the system refuses, the daemon says so in its log.
+    let _ = crate::system::process::forbid_core_dumps();
     let places = args.places;
     let outcome = match args.verb {
         #[cfg(feature = "demo-broker")]

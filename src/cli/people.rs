@@ -157,7 +157,7 @@ pub(super) fn enroll(places: &Places, args: &EnrollArgs) -> Result {
         None => new_person(args.person.clone(), args.name.clone(), args.groups.clone()),
     };
     let count = embeddings.len();
-    gallery.enroll(person, embeddings).map_err(gallery_failure)?;
+    gallery.enroll_many(vec![(person, embeddings)])?;
     if args.json {
         say_json(&json!({"person": args.person, "templates_added": count, "refused": refused}));
     } else {
@@ -295,10 +295,10 @@ pub(super) fn import_folders(context: &Context, folders: &[(PathBuf, Vec<PathBuf
             Err(failure) => imported.refused.push((folder.clone(), failure.message)),
         }
         if batch.len() >= BATCH {
-            gallery.enroll_many(std::mem::take(&mut batch)).map_err(gallery_failure)?;
+            gallery.enroll_many(std::mem::take(&mut batch))?;
         }
     }
-    gallery.enroll_many(batch).map_err(gallery_failure)?;
+    gallery.enroll_many(batch)?;
     bar.finish_and_clear();
     Ok(imported)
 }
@@ -337,7 +337,7 @@ pub(super) fn people(places: &Places, verb: &PeopleVerb) -> Result {
                 expires_at: expires.or(known.expires_at),
                 ..known
             };
-            gallery.set(changed).map_err(gallery_failure)?;
+            gallery.set(changed)?;
             say(format!("{person}: changed"));
             Ok(code::YES)
         }
@@ -346,7 +346,7 @@ pub(super) fn people(places: &Places, verb: &PeopleVerb) -> Result {
             if gallery.snapshot().person(person).is_none() {
                 return Err(missing(person));
             }
-            gallery.remove(person).map_err(gallery_failure)?;
+            gallery.remove(person)?;
             say(format!("{person}: removed"));
             Ok(code::YES)
         }

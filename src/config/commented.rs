@@ -13,6 +13,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("models.manifest", "\"/etc/faceid/manifest.toml\""),
     ("inference.library", "\"/usr/lib/libonnxruntime.so\""),
     ("inference.cache-dir", "\"/var/cache/faceid/engines\""),
+    ("gallery.epoch", "\"/mnt/second/gallery.epoch\""),
     ("access.match-threshold", "0.4"),
     ("access.margin", "0.05"),
     ("access.liveness-threshold", "0.9"),

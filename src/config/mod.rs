@@ -192,7 +192,13 @@ impl Config {
 
     /// Reads and judges a text; gives everything that is wrong with it.
     pub fn parse(text: &str) -> Result<Self, Vec<Finding>> {
-        findings::read(text, Self::judge, Self::relate)
+        let mut config: Self = findings::read(text, Self::judge, Self::relate)?;
+        // A text that was read parses; what it does not say of the gallery's folder follows the state folder.
+        let table: toml::Table = text.parse().unwrap_or_default();
+        if table.get("gallery").and_then(|gallery| gallery.get("dir")).is_none() {
+            config.gallery.dir = config.state_dir.join("gallery");
+        }
+        Ok(config)
     }
 
     /// Takes the places that the environment names; an empty variable names none.
@@ -355,6 +361,14 @@ mod tests {
         config.override_places(|name| Some(format!("/{name}").into()));
         assert_eq!(config.state_dir, Path::new("/FACEID_STATE_DIR"));
         assert_eq!(config.models_dir(), Path::new("/FACEID_CACHE_DIR/models"));
+    }
+
+    #[test]
+    fn the_gallery_follows_the_state_folder_unless_it_has_a_place_of_its_own() {
+        let dir = |text: &str| Config::parse(text).unwrap().gallery.dir;
+        assert_eq!(dir("state-dir = \"/srv/door\""), Path::new("/srv/door/gallery"));
+        assert_eq!(dir("state-dir = \"/srv/door\"\n[gallery]\nkey = \"k\""), Path::new("/srv/door/gallery"));
+        assert_eq!(dir("state-dir = \"/srv/door\"\n[gallery]\ndir = \"/var/lib/faceid/gallery\""), Config::default().gallery.dir);
     }
 
     #[test]

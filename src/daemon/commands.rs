@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::supervisor::{WorkerContext, WorkerError};
 use super::workers::Report;
 use crate::access;
-use crate::gallery::{self, Gallery, SealingKey};
+use crate::gallery::Gallery;
 use crate::publish::command::{Command, Gate, Refusal, Verb, answer_topic};
 use crate::publish::{Audit, Event, Publisher, Received, Reply, audit};
 use crate::system::clock;
@@ -36,8 +36,6 @@ pub(super) struct Commands {
     /// To the decider, which knows what is locked down and keeps it over a restart.
     pub(super) decider: SyncSender<Report>,
     pub(super) gallery: Arc<Gallery>,
-    pub(super) gallery_settings: gallery::Settings,
-    pub(super) key: SealingKey,
     pub(super) refused: u32,
     pub(super) refused_since: Monotonic,
 }
@@ -176,10 +174,13 @@ impl Commands {
             Verb::Remove => {
                 let PersonArgs { person } = needed(&command.args)?;
                 self.known(&person)?;
-                self.gallery_for_care()?.remove(&person).map_err(|error| error.to_string())?;
-                self.refresh()
+                self.gallery.remove(&person).map_err(|error| error.to_string())?;
+                Ok(self.size())
             }
-            Verb::Rebuild => self.refresh(),
+            Verb::Rebuild => {
+                self.gallery.compact().map_err(|error| error.to_string())?;
+                Ok(self.size())
+            }
             Verb::Enroll | Verb::SnapshotOff | Verb::SnapshotOn => {
                 Err(format!("this version cannot {} over MQTT: use `faceid` on the device", command.verb.as_str()))
             }
@@ -219,25 +220,17 @@ impl Commands {
             expires_at: args.expires_at.or(known.expires_at),
             ..known
         };
-        self.gallery_for_care()?.set(changed).map_err(|error| error.to_string())?;
-        self.refresh()
+        self.gallery.set(changed).map_err(|error| error.to_string())?;
+        Ok(self.size())
     }
 
     fn known(&self, person: &PersonId) -> Result<Person, String> {
         self.gallery.snapshot().person(person).cloned().ok_or_else(|| format!("{person} is not enrolled"))
     }
 
-    /// The gallery for changing, as the command line opens it: this daemon follows what is on disk.
-    fn gallery_for_care(&self) -> Result<Gallery, String> {
-        let stored = self.gallery.snapshot().stats();
-        Gallery::open_existing(&self.gallery_settings, &self.key, &stored.model, stored.dimension)
-            .map_err(|error| error.to_string())
-    }
-
-    fn refresh(&self) -> Result<Value, String> {
-        self.gallery.refresh().map_err(|error| error.to_string())?;
+    fn size(&self) -> Value {
         let stats = self.gallery.snapshot().stats();
-        Ok(json!({ "people": stats.people, "templates": stats.templates }))
+        json!({ "people": stats.people, "templates": stats.templates })
     }
 }
 

@@ -72,6 +72,12 @@ pub(super) fn duress(decision: &Decision) -> Event {
     })
 }
 
+/// A gallery that is older than it was.
+pub(super) fn rollback(detail: &str) -> Event {
+    let detail = format!("{detail}; nothing is granted until `faceid gallery verify --accept-rollback`");
+    Event::Alarm(Alarm { kind: AlarmKind::GalleryRollback, door: None, camera: None, detail, at: clock::wall() })
+}
+
 /// Whether a time service says that it follows its source. Its error is not known without asking the service itself.
 pub(super) fn clock_quality() -> Clock {
     match clock::time_service() {

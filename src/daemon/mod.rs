@@ -2,6 +2,7 @@
 
 mod access_state;
 mod commands;
+pub mod control;
 mod events;
 mod keys;
 pub mod panic;

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::access_state::AccessState;
 use super::commands::Commands;
+use super::control::Control;
 use super::events;
 use super::keys::{ENDORSE_EVERY, KeyRing, read_grant_key};
 use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
@@ -52,8 +53,10 @@ const STALE_AFTER: Duration = Duration::from_secs(20);
 const STATS_EVERY: Duration = Duration::from_secs(60);
 /// Courier → commands. When full, the newest is dropped: its sender gets no answer.
 const COMMANDS: usize = 16;
-/// How often the gallery's file is looked at for what the command line has changed.
-const GALLERY_EVERY: Duration = Duration::from_secs(1);
+/// The gallery's door is opened again after an error.
+const CONTROL_RETRY: Role = Role::Restartable { floor: Duration::from_millis(100), ceiling: Duration::from_secs(10) };
+/// How long a start waits for a command line that is changing the gallery.
+const GALLERY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Why the daemon did not start or had to end.
 #[derive(Debug, Error)]
@@ -168,7 +171,7 @@ impl Service {
             log::info!(model = model.as_str(), provider = provider.as_str(); "network ready");
         }
         log::info!(pack = stack.pack.as_str(), took_ms = began.elapsed().as_millis() as u64; "pack ready");
-        let gallery = Arc::new(Gallery::follow(&config.gallery, key, stack.embedder.model(), stack.embedder.dimension())?);
+        let gallery = Arc::new(open_gallery(config, key, &stack, &stop.1)?);
         let stats = gallery.snapshot().stats();
         log::info!(people = stats.people, templates = stats.templates; "gallery ready");
         let context = publish::Context {
@@ -261,6 +264,9 @@ impl Service {
             courier.run(context.stop(), &|| context.beat());
             Ok(())
         };
+        let control = Control::open(&config.state_dir, self.gallery.clone(), self.publisher.clone());
+        let mut control = control.map_err(io("the control socket in the state folder"))?;
+        self.supervisor.spawn("gallery", CONTROL_RETRY, 1, move |context| control.run(context)).map_err(io("gallery"))?;
         self.supervisor.spawn("mqtt", COURIER_RETRY, 3, deliver).map_err(io("mqtt"))?;
         self.supervisor.spawn("decider", vital, 2, move |context| decisions.run(context)).map_err(io("decider"))?;
         self.supervisor.spawn("vision", vital, 1, move |context| vision.run(context)).map_err(io("vision"))?;
@@ -297,8 +303,6 @@ impl Service {
             audit: self.audit.clone(),
             decider,
             gallery: self.gallery.clone(),
-            gallery_settings: config.gallery.clone(),
-            key: SealingKey::read(&config.gallery.key, &config.secrets_dir).map_err(GalleryError::from)?,
             refused: 0,
             refused_since: clock::monotonic(),
         };
@@ -316,13 +320,9 @@ impl Service {
             return Ok(());
         }
         notifier.ready(&self.status());
-        let (mut stats_at, mut gallery_at, mut keys_at) = (clock::monotonic(), clock::monotonic(), clock::monotonic());
+        let (mut stats_at, mut keys_at) = (clock::monotonic(), clock::monotonic());
         self.supervisor.watch(notifier, || {
             let now = clock::monotonic();
-            if now.since(gallery_at) >= GALLERY_EVERY {
-                gallery_at = now;
-                self.refresh_gallery();
-            }
             if now.since(keys_at) >= ENDORSE_EVERY {
                 keys_at = now;
                 self.publisher.publish(self.keys.event(clock::wall()));
@@ -335,18 +335,6 @@ impl Service {
             }
         })?;
         Ok(())
-    }
-
-    /// The command line may have enrolled or removed somebody: matching sees it within [`GALLERY_EVERY`].
-    pub fn refresh_gallery(&self) {
-        match self.gallery.refresh() {
-            Ok(true) => {
-                let stats = self.gallery.snapshot().stats();
-                log::info!(people = stats.people, templates = stats.templates; "gallery read again");
-            }
-            Ok(false) => {}
-            Err(error) => log::error!("the gallery on disk cannot be read, matching goes on with what was read before: {error}"),
-        }
     }
 
     /// Stops the workers in their order and flushes the outbox.
@@ -473,11 +461,28 @@ fn birth(config: &Config, provider: &str, stats: &crate::gallery::Stats) -> Even
         provider: provider.to_owned(),
         gallery_people: stats.people as u64,
         gallery_templates: stats.templates as u64,
+        gallery_epoch: stats.generation,
         cameras: config.cameras.iter().map(|camera| camera.id.clone()).collect(),
         doors: config.doors.iter().map(|door| door.id.clone()).collect(),
         clock: events::clock_quality(),
         at: clock::wall(),
     }))
+}
+
+/// The daemon is the gallery's writer. Where it may not write it follows what is there; a command line that is at work is waited for.
+fn open_gallery(config: &Config, key: SealingKey, stack: &Stack, stop: &Stop) -> Result<Gallery, GalleryError> {
+    let (model, dimension) = (stack.embedder.model(), stack.embedder.dimension());
+    let began = Instant::now();
+    loop {
+        match Gallery::create_or_open(&config.gallery, &key, model, dimension) {
+            Err(GalleryError::Locked { .. }) if began.elapsed() < GALLERY_PATIENCE && !stop.sleep(Duration::from_millis(50)) => {}
+            Err(GalleryError::ReadOnly { path, source }) => {
+                log::warn!("{} cannot be written ({source}): the gallery is only read", path.display());
+                return Gallery::follow(&config.gallery, key, model, dimension);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// One daemon a state folder: the second is told so.

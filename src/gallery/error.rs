@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::seal::{KeyError, SealError};
+use super::store::Rollback;
 use crate::types::PersonId;
 
 /// Why the gallery did not do what was asked. Unless the variant says otherwise, nothing was changed.
@@ -40,7 +41,7 @@ pub enum GalleryError {
         reason: &'static str,
     },
     /// A later program wrote it.
-    #[error("gallery {path} has version `{found}`, this program knows 1: use the program that wrote it, or a newer one", path = path.display())]
+    #[error("gallery {path} has version `{found}`, this program knows 1 and 2: use the program that wrote it, or a newer one", path = path.display())]
     UnknownVersion {
         /// Which file.
         path: PathBuf,
@@ -119,10 +120,11 @@ pub enum GalleryError {
         /// The system's word.
         source: io::Error,
     },
-    /// The new file is in place, but the folder could not be made durable: after a power cut either state may be there. Matching goes
-    /// on with the old state, and writing is refused until the gallery is opened again.
+    /// The change was written, but the system did not say that it is durable: after a power cut either state may be there. Matching
+    /// goes on with the old state, and the next change first writes the whole gallery anew.
     #[error(
-        "whether the change to {path} lasts is not known ({source}): check the disk, restart the daemon and look at the person again",
+        "whether the change to {path} lasts is not known ({source}): check the disk and look at the person again; matching goes on \
+         with what was before",
         path = path.display()
     )]
     Unsettled {
@@ -131,11 +133,17 @@ pub enum GalleryError {
         /// The system's word.
         source: io::Error,
     },
-    /// A write before this one ended [`GalleryError::Unsettled`].
-    #[error("gallery {path} takes no changes since a write failed: check the disk and restart the daemon", path = path.display())]
-    Latched {
+    /// The gallery is older than it was, or nobody can tell.
+    #[error(
+        "gallery {path} is not the newest: {rollback}; nothing is granted and nothing is changed until somebody looks: put the right \
+         files back, or accept this state with `faceid gallery verify --accept-rollback`",
+        path = path.display()
+    )]
+    RolledBack {
         /// Which file.
         path: PathBuf,
+        /// What was noticed.
+        rollback: Rollback,
     },
     /// Nobody of that id.
     #[error("person {person} is not enrolled: `faceid people list` tells who is")]
@@ -186,6 +194,17 @@ pub enum GalleryError {
 }
 
 impl GalleryError {
+    /// The exit code that it deserves, after sysexits.h.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::WrongKey { .. } | Self::ReadOnly { .. } | Self::Key(_) => 77,
+            Self::Damaged { .. } | Self::OtherModel { .. } | Self::UnknownVersion { .. } => 65,
+            Self::InvalidPerson { .. } | Self::NoTemplates { .. } | Self::TooManyTemplates { .. } => 65,
+            Self::NoSuchPerson { .. } => 1,
+            _ => 69,
+        }
+    }
+
     /// A failed write: full, read-only, or whatever the system says.
     pub(crate) fn write(doing: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();

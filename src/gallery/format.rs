@@ -7,16 +7,20 @@ use zeroize::Zeroizing;
 
 use crate::types::{GroupId, ModelId, Person, PersonId, Wall};
 
-/// What every file begins with; the last byte is the version.
-pub const MAGIC: [u8; 16] = *b"faceid-gallery/1";
+/// What every file that is written begins with; the last byte is the version.
+pub const MAGIC: [u8; 16] = *b"faceid-gallery/2";
 /// How many of [`MAGIC`]'s bytes are the same in every version.
 pub const FAMILY_BYTES: usize = 15;
 /// The header's plain fields.
-pub const FIELDS_BYTES: usize = 104;
-/// Where the model id's text begins, zero-padded to [`MODEL_BYTES`].
-const MODEL_AT: usize = 37;
-/// Room for the model id.
+pub const FIELDS_BYTES: usize = 128;
+/// The header's plain fields in version 1.
+pub const FIELDS_BYTES_1: usize = 104;
+/// A gallery's own id, which its files share.
+pub const ID_BYTES: usize = 16;
+/// Room for the model id, padded with zeros.
 const MODEL_BYTES: usize = 64;
+/// Zeros behind the model id.
+const PADDING_BYTES: usize = 3;
 /// The most numbers in a template.
 pub const MAX_DIMENSION: usize = 4096;
 /// The most people in a gallery.
@@ -59,11 +63,26 @@ pub enum FormatError {
     },
 }
 
+/// Which layout a file has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// One file without a journal; read, no longer written.
+    First,
+    /// A file, its journal and the epoch's second place.
+    Second,
+}
+
 /// The header's plain fields: readable without the key, believed only once authenticated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fields {
-    /// Grows by one with every write.
+    /// The layout.
+    pub version: Version,
+    /// Which gallery this is; zeros in version 1.
+    pub id: [u8; ID_BYTES],
+    /// Grows by one with every file that is written, and so does the data key.
     pub generation: u64,
+    /// The number of the last change in this file; in version 1 the generation.
+    pub epoch: u64,
     /// Numbers in a template, 1 to [`MAX_DIMENSION`].
     pub dimension: usize,
     /// How many people the records hold.
@@ -82,59 +101,155 @@ pub struct Entry {
     pub values: Zeroizing<Vec<f32>>,
 }
 
-/// Tells a gallery of this version from one of another and from anything else.
-pub fn check_magic(bytes: &[u8]) -> Result<(), FormatError> {
+/// Tells a gallery of a version that is known from one of another and from anything else.
+pub fn check_magic(bytes: &[u8]) -> Result<Version, FormatError> {
     let (Some(family), Some(&version)) = (bytes.get(..FAMILY_BYTES), bytes.get(FAMILY_BYTES)) else {
         return Err(FormatError::Malformed { offset: bytes.len(), reason: "the file ends inside its first line" });
     };
     if family != &MAGIC[..FAMILY_BYTES] {
         return Err(FormatError::Malformed { offset: 0, reason: "this is not a gallery file" });
     }
-    if version != MAGIC[FAMILY_BYTES] {
-        return Err(FormatError::UnknownVersion { found: version.escape_ascii().to_string() });
+    match version {
+        b'1' => Ok(Version::First),
+        b'2' => Ok(Version::Second),
+        _ => Err(FormatError::UnknownVersion { found: version.escape_ascii().to_string() }),
     }
-    Ok(())
+}
+
+impl Version {
+    /// How long the fields are.
+    pub fn fields_bytes(self) -> usize {
+        match self {
+            Version::First => FIELDS_BYTES_1,
+            Version::Second => FIELDS_BYTES,
+        }
+    }
+
+    /// The version's number.
+    pub fn number(self) -> u8 {
+        match self {
+            Version::First => 1,
+            Version::Second => 2,
+        }
+    }
 }
 
 impl Fields {
-    /// The fields as bytes.
+    /// The fields as bytes, in the layout of their version.
     ///
     /// # Panics
     /// When a count is beyond its bound: the callers are ours and checked it.
-    pub fn encode(&self) -> [u8; FIELDS_BYTES] {
+    pub fn encode(&self) -> Vec<u8> {
         let number = |n: usize| u32::try_from(n).expect("counts are bounded far below 2^32").to_le_bytes();
         let model = self.model.as_str().as_bytes();
-        let mut out = [0; FIELDS_BYTES];
-        out[..16].copy_from_slice(&MAGIC);
-        out[16..24].copy_from_slice(&self.generation.to_le_bytes());
-        out[24..28].copy_from_slice(&number(self.dimension));
-        out[28..32].copy_from_slice(&number(self.people));
-        out[32..36].copy_from_slice(&number(self.templates));
-        out[36] = u8::try_from(model.len()).expect("ids are at most 64 bytes");
-        out[MODEL_AT..MODEL_AT + model.len()].copy_from_slice(model);
+        let mut out = Vec::with_capacity(FIELDS_BYTES);
+        out.extend_from_slice(&MAGIC[..FAMILY_BYTES]);
+        out.push(b'0' + self.version.number());
+        out.extend_from_slice(&self.generation.to_le_bytes());
+        if self.version == Version::Second {
+            out.extend_from_slice(&self.epoch.to_le_bytes());
+        }
+        [self.dimension, self.people, self.templates].into_iter().for_each(|n| out.extend_from_slice(&number(n)));
+        out.push(u8::try_from(model.len()).expect("ids are at most 64 bytes"));
+        out.extend_from_slice(model);
+        out.resize(out.len() + MODEL_BYTES - model.len() + PADDING_BYTES, 0);
+        if self.version == Version::Second {
+            out.extend_from_slice(&self.id);
+        }
         out
     }
 
     /// Reads what [`Fields::encode`] wrote; bytes after the fields are ignored.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        check_magic(bytes)?;
-        let Some(bytes) = bytes.get(..FIELDS_BYTES) else {
+        let version = check_magic(bytes)?;
+        let Some(bytes) = bytes.get(..version.fields_bytes()) else {
             return Err(FormatError::Malformed { offset: bytes.len(), reason: "the file ends inside its header" });
         };
         let mut input = Input { bytes, at: MAGIC.len() };
         let generation = u64::from_le_bytes(input.array()?);
+        let epoch = if version == Version::Second { u64::from_le_bytes(input.array()?) } else { generation };
         let dimension = input.bounded(1..=MAX_DIMENSION, "a dimension outside 1 to 4,096")?;
         let people = input.bounded(0..=MAX_PEOPLE, "more people than a gallery may hold")?;
         let templates = input.bounded(0..=MAX_TEMPLATES, "more templates than a gallery may hold")?;
         let [length] = input.array()?;
-        let (text, padding) = bytes[MODEL_AT..].split_at_checked(usize::from(length)).ok_or(input.wrong("a model id too long"))?;
+        let room = input.take(MODEL_BYTES + PADDING_BYTES)?;
+        let (text, padding) = room.split_at_checked(usize::from(length)).ok_or(input.wrong("a model id too long"))?;
         if usize::from(length) > MODEL_BYTES || padding.iter().any(|&b| b != 0) {
             return Err(input.wrong("bytes that must be zero are not"));
         }
         let text = std::str::from_utf8(text).map_err(|_| input.wrong("a model id that is no text"))?;
         let model = ModelId::new(text).map_err(|_| input.wrong("a model id that is none"))?;
-        Ok(Self { generation, dimension, people, templates, model })
+        let id = if version == Version::Second { input.array()? } else { [0; ID_BYTES] };
+        Ok(Self { version, id, generation, epoch, dimension, people, templates, model })
     }
+}
+
+/// One thing that a journal's record does. No `Debug`: it is biometric data.
+pub enum Operation {
+    /// The person's record is replaced or made, and these templates are added behind the person's own.
+    Put(Entry),
+    /// The person goes, with every template.
+    Remove(PersonId),
+}
+
+const PUT: u8 = 1;
+const REMOVE: u8 = 2;
+
+impl Operation {
+    /// Whom it is about.
+    pub fn person(&self) -> &PersonId {
+        match self {
+            Operation::Put(entry) => &entry.person.id,
+            Operation::Remove(id) => id,
+        }
+    }
+}
+
+/// How many bytes [`encode_put`] adds.
+pub fn put_bytes(person: &Person, templates: usize, dimension: usize) -> usize {
+    1 + entry_bytes(person, templates, dimension)
+}
+
+/// Appends one [`Operation::Put`]; as for [`encode_entry`] the caller reserved the room.
+pub fn encode_put(out: &mut Vec<u8>, person: &Person, templates: usize, values: impl Iterator<Item = f32>) {
+    out.push(PUT);
+    encode_entry(out, person, templates, values);
+}
+
+/// How many bytes [`encode_remove`] adds.
+pub fn remove_bytes(person: &PersonId) -> usize {
+    2 + person.as_str().len()
+}
+
+/// Appends one [`Operation::Remove`].
+pub fn encode_remove(out: &mut Vec<u8>, person: &PersonId) {
+    let id = person.as_str().as_bytes();
+    out.extend_from_slice(&[REMOVE, u8::try_from(id.len()).expect("ids are at most 64 bytes")]);
+    out.extend_from_slice(id);
+}
+
+/// Reads one opened record of a journal: operations in strictly rising order of the people's ids, at least one.
+pub fn decode_operations(plain: &[u8], dimension: usize) -> Result<Vec<Operation>, FormatError> {
+    if plain.is_empty() || plain.len() > MAX_RECORD_BYTES || !(1..=MAX_DIMENSION).contains(&dimension) {
+        return Err(FormatError::Malformed { offset: 0, reason: "a record or a dimension out of bounds" });
+    }
+    let mut input = Input { bytes: plain, at: 0 };
+    let mut operations: Vec<Operation> = Vec::new();
+    while input.at < plain.len() {
+        let operation = match input.array()? {
+            [PUT] => Operation::Put(decode_entry(&mut input, dimension)?),
+            [REMOVE] => {
+                let id = input.short_text()?;
+                Operation::Remove(PersonId::new(id).map_err(|_| input.wrong("a person id that is none"))?)
+            }
+            _ => return Err(input.wrong("an operation that is not known")),
+        };
+        if operations.last().is_some_and(|before| before.person() >= operation.person()) {
+            return Err(input.wrong("people out of order"));
+        }
+        operations.push(operation);
+    }
+    Ok(operations)
 }
 
 /// What keeps `person` out of the format, or `None`.
@@ -307,7 +422,16 @@ mod tests {
     }
 
     fn fields() -> Fields {
-        Fields { generation: 7, dimension: 4, people: 2, templates: 3, model: ModelId::new("drawn-4").unwrap() }
+        Fields {
+            version: Version::Second,
+            id: [9; ID_BYTES],
+            generation: 7,
+            epoch: 12,
+            dimension: 4,
+            people: 2,
+            templates: 3,
+            model: ModelId::new("drawn-4").unwrap(),
+        }
     }
 
     fn encoded(entries: &[(Person, Vec<f32>)]) -> Vec<u8> {
@@ -345,17 +469,17 @@ mod tests {
         for length in 0..FIELDS_BYTES {
             assert!(Fields::decode(&good[..length]).is_err(), "{length} bytes were taken");
         }
-        for (at, value) in [(0, b'F'), (24, 0), (31, 1), (35, 1), (36, 0), (36, 65), (36, 255), (37, b'/'), (103, 1), (44, 1)] {
-            let mut bad = good;
+        for (at, value) in [(0, b'F'), (32, 0), (39, 1), (43, 1), (44, 0), (44, 65), (44, 255), (45, b'/'), (111, 1), (52, 1)] {
+            let mut bad = good.clone();
             bad[at] = value;
-            if at == 24 {
-                bad[25..28].fill(0);
+            if at == 32 {
+                bad[33..36].fill(0);
             }
             assert!(Fields::decode(&bad).is_err(), "byte {at} as {value} was taken");
         }
         let mut newer = good;
-        newer[15] = b'2';
-        assert_eq!(Fields::decode(&newer), Err(FormatError::UnknownVersion { found: "2".to_owned() }));
+        newer[15] = b'3';
+        assert_eq!(Fields::decode(&newer), Err(FormatError::UnknownVersion { found: "3".to_owned() }));
     }
 
     #[test]
@@ -391,7 +515,11 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read() {
-        assert_eq!(Fields::decode(&fields().encode()), Ok(fields()));
+        let first = Fields { version: Version::First, id: [0; ID_BYTES], epoch: 7, ..fields() };
+        for fields in [fields(), first] {
+            assert_eq!(fields.encode().len(), fields.version.fields_bytes());
+            assert_eq!(Fields::decode(&fields.encode()), Ok(fields));
+        }
         let bytes = sample();
         let entries = decode_record(&bytes, 4).ok().unwrap();
         assert_eq!(entries.len(), 2);
@@ -399,6 +527,43 @@ mod tests {
         assert_eq!(entries[1].person.expires_at, Some(Wall(-1)));
         assert_eq!(again(&entries), bytes);
         assert!(decode_record(&[], 4).is_ok_and(|e| e.is_empty()));
+    }
+
+    fn operations() -> Vec<u8> {
+        let mut out = Vec::new();
+        encode_put(&mut out, &person("a"), 1, [0.0, 1.0, 0.0, 0.0].into_iter());
+        assert_eq!(out.len(), put_bytes(&person("a"), 1, 4));
+        encode_remove(&mut out, &PersonId::new("b").unwrap());
+        assert_eq!(out.len(), put_bytes(&person("a"), 1, 4) + remove_bytes(&PersonId::new("b").unwrap()));
+        encode_put(&mut out, &person("c"), 0, [].into_iter());
+        out
+    }
+
+    fn operations_again(operations: &[Operation]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for operation in operations {
+            match operation {
+                Operation::Put(Entry { person, values }) => {
+                    encode_put(&mut out, person, values.len() / 4, values.iter().copied());
+                }
+                Operation::Remove(id) => encode_remove(&mut out, id),
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn operations_that_are_none_are_refused_and_others_come_back() {
+        let good = operations();
+        assert_eq!(operations_again(&decode_operations(&good, 4).ok().unwrap()), good);
+        let mut unknown = good.clone();
+        unknown[0] = 3;
+        let mut unordered = good.clone();
+        encode_remove(&mut unordered, &PersonId::new("c").unwrap());
+        for bad in [&[][..], &unknown, &unordered, &good[1..], &[REMOVE, 0], &[REMOVE, 1, b'/']] {
+            assert!(decode_operations(bad, 4).is_err());
+        }
+        assert!(decode_operations(&good, 0).is_err());
     }
 
     /// The fuzz target's promise, kept in every test run: no panic, and one way only to write a value.
@@ -419,10 +584,16 @@ mod tests {
             if let Ok(entries) = decode_record(&bytes, 4) {
                 assert!(again(&entries) == bytes, "seed {seed}");
             }
+            let mut bytes = operations();
+            let at = random.usize(..bytes.len());
+            bytes[at] = random.u8(..);
+            if let Ok(operations) = decode_operations(&bytes, 4) {
+                assert!(operations_again(&operations) == bytes, "seed {seed}");
+            }
             let mut header = fields().encode();
             header[random.usize(..FIELDS_BYTES)] = random.u8(..);
             if let Ok(fields) = Fields::decode(&header) {
-                assert_eq!(fields.encode(), header, "seed {seed}");
+                assert_eq!(fields.encode()[..], header[..fields.version.fields_bytes()], "seed {seed}");
             }
         }
     }

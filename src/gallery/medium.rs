@@ -1,17 +1,21 @@
-//! What a gallery lies on: five calls that change it and one that reads. The file one is below; tests put a simulated disk in its
+//! What a gallery lies on: six calls that change it, one that destroys and one that reads. The file one is below; tests put a simulated disk in its
 //! place that fails, tears and forgets.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::OFlags;
 
 /// The largest file that is read, in bytes; a gallery of the format's most templates at 512 numbers fits.
 pub(crate) const MAX_FILE_BYTES: u64 = 16 << 30;
 
-/// One folder of files. `FORMAT.md` states what is assumed of it.
+/// The name by which the epoch's second place goes here; it lies where the settings say, beside the folder and not in it.
+pub(crate) const EPOCH: &str = "gallery.epoch";
+
+/// One folder of files, and one file beside it. `FORMAT.md` states what is assumed of it.
 pub(crate) trait Medium: Send {
     /// A whole file, in a vector that was sized beforehand; `NotFound` when there is none.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
@@ -21,7 +25,11 @@ pub(crate) trait Medium: Send {
     fn sync(&self, name: &str) -> io::Result<()>;
     /// Puts `from` in the place of `to`, at one moment; when it fails, nothing changed.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Returns once the folder's names are durable.
+    /// Overwrites the first `bytes` of each file that [`Medium::rename`] put out of its place and that has no name any more.
+    fn shred(&self, bytes: usize) -> io::Result<()>;
+    /// Cuts a file to `length` bytes.
+    fn truncate(&self, name: &str, length: u64) -> io::Result<()>;
+    /// Returns once the names are durable.
     fn sync_folder(&self) -> io::Result<()>;
     /// Takes a file away; `NotFound` when there is none.
     fn remove(&self, name: &str) -> io::Result<()>;
@@ -30,41 +38,48 @@ pub(crate) trait Medium: Send {
 /// A folder of the file system, mode 0700, its files 0600. Links are never followed.
 pub(crate) struct FileMedium {
     folder: PathBuf,
+    epoch: PathBuf,
+    /// What renames put out of its place since the last shredding.
+    replaced: Mutex<Vec<File>>,
 }
 
 impl FileMedium {
-    /// A folder as it is.
-    pub(crate) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned() }
+    /// A folder and the epoch's place as they are.
+    pub(crate) fn new(folder: &Path, epoch: &Path) -> Self {
+        Self { folder: folder.to_owned(), epoch: epoch.to_owned(), replaced: Mutex::default() }
     }
 
     /// A folder to be written: made when missing, and closed to group and others.
-    pub(crate) fn create(folder: &Path) -> io::Result<Self> {
+    pub(crate) fn create(folder: &Path, epoch: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         if folder.metadata()?.permissions().mode() & 0o077 != 0 {
             std::fs::set_permissions(folder, Permissions::from_mode(0o700))?;
         }
-        Ok(Self::new(folder))
+        Ok(Self::new(folder, epoch))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        if name == EPOCH { self.epoch.clone() } else { self.folder.join(name) }
     }
 
     fn open(&self, options: &mut OpenOptions, name: &str) -> io::Result<File> {
         let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0);
-        options.custom_flags(no_follow).mode(0o600).open(self.folder.join(name))
+        options.custom_flags(no_follow).mode(0o600).open(self.path(name))
     }
 }
 
 impl Medium for FileMedium {
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        let mut file = self.open(OpenOptions::new().read(true), name)?;
+        let file = self.open(OpenOptions::new().read(true), name)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.len() > MAX_FILE_BYTES {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not a plain file of at most 16 GiB"));
         }
         let length = usize::try_from(metadata.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         let mut bytes = Vec::new();
-        bytes.try_reserve_exact(length)?;
-        bytes.resize(length, 0);
-        file.read_exact(&mut bytes)?;
+        // One more, so that the read that finds the end asks for no more memory.
+        bytes.try_reserve_exact(length + 1)?;
+        file.take(metadata.len()).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -75,18 +90,38 @@ impl Medium for FileMedium {
     }
 
     fn sync(&self, name: &str) -> io::Result<()> {
-        self.open(OpenOptions::new().write(true), name)?.sync_all()
+        self.open(OpenOptions::new().write(true), name)?.sync_data()
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.folder.join(from), self.folder.join(to))
+        let before = self.open(OpenOptions::new().write(true), to).ok();
+        std::fs::rename(self.path(from), self.path(to))?;
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner).extend(before);
+        Ok(())
+    }
+
+    fn shred(&self, bytes: usize) -> io::Result<()> {
+        for file in std::mem::take(&mut *self.replaced.lock().unwrap_or_else(PoisonError::into_inner)) {
+            let length = file.metadata()?.len().min(bytes as u64);
+            file.write_all_at(&vec![0; usize::try_from(length).unwrap_or(0)], 0)?;
+            file.sync_data()?;
+        }
+        Ok(())
+    }
+
+    fn truncate(&self, name: &str, length: u64) -> io::Result<()> {
+        self.open(OpenOptions::new().write(true), name)?.set_len(length)
     }
 
     fn sync_folder(&self) -> io::Result<()> {
-        File::open(&self.folder)?.sync_all()
+        File::open(&self.folder)?.sync_all()?;
+        match self.epoch.parent() {
+            Some(folder) if folder != self.folder => File::open(folder)?.sync_all(),
+            _ => Ok(()),
+        }
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        std::fs::remove_file(self.folder.join(name))
+        std::fs::remove_file(self.path(name))
     }
 }

@@ -4,42 +4,55 @@
 //! Deliberately absent: any way to get a template out again, and any comparison across models.
 #![doc = include_str!("FORMAT.md")]
 
+mod care;
 mod error;
 mod follow;
 pub mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+#[allow(missing_docs, reason = "targets for fuzzers")]
+pub mod fuzzing;
 mod index;
+mod journal;
+mod load;
 mod medium;
 mod risk;
+mod rotation;
 mod seal;
 mod settings;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::unwrap_used, dead_code, reason = "a disk for tests")]
 mod simulated;
 mod snapshot;
 mod store;
 mod tune;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
-use serde::Serialize;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use zeroize::Zeroizing;
 
+pub use care::Report;
 pub use error::GalleryError;
 pub use index::GraphError;
+pub use load::Rollback;
 pub use risk::{RiskKind, TemplateRisk};
 pub use seal::{KeyError, SealingKey};
 pub use settings::Settings;
 pub use snapshot::{Match, Snapshot, Stats};
 pub use tune::{IndexChoice, IndexReport, IndexTrial, IndexVerdict};
+pub use witness::Counter;
 
-use crate::types::{Candidate, Embedding, ModelId, Person, PersonId};
+use crate::types::{Candidate, Embedding, ModelId, Person, PersonId, Wall};
 use format::{MAX_DIMENSION, MAX_PEOPLE, MAX_TEMPLATES};
 use medium::{FileMedium, Medium};
 use snapshot::Change;
-use store::{FILE, LOCK, Store, UNFINISHED};
+use store::{FILE, LOCK, Store};
 
 /// An open gallery. Share it by `Arc`; every method takes `&self`.
 pub struct Gallery {
@@ -50,6 +63,8 @@ pub struct Gallery {
     writer: Option<Mutex<Writer>>,
     /// How a gallery that another process changes is read again.
     followed: Option<follow::Followed>,
+    /// Set while the gallery is older than it was, or nobody can tell, and nobody has accepted that.
+    rollback: ArcSwapOption<Rollback>,
 }
 
 struct Writer {
@@ -67,22 +82,6 @@ pub struct Enrolment {
     pub templates: usize,
     /// Who else is most like the new templates: with a high score, the same face is enrolled twice.
     pub nearest_other: Option<Candidate>,
-}
-
-/// What `gallery verify` found in a gallery that is whole.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Report {
-    /// Which file.
-    pub path: PathBuf,
-    /// The format's version.
-    pub version: u32,
-    /// The file's size.
-    pub bytes: u64,
-    /// How much is in it.
-    #[serde(flatten)]
-    pub stats: Stats,
-    /// What should be looked at, each with the way out; empty when all is well.
-    pub warnings: Vec<String>,
 }
 
 impl Gallery {
@@ -105,37 +104,31 @@ impl Gallery {
     /// Opens the gallery as it is now for reading only, beside a writer in another process; later writes are not seen.
     pub fn open_read_only(settings: &Settings, key: &SealingKey) -> Result<Self, GalleryError> {
         let path = settings.dir.join(FILE);
-        let snapshot = store::load(&FileMedium::new(&settings.dir), &path, key)?;
-        let snapshot = snapshot.ok_or_else(|| GalleryError::Missing { path: path.clone() })?;
-        let max_templates_per_person = settings.max_templates_per_person;
-        Ok(Self { current: ArcSwap::from_pointee(snapshot), path, max_templates_per_person, writer: None, followed: None })
-    }
-
-    /// Reads every byte of the gallery in `dir` and says what is in it; an error when it is not whole. It changes nothing and may run
-    /// beside a daemon.
-    pub fn verify(dir: &Path, key: &SealingKey) -> Result<Report, GalleryError> {
-        let path = dir.join(FILE);
-        let snapshot = store::load(&FileMedium::new(dir), &path, key)?;
-        let snapshot = snapshot.ok_or_else(|| GalleryError::Missing { path: path.clone() })?;
-        let metadata =
-            |path: &Path| path.metadata().map_err(|source| GalleryError::Io { doing: "looking at", path: path.to_owned(), source });
-        let mut warnings = Vec::new();
-        for (path, closed) in [(dir, "700"), (path.as_path(), "600")] {
-            let mode = metadata(path)?.permissions().mode() & 0o777;
-            if mode & 0o077 != 0 {
-                warnings.push(format!("{} has mode {mode:03o}: run `chmod {closed} {0}`", path.display()));
-            }
-        }
-        if dir.join(UNFINISHED).exists() {
-            let text = "an unfinished write lies beside the gallery: one is running, or was cut off and goes at the next start";
-            warnings.push(text.to_owned());
-        }
-        Ok(Report { bytes: metadata(&path)?.len(), path, version: 1, stats: snapshot.stats(), warnings })
+        let loaded = load::load_beside(&FileMedium::new(&settings.dir, &settings.epoch_file()), &path, key)?;
+        let loaded = loaded.ok_or_else(|| GalleryError::Missing { path: path.clone() })?;
+        Ok(Self {
+            current: ArcSwap::from_pointee(loaded.snapshot),
+            path,
+            max_templates_per_person: settings.max_templates_per_person,
+            writer: None,
+            followed: None,
+            rollback: ArcSwapOption::from_pointee(loaded.rollback),
+        })
     }
 
     /// The state as of now, for as long as it is held.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
+    }
+
+    /// The state as of now for granting by; none while the gallery is older than it was and nobody has accepted that.
+    pub fn trusted(&self) -> Option<Arc<Snapshot>> {
+        self.rollback.load().is_none().then(|| self.snapshot())
+    }
+
+    /// What was noticed of the gallery's age and not accepted yet.
+    pub fn rollback(&self) -> Option<Arc<Rollback>> {
+        self.rollback.load_full()
     }
 
     /// The sealed file.
@@ -156,26 +149,24 @@ impl Gallery {
     pub fn enroll_many(&self, people: Vec<(Person, Vec<Embedding>)>) -> Result<(), GalleryError> {
         self.change(|now| {
             let mut changes: BTreeMap<PersonId, Change> = BTreeMap::new();
-            for (person, mut templates) in people {
+            for (person, templates) in people {
                 let id = person.id.clone();
                 if templates.is_empty() {
                     return Err(GalleryError::NoTemplates { person: id });
                 }
                 templates.iter().try_for_each(|template| now.admit(template))?;
+                let mut add = Zeroizing::new(Vec::with_capacity(templates.len() * now.dimension()));
+                templates.iter().for_each(|template| add.extend_from_slice(&now.turned(template)));
                 // The same person may come twice in one batch.
-                let person = match changes.remove(&id) {
-                    Some(Change::Put { person: earlier, mut add }) => {
-                        add.append(&mut templates);
-                        templates = add;
-                        merged(&earlier, person)
-                    }
-                    _ => now.person(&id).map_or_else(|| person.clone(), |known| merged(known, person.clone())),
+                let (person, add) = match changes.remove(&id) {
+                    Some(Change::Put { person: earlier, add: before }) => (merged(&earlier, person), journal::joined(before, add)),
+                    _ => (now.person(&id).map_or_else(|| person.clone(), |known| merged(known, person.clone())), add),
                 };
-                let (wanted, limit) = (now.templates_of(&id) + templates.len(), self.max_templates_per_person);
+                let (wanted, limit) = (now.templates_of(&id) + add.len() / now.dimension(), self.max_templates_per_person);
                 if wanted > limit {
                     return Err(GalleryError::TooManyTemplates { person: id, wanted, limit });
                 }
-                changes.insert(id, Change::Put { person: storable(person)?, add: templates });
+                changes.insert(id, Change::Put { person: storable(person)?, add });
             }
             Ok(changes)
         })
@@ -185,11 +176,11 @@ impl Gallery {
     pub fn set(&self, person: Person) -> Result<(), GalleryError> {
         self.change(|now| {
             now.person(&person.id).ok_or_else(|| GalleryError::NoSuchPerson { person: person.id.clone() })?;
-            Ok([(person.id.clone(), Change::Put { person: storable(person)?, add: Vec::new() })].into_iter().collect())
+            Ok([(person.id.clone(), Change::Put { person: storable(person)?, add: Zeroizing::default() })].into_iter().collect())
         })
     }
 
-    /// Takes a person out with every template: neither the file nor any later snapshot holds them.
+    /// Takes a person out with every template: no later snapshot holds them, and after the next [`Gallery::compact`] no file does.
     pub fn remove(&self, id: &PersonId) -> Result<(), GalleryError> {
         self.change(|now| {
             now.person(id).ok_or_else(|| GalleryError::NoSuchPerson { person: id.clone() })?;
@@ -197,30 +188,53 @@ impl Gallery {
         })
     }
 
+    /// Removes everybody whose time has run out at `now`; gives who that was.
+    pub fn purge(&self, now: Wall) -> Result<Vec<PersonId>, GalleryError> {
+        let is_over = |person: &Person| person.expires_at.is_some_and(|expiry| expiry <= now);
+        let over = |snapshot: &Snapshot| -> Vec<PersonId> {
+            snapshot.people().filter(|(person, _)| is_over(person)).map(|(person, _)| person.id.clone()).collect()
+        };
+        if over(&self.snapshot()).is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut purged = Vec::new();
+        self.change(|snapshot| {
+            purged = over(snapshot);
+            Ok(purged.iter().map(|id| (id.clone(), Change::Remove)).collect())
+        })?;
+        Ok(purged)
+    }
+
     /// One change under the writer's lock: worked out on the state as of now, made durable, then shown.
     fn change(&self, make: impl FnOnce(&Snapshot) -> Result<BTreeMap<PersonId, Change>, GalleryError>) -> Result<(), GalleryError> {
-        let writer = self.writer.as_ref().ok_or_else(|| GalleryError::OpenedReadOnly { path: self.path.clone() })?;
-        let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.writer()?;
         let now = self.current.load_full();
         let changes = make(&now)?;
         if changes.is_empty() {
             return Ok(());
         }
-        let next = now.with(changes);
+        let copies = changes.iter().map(|(id, change)| (id.clone(), change.copied())).collect();
+        let next = now.with(copies);
         let stats = next.stats();
         for (what, wanted, limit) in [("people", stats.people, MAX_PEOPLE), ("templates", stats.templates, MAX_TEMPLATES)] {
             if wanted > limit {
                 return Err(GalleryError::TooLarge { what, wanted, limit });
             }
         }
-        writer.store.commit(&next)?;
+        writer.store.commit(&changes, &next)?;
         self.current.store(Arc::new(next));
         Ok(())
     }
 
+    fn writer(&self) -> Result<MutexGuard<'_, Writer>, GalleryError> {
+        let writer = self.writer.as_ref().ok_or_else(|| GalleryError::OpenedReadOnly { path: self.path.clone() })?;
+        Ok(writer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn open_folder(settings: &Settings, key: &SealingKey, expected: (&ModelId, usize), create: bool) -> Result<Self, GalleryError> {
         let dir = &settings.dir;
-        let medium = FileMedium::create(dir).map_err(|e| GalleryError::write("making the folder", dir, e))?;
+        let medium =
+            FileMedium::create(dir, &settings.epoch_file()).map_err(|e| GalleryError::write("making the folder", dir, e))?;
         let lock = lock(dir)?;
         Self::open_on(Box::new(medium), settings, key, expected, create, Some(lock))
     }
@@ -237,26 +251,15 @@ impl Gallery {
         if !(1..=MAX_DIMENSION).contains(&dimension) {
             return Err(GalleryError::TooLarge { what: "numbers in a template", wanted: dimension, limit: MAX_DIMENSION });
         }
-        let mut store = Store::new(medium, &path, key)?;
-        let snapshot = match store.load()? {
-            Some(snapshot) => snapshot,
-            None if create => {
-                let empty = Snapshot::empty(1, model.clone(), dimension, 0);
-                store.commit(&empty)?;
-                empty
-            }
-            None => return Err(GalleryError::Missing { path }),
-        };
-        if snapshot.model() != model || snapshot.dimension() != dimension {
-            return Err(GalleryError::OtherModel {
-                path,
-                stored: format!("{} with {} numbers", snapshot.model(), snapshot.dimension()),
-                asked: format!("{model} with {dimension} numbers"),
-            });
-        }
-        let writer = Some(Mutex::new(Writer { store, _lock: lock }));
-        let max_templates_per_person = settings.max_templates_per_person.min(format::MAX_TEMPLATES_PER_PERSON);
-        Ok(Self { current: ArcSwap::from_pointee(snapshot), path, max_templates_per_person, writer, followed: None })
+        let (store, snapshot) = Store::open(medium, &path, key, (model, dimension), create)?;
+        Ok(Self {
+            current: ArcSwap::from_pointee(snapshot),
+            path,
+            max_templates_per_person: settings.max_templates_per_person.min(format::MAX_TEMPLATES_PER_PERSON),
+            followed: None,
+            rollback: ArcSwapOption::from_pointee(store.rollback().cloned()),
+            writer: Some(Mutex::new(Writer { store, _lock: lock })),
+        })
     }
 }
 

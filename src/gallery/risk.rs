@@ -100,7 +100,8 @@ mod tests {
             let id = PersonId::new(*name).unwrap();
             let person =
                 Person { id: id.clone(), name: None, groups: vec![], consented_at: None, expires_at: None, enrolled_at: Wall(0) };
-            let add = templates.iter().map(|t| Embedding::normalised(model.clone(), t.to_vec()).unwrap()).collect();
+            let unit = |t: &[f32; 3]| Embedding::normalised(model.clone(), t.to_vec()).unwrap();
+            let add = zeroize::Zeroizing::new(templates.iter().flat_map(|t| unit(t).values().to_vec()).collect());
             (id, Change::Put { person, add })
         };
         Snapshot::empty(0, model.clone(), 3, 0).with(people.iter().map(put).collect())

@@ -13,6 +13,9 @@ use super::format::MAX_TEMPLATES_PER_PERSON;
 pub struct Settings {
     /// The folder of the sealed gallery; one daemon a folder. It is kept at mode 0700.
     pub dir: PathBuf,
+    /// Where the gallery's epoch is kept, so that an older gallery put back is noticed; without it a file beside the folder, such as
+    /// /var/lib/faceid/gallery.epoch. On another medium it sees more.
+    pub epoch: Option<PathBuf>,
     /// The sealing key: the name of a systemd credential (or of a file of mode 0600 beside the config), or an absolute path.
     pub key: String,
     /// How many templates one person may have, 1 to 1024. More photos help little beyond 10 or so and make a search longer.
@@ -26,6 +29,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             dir: PathBuf::from("/var/lib/faceid/gallery"),
+            epoch: None,
             key: "gallery.key".to_owned(),
             max_templates_per_person: 32,
             index: IndexChoice::Auto,
@@ -34,6 +38,15 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The file of the epoch's second place.
+    pub fn epoch_file(&self) -> PathBuf {
+        let beside = || {
+            let name = self.dir.file_name().map_or_else(|| "gallery".into(), |name| name.to_string_lossy());
+            self.dir.with_file_name(format!("{name}.epoch"))
+        };
+        self.epoch.clone().unwrap_or_else(beside)
+    }
+
     /// Every value that is out of its range: its dotted key, and what is wrong with the way out.
     pub fn findings(&self) -> Vec<(String, String)> {
         let mut found = Vec::new();
@@ -43,6 +56,9 @@ impl Settings {
                 "dir",
                 "must be an absolute path, such as /var/lib/faceid/gallery: a daemon's working folder is not where you think",
             );
+        }
+        if self.epoch.as_ref().is_some_and(|file| !file.is_absolute() || file.starts_with(&self.dir)) {
+            say("epoch", "must be an absolute path outside the gallery's folder: in it, it would be rolled back with the gallery");
         }
         if self.key.is_empty() || (self.key.contains('/') && !self.key.starts_with('/')) {
             say("key", "must be a credential's name, such as gallery.key, or an absolute path");
@@ -60,9 +76,15 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_all_found_and_the_default_has_none() {
-        let bad = Settings { dir: "here".into(), key: "a/b".to_owned(), max_templates_per_person: 0, ..Settings::default() };
+        let bad = Settings {
+            dir: "here".into(),
+            epoch: Some("here/epoch".into()),
+            key: "a/b".to_owned(),
+            max_templates_per_person: 0,
+            ..Settings::default()
+        };
         let keys: Vec<_> = bad.findings().into_iter().map(|(key, _)| key).collect();
-        assert_eq!(keys, ["gallery.dir", "gallery.key", "gallery.max-templates-per-person"]);
+        assert_eq!(keys, ["gallery.dir", "gallery.epoch", "gallery.key", "gallery.max-templates-per-person"]);
         assert!(Settings::default().findings().is_empty());
         assert!(toml::from_str::<Settings>("dri = \"/x\"").is_err());
     }

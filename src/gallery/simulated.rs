@@ -19,6 +19,11 @@ pub(crate) enum Fault {
     Short,
 }
 
+impl Fault {
+    /// Each of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Full, Self::Broken, Self::ReadOnly, Self::Short];
+}
+
 #[derive(Clone, Default)]
 struct Inode {
     now: Vec<u8>,
@@ -30,6 +35,7 @@ struct Disk {
     inodes: Vec<Inode>,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
+    replaced: Vec<usize>,
     calls: usize,
     fault: Option<(usize, Fault)>,
     cut_at: Option<usize>,
@@ -75,21 +81,19 @@ impl Simulated {
                 _ if now == durable => durable.clone(),
                 0 => durable.clone(),
                 1 => now.clone(),
-                _ => {
-                    // Some blocks arrived and some did not.
-                    let mut torn = now.clone();
-                    for byte in torn.chunks_mut(64).filter(|_| random.bool()) {
-                        byte.fill(0);
-                    }
-                    torn.truncate(random.usize(..=torn.len()));
-                    torn
-                }
+                _ => torn(durable, now, &mut random),
             };
             next.inodes.push(Inode { now: content.clone(), durable: content });
             next.names.insert(name.clone(), next.inodes.len() - 1);
         }
         next.durable_names = next.names.clone();
         Self(Arc::new(Mutex::new(next)))
+    }
+
+    /// The content of every file that ever was, named or not: what a look at the bare disk shows.
+    pub(crate) fn remains(&self) -> Vec<Vec<u8>> {
+        let disk = self.0.lock().unwrap();
+        disk.inodes.iter().flat_map(|inode| [inode.now.clone(), inode.durable.clone()]).collect()
     }
 
     /// Every file's name and content.
@@ -123,6 +127,21 @@ impl Simulated {
             }
         }
     }
+}
+
+/// Some blocks of what was not synced arrived and some did not; what both states share stays.
+fn torn(durable: &[u8], now: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
+    const BLOCK: usize = 64;
+    let (short, long) = (durable.len().min(now.len()), durable.len().max(now.len()));
+    let mut torn = vec![0; random.usize(short..=long)];
+    let length = torn.len();
+    for (number, block) in torn.chunks_mut(BLOCK).enumerate() {
+        let from = if random.bool() { durable } else { now };
+        let arrived = from.get(number * BLOCK..length.min(from.len())).unwrap_or_default();
+        let arrived = &arrived[..arrived.len().min(block.len())];
+        block[..arrived.len()].copy_from_slice(arrived);
+    }
+    torn
 }
 
 fn missing() -> io::Error {
@@ -171,7 +190,30 @@ impl Medium for Simulated {
             // A rename is whole or not at all.
             if !short {
                 let inode = disk.names.remove(from).ok_or_else(missing)?;
-                disk.names.insert(to.to_owned(), inode);
+                let before = disk.names.insert(to.to_owned(), inode);
+                disk.replaced.extend(before);
+            }
+            Ok(())
+        })
+    }
+
+    fn shred(&self, bytes: usize) -> io::Result<()> {
+        self.change(|disk, _| {
+            for inode in std::mem::take(&mut disk.replaced) {
+                let Inode { now, durable } = &mut disk.inodes[inode];
+                let bytes = bytes.min(now.len());
+                now[..bytes].fill(0);
+                *durable = now.clone();
+            }
+            Ok(())
+        })
+    }
+
+    fn truncate(&self, name: &str, length: u64) -> io::Result<()> {
+        self.change(|disk, short| {
+            let inode = *disk.names.get(name).ok_or_else(missing)?;
+            if !short {
+                disk.inodes[inode].now.truncate(usize::try_from(length).unwrap());
             }
             Ok(())
         })

@@ -7,15 +7,19 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::GalleryError;
 use super::index::{Cover, Matrix, Probe, Shortlist, Top, scan};
+use super::rotation::Rotation;
 use crate::types::{Candidate, Embedding, ModelId, Person, PersonId, Score};
 
 /// People in the order of their ids, and their templates. No `Debug`: it is biometric data.
 pub struct Snapshot {
     generation: u64,
     model: ModelId,
+    /// Every template is stored turned by it, and every probe is turned before it is compared.
+    rotation: Arc<Rotation>,
     people: Vec<Arc<Person>>,
     /// Where each person's rows end; they begin where the person before ends.
     ends: Vec<usize>,
@@ -67,19 +71,65 @@ pub(crate) enum Change {
     Put {
         /// The new record.
         person: Person,
-        /// Added behind the person's templates; of the gallery's model and dimension.
-        add: Vec<Embedding>,
+        /// Added behind the person's templates: turned, row after row, as many numbers each as the gallery's dimension.
+        add: Zeroizing<Vec<f32>>,
+    },
+    /// As [`Change::Put`], but the templates from before go: the person was removed and enrolled again.
+    Renew {
+        /// The new record.
+        person: Person,
+        /// All templates, as in [`Change::Put`].
+        add: Zeroizing<Vec<f32>>,
     },
     /// The person goes, with every template.
     Remove,
+}
+
+impl Change {
+    /// The same once more: one copy for the journal, one for the next snapshot.
+    pub(crate) fn copied(&self) -> Self {
+        match self {
+            Change::Put { person, add } => Change::Put { person: person.clone(), add: Zeroizing::new(add.to_vec()) },
+            Change::Renew { person, add } => Change::Renew { person: person.clone(), add: Zeroizing::new(add.to_vec()) },
+            Change::Remove => Change::Remove,
+        }
+    }
 }
 
 impl Snapshot {
     /// Nobody yet, with room for `rows` templates.
     pub(crate) fn empty(generation: u64, model: ModelId, dimension: usize, rows: usize) -> Self {
         let matrix = Matrix::with_capacity(dimension, rows);
+        let rotation = Arc::new(Rotation::identity(dimension));
         let (shortlist, covered) = (Arc::new(ArcSwapOption::empty()), ArcSwapOption::empty());
-        Self { generation, model, people: Vec::new(), ends: Vec::new(), matrix, shortlist, covered }
+        Self { generation, model, rotation, people: Vec::new(), ends: Vec::new(), matrix, shortlist, covered }
+    }
+
+    /// Nobody yet, of the same model under the same rotation, with room for `rows` templates.
+    fn emptied(&self, rows: usize) -> Self {
+        Self { rotation: self.rotation.clone(), ..Self::empty(self.generation + 1, self.model.clone(), self.dimension(), rows) }
+    }
+
+    /// The same under another rotation: what was and what will be pushed is turned by it.
+    pub(crate) fn under(mut self, rotation: Arc<Rotation>) -> Self {
+        self.rotation = rotation;
+        self
+    }
+
+    /// The same at another number of writes.
+    pub(crate) fn at_generation(mut self, generation: u64) -> Self {
+        self.generation = generation;
+        self
+    }
+
+    /// The rotation of these templates.
+    pub(crate) fn rotation(&self) -> &Arc<Rotation> {
+        &self.rotation
+    }
+
+    /// A probe's numbers as they are compared with these templates: turned by the gallery's rotation.
+    pub fn turned(&self, probe: &Embedding) -> Zeroizing<Vec<f32>> {
+        self.rotation.turn(probe.values())
     }
 
     /// The `k` people most like `probe`, each by the best template, best first. A probe of another model or dimension is refused.
@@ -96,7 +146,7 @@ impl Snapshot {
     /// than one of whom a single photo is near.
     pub fn matches(&self, probe: &Embedding, k: usize) -> Result<Vec<Match>, GalleryError> {
         let best = self.best(probe, k)?;
-        let row = Probe::new(probe.values());
+        let row = Probe::new(&self.turned(probe));
         let matched = |(score, index): (f32, usize)| {
             let mut two = Top::new(2);
             self.rows_of(index).for_each(|at| two.offer(self.matrix.score(&row, at), at));
@@ -183,8 +233,11 @@ impl Snapshot {
 
     /// The next state: everybody as before but for `changes`. Runs of people that do not change keep their rows where they are.
     pub(crate) fn with(&self, changes: BTreeMap<PersonId, Change>) -> Self {
-        let added: usize = changes.values().map(|c| if let Change::Put { add, .. } = c { add.len() } else { 0 }).sum();
-        let mut next = Self::empty(self.generation + 1, self.model.clone(), self.dimension(), self.matrix.rows() + added);
+        let added = |change: &Change| match change {
+            Change::Put { add, .. } | Change::Renew { add, .. } => add.len() / self.dimension(),
+            Change::Remove => 0,
+        };
+        let mut next = self.emptied(self.matrix.rows() + changes.values().map(added).sum::<usize>());
         next.shortlist = self.shortlist.clone();
         let mut kept = 0;
         for (id, change) in changes {
@@ -217,7 +270,7 @@ impl Snapshot {
         if self.dimension() != old.dimension() {
             return self;
         }
-        let mut next = Self::empty(self.generation, self.model.clone(), self.dimension(), self.matrix.rows());
+        let mut next = self.emptied(self.matrix.rows()).at_generation(self.generation);
         next.shortlist = old.shortlist.clone();
         let mut run = 0..0;
         for (index, person) in self.people.iter().enumerate() {
@@ -285,13 +338,14 @@ impl Snapshot {
     }
 
     fn apply(&mut self, change: Change, old: &Self, rows: Range<usize>) {
-        if let Change::Put { person, add } = change {
-            self.begin(Arc::new(person));
-            self.take_rows(&old.matrix, rows);
-            for template in &add {
-                self.push(template.values());
-            }
-        }
+        let (person, add, kept) = match change {
+            Change::Put { person, add } => (person, add, rows),
+            Change::Renew { person, add } => (person, add, 0..0),
+            Change::Remove => return,
+        };
+        self.begin(Arc::new(person));
+        self.take_rows(&old.matrix, kept);
+        add.chunks_exact(self.dimension()).for_each(|template| self.push(template));
     }
 
     fn take_rows(&mut self, matrix: &Matrix, rows: Range<usize>) {
@@ -323,7 +377,7 @@ impl Snapshot {
 
     fn by_shortlist(&self, shortlist: &Shortlist, cover: &Cover, probe: &Embedding, k: usize) -> Vec<(f32, usize)> {
         let mut top = Top::new(k);
-        shortlist.search(&self.matrix, cover, probe.values(), |row, score| {
+        shortlist.search(&self.matrix, cover, &self.turned(probe), |row, score| {
             top.offer(score, self.person_of(row));
             top.floor()
         });
@@ -350,7 +404,7 @@ impl Snapshot {
         }
         let mut top = Top::new(k);
         let floor = top.floor();
-        scan(&self.matrix, &Probe::new(probe.values()), floor, |row, score| {
+        scan(&self.matrix, &Probe::new(&self.turned(probe)), floor, |row, score| {
             let person = self.person_of(row);
             if Some(person) != except {
                 top.offer(score, person);
@@ -407,7 +461,11 @@ mod tests {
 
     fn put(id: &str, templates: &[&[f32]]) -> (PersonId, Change) {
         let person = person(id);
-        (person.id.clone(), Change::Put { person, add: templates.iter().map(|t| unit(t)).collect() })
+        (person.id.clone(), Change::Put { person, add: rows(templates.iter().map(|t| unit(t))) })
+    }
+
+    fn rows(templates: impl Iterator<Item = Embedding>) -> Zeroizing<Vec<f32>> {
+        Zeroizing::new(templates.flat_map(|template| template.values().to_vec()).collect())
     }
 
     fn three() -> Snapshot {
@@ -468,6 +526,14 @@ mod tests {
     }
 
     #[test]
+    fn a_renewed_person_keeps_no_template_from_before() {
+        let Change::Put { person, add } = put("b", &[&[0.0, -1.0]]).1 else { unreachable!() };
+        let next = three().with([(person.id.clone(), Change::Renew { person, add })].into_iter().collect());
+        assert_eq!(next.templates_of(&PersonId::new("b").unwrap()), 1);
+        assert_eq!(ids(&next.search(&unit(&[0.0, -1.0]), 1).unwrap()), ["b"]);
+    }
+
+    #[test]
     fn templates_are_added_behind_the_persons_own() {
         let next = three().with([put("a", &[&[1.0, 1.0]]), put("d", &[&[0.0, -1.0]])].into_iter().collect());
         let counts: Vec<_> = next.people().map(|(person, templates)| (person.id.as_str().to_owned(), templates)).collect();
@@ -497,7 +563,7 @@ mod tests {
                 let add: Vec<Embedding> = templates.iter().filter_map(make).collect();
                 let best = add.iter().filter_map(|t| t.compare(&probe)).map(Score::value).fold(f32::MIN, f32::max);
                 plain.push((person.id.to_string(), best));
-                changes.insert(person.id.clone(), Change::Put { person, add });
+                changes.insert(person.id.clone(), Change::Put { person, add: rows(add.into_iter()) });
             }
             let snapshot = Snapshot::empty(0, model(), dimension, 0).with(changes);
             let found = snapshot.search(&probe, k).unwrap();

@@ -1,164 +1,437 @@
-//! The store: one sealed file that holds a whole snapshot, replaced as a whole. A new file is written beside it, made durable, put
-//! in its place and the folder made durable; `FORMAT.md` argues why a reader finds the old or the new state and nothing else.
+//! The store: a sealed file that holds a whole snapshot, a journal of what was changed since, and the epoch's second place, which
+//! remembers how far both had come. A change is one append; now and then the file is written anew beside itself and put in its own
+//! place. `FORMAT.md` argues why a reader finds the old or the new state and nothing else.
 
-use std::io;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
 use super::GalleryError;
-use super::format::{self, Fields, RECORD_TARGET_BYTES};
-use super::medium::Medium;
-use super::seal::{Opener, SealError, Sealer, SealingKey};
-use super::snapshot::Snapshot;
+use super::format::{Fields, ID_BYTES, Version};
+use super::journal::{self, Appender, Base, Tail};
+use super::load::{self, Loaded, Volume};
+use super::medium::{EPOCH, Medium};
+use super::rotation::Rotation;
+use super::seal::{HEADER_BYTES, Keys, SealingKey, TAG_BYTES, random};
+use super::snapshot::{Change, Snapshot};
+use super::witness::{Counter, Witness};
+use crate::types::{ModelId, PersonId};
+
+pub(crate) use load::Rollback;
 
 /// The sealed file.
 pub(crate) const FILE: &str = "people.gallery";
 /// What a write makes before it takes the file's place.
 pub(crate) const UNFINISHED: &str = "people.gallery.new";
+/// What was changed since.
+pub(crate) const JOURNAL: &str = "people.journal";
 /// What the one writer holds a lock on.
 pub(crate) const LOCK: &str = "lock";
 
-/// How much sealed output is gathered for one write call, in bytes.
-const WRITE_BYTES: usize = 1 << 20;
+/// A journal shorter than this is never worth writing the file anew for.
+const JOURNAL_BYTES: u64 = 1 << 20;
 
-/// The writer's side of the file.
+/// The writer's side.
 pub(crate) struct Store {
     medium: Box<dyn Medium>,
     path: PathBuf,
     key: SealingKey,
-    latched: bool,
+    /// What lies on the medium; `None` for a file of version 1 that may not be written anew.
+    volume: Option<Volume>,
+    tail: Tail,
+    appender: Appender,
+    /// The highest generation that was tried: a number is never used twice.
+    tried: u64,
+    /// Why the next change must write the file anew rather than append, if it must.
+    unsettled: Option<String>,
+    witness: Option<Witness>,
+    next_serial: u64,
+    rollback: Option<Rollback>,
+    file_bytes: u64,
+    /// Whether templates of somebody who was removed are still on the medium.
+    remembers: bool,
+    /// Hardware that counts generations and cannot go back.
+    counter: Option<Box<dyn Counter>>,
 }
 
-/// Reads and opens the whole file; `None` when there is none.
-pub(crate) fn load(medium: &dyn Medium, path: &Path, key: &SealingKey) -> Result<Option<Snapshot>, GalleryError> {
-    let mut file = match medium.read(FILE) {
-        Ok(bytes) => Zeroizing::new(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(GalleryError::Io { doing: "reading", path: path.to_owned(), source }),
-    };
-    open(&mut file, key).map(Some).map_err(|error| GalleryError::sealed(path, error))
-}
-
-/// Opens a file's bytes in place; what was sealed in them is plain afterwards.
-fn open(file: &mut [u8], key: &SealingKey) -> Result<Snapshot, SealError> {
-    let damaged = |offset, reason| SealError::Damaged { offset, reason };
-    let mut opener = Opener::begin(key, file)?;
-    let fields = Fields::decode(file).map_err(|e| SealError::from_format(e, 0))?;
-    let dimension = fields.dimension;
-    if fields.templates.saturating_mul(4 * dimension) > file.len() {
-        return Err(damaged(file.len(), "the file is too short for its templates"));
-    }
-    let mut snapshot = Snapshot::empty(fields.generation, fields.model, dimension, fields.templates);
-    let mut room = fields.templates;
-    let mut first = true;
-    loop {
-        let (at, plain, last) = opener.next(file)?;
-        if plain.is_empty() && !(first && last) {
-            return Err(damaged(at, "an empty record"));
-        }
-        for entry in format::decode_record(plain, dimension).map_err(|e| SealError::from_format(e, at))? {
-            if snapshot.people().last().is_some_and(|(before, _)| before.id >= entry.person.id) {
-                return Err(damaged(at, "people out of order"));
-            }
-            let templates = entry.values.len() / dimension;
-            room = room.checked_sub(templates).ok_or(damaged(at, "more templates than the header says"))?;
-            snapshot.begin(Arc::new(entry.person));
-            entry.values.chunks_exact(dimension).for_each(|template| snapshot.push(template));
-        }
-        first = false;
-        if last {
-            break;
-        }
-    }
-    if room != 0 || snapshot.len() != fields.people {
-        return Err(damaged(file.len(), "fewer people or templates than the header says"));
-    }
-    Ok(snapshot)
-}
+/// What opening found: the writer and the state.
+pub(crate) type Opened = (Store, Snapshot);
 
 impl Store {
-    /// Takes hold of the folder for writing, and clears away what an interrupted write left.
-    pub(crate) fn new(medium: Box<dyn Medium>, path: &Path, key: &SealingKey) -> Result<Self, GalleryError> {
-        match medium.remove(UNFINISHED) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(GalleryError::write("clearing up beside", path, error)),
-            _ => Ok(Self { medium, path: path.to_owned(), key: key.share(), latched: false }),
+    /// Takes hold of the folder for writing: clears away what an interrupted write left, makes an empty gallery where there is none
+    /// and `create` allows it, and writes one of version 1 anew in this version.
+    pub(crate) fn open(
+        medium: Box<dyn Medium>,
+        path: &Path,
+        key: &SealingKey,
+        (model, dimension): (&ModelId, usize),
+        create: bool,
+    ) -> Result<Opened, GalleryError> {
+        load::clear_up(medium.as_ref(), path)?;
+        let loaded = load::load(medium.as_ref(), path, key)?;
+        let epoch_file = load::read_or_none(medium.as_ref(), EPOCH, path)?.unwrap_or_default();
+        let mut store = Self {
+            medium,
+            path: path.to_owned(),
+            key: key.share(),
+            volume: None,
+            tail: Tail { epoch: 0, head: [0; TAG_BYTES], end: 0 },
+            appender: Appender::new(),
+            tried: 0,
+            unsettled: None,
+            witness: Witness::read(&epoch_file, key),
+            next_serial: Witness::next_serial(&epoch_file, key),
+            rollback: None,
+            file_bytes: 0,
+            remembers: false,
+            counter: None,
+        };
+        match loaded {
+            None if !create => Err(GalleryError::Missing { path: path.to_owned() }),
+            None => {
+                let snapshot = store.create(model, dimension)?;
+                Ok((store, snapshot))
+            }
+            Some(loaded) => {
+                loaded.expect_model(path, model, dimension)?;
+                store.take_up(loaded)
+            }
         }
     }
 
-    /// Reads the whole file; `None` when there is none.
-    pub(crate) fn load(&self) -> Result<Option<Snapshot>, GalleryError> {
-        load(self.medium.as_ref(), &self.path, &self.key)
-    }
-
-    /// Makes `next` the file's content, durably. On any error but [`GalleryError::Unsettled`] the old content is untouched.
-    pub(crate) fn commit(&mut self, next: &Snapshot) -> Result<(), GalleryError> {
-        if self.latched {
-            return Err(GalleryError::Latched { path: self.path.clone() });
+    /// Makes `next`, which is what it was with `changes`, durable. On any error but [`GalleryError::Unsettled`] nothing was changed.
+    pub(crate) fn commit(&mut self, changes: &BTreeMap<PersonId, Change>, next: &Snapshot) -> Result<(), GalleryError> {
+        if let Some(rollback) = &self.rollback {
+            return Err(GalleryError::RolledBack { path: self.path.clone(), rollback: rollback.clone() });
         }
-        if let Err(error) = self.replace(next) {
-            // Best effort: it goes at the next opening otherwise.
-            let _ = self.medium.remove(UNFINISHED);
-            return Err(error);
+        let plain = if self.unsettled.is_none() { journal::plain(changes, next.dimension()) } else { None };
+        match plain {
+            Some(mut plain) => self.append(&mut plain)?,
+            None => {
+                self.rewrite(next, None)?;
+                return Ok(());
+            }
         }
-        self.medium.sync_folder().map_err(|source| {
-            self.latched = true;
-            GalleryError::Unsettled { path: self.path.clone(), source }
-        })
+        self.remembers |= changes.values().any(|change| matches!(change, Change::Remove));
+        Ok(())
     }
 
-    fn replace(&self, next: &Snapshot) -> Result<(), GalleryError> {
-        let failed = |source| GalleryError::write("writing", &self.path, source);
-        self.write_unfinished(next)?;
-        self.medium.sync(UNFINISHED).map_err(failed)?;
-        self.medium.rename(UNFINISHED, FILE).map_err(failed)
+    /// Writes the file anew with the same content: the journal begins again, the data key is a new one, and what was sealed under the
+    /// old one cannot be opened any more.
+    pub(crate) fn compact(&mut self, now: &Snapshot) -> Result<(), GalleryError> {
+        if let Some(rollback) = &self.rollback {
+            return Err(GalleryError::RolledBack { path: self.path.clone(), rollback: rollback.clone() });
+        }
+        self.rewrite(now, None)
     }
 
-    fn write_unfinished(&self, next: &Snapshot) -> Result<(), GalleryError> {
+    /// Whether the file should be written anew: somebody was removed, or the journal has become long.
+    pub(crate) fn is_due(&self) -> bool {
+        self.rollback.is_none() && (self.remembers || self.tail.end as u64 > JOURNAL_BYTES.max(self.file_bytes / 4))
+    }
+
+    /// Why the last write did not settle, if it did not.
+    pub(crate) fn unsettled(&self) -> Option<&str> {
+        self.unsettled.as_deref()
+    }
+
+    /// What is wrong with the gallery's age, if anything.
+    pub(crate) fn rollback(&self) -> Option<&Rollback> {
+        self.rollback.as_ref()
+    }
+
+    /// From now on `counter` knows each generation too; a file that is older than it is a rollback.
+    pub(crate) fn attach(&mut self, counter: Box<dyn Counter>) -> std::io::Result<()> {
+        let counted = counter.value()?;
+        self.counter = Some(counter);
+        if counted > self.tried && self.rollback.is_none() {
+            let found = self.tail.epoch;
+            self.rollback = Some(Rollback { found, expected: None, reason: "the hardware counter has seen a later generation" });
+        }
+        self.tried = self.tried.max(counted);
+        if self.rollback.is_none() { self.count() } else { Ok(()) }
+    }
+
+    fn count(&mut self) -> std::io::Result<()> {
+        let generation = self.volume.as_ref().map_or(0, |volume| volume.generation);
+        match &mut self.counter {
+            Some(counter) if counter.value()? < generation => counter.raise(generation),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes in the journal.
+    pub(crate) fn journal_bytes(&self) -> u64 {
+        self.tail.end as u64
+    }
+
+    /// The state on the medium becomes the right one, whatever was there before. Gives it with its new number.
+    pub(crate) fn accept(&mut self, now: &Snapshot) -> Result<Snapshot, GalleryError> {
+        let remembered = self.witness.map_or((0, 0), |witness| (witness.generation, witness.epoch));
+        self.tried = self.tried.max(remembered.0);
+        let next = now.with(BTreeMap::new()).at_generation(now.generation().max(remembered.1) + 1);
+        let next = match self.volume {
+            Some(_) => next,
+            None => self.renewed(&next)?,
+        };
+        self.rewrite(&next, None)?;
+        self.rollback = None;
+        Ok(next)
+    }
+
+    /// Seals everything anew: under another sealing key when one is given, under another rotation when asked. Gives the new state.
+    pub(crate) fn rekey(&mut self, now: &Snapshot, key: Option<&SealingKey>, rotate: bool) -> Result<Snapshot, GalleryError> {
+        if let Some(rollback) = &self.rollback {
+            return Err(GalleryError::RolledBack { path: self.path.clone(), rollback: rollback.clone() });
+        }
+        let keys = if rotate { Some(Keys::generate()?) } else { None };
+        let next = match &keys {
+            Some(keys) => turned_anew(now, rotation_of(keys, now.dimension())),
+            None => now.with(BTreeMap::new()),
+        };
+        if let Some(key) = key {
+            let before = std::mem::replace(&mut self.key, key.share());
+            // The epoch under the new key first: whichever of the two keys opens the file after a cut finds its witness.
+            if let Some(witness) = self.witness
+                && let Err(error) = self.bear_witness(witness)
+            {
+                self.key = before;
+                return Err(GalleryError::write("writing", &self.path, error));
+            }
+            if let Err(error) = self.rewrite(&next, keys) {
+                self.key = before;
+                return Err(error);
+            }
+            return Ok(next);
+        }
+        self.rewrite(&next, keys)?;
+        Ok(next)
+    }
+
+    fn create(&mut self, model: &ModelId, dimension: usize) -> Result<Snapshot, GalleryError> {
+        let keys = Keys::generate()?;
+        let id = random::<ID_BYTES>()?;
+        let rotation = rotation_of(&keys, dimension);
+        let snapshot = Snapshot::empty(1, model.clone(), dimension, 0).under(Arc::new(rotation));
+        let forgotten = Witness { id, generation: 0, epoch: 0, head: [0; TAG_BYTES], serial: self.next_serial };
+        match self.witness {
+            // A gallery was here and is gone: the empty one is made, but it is not taken for the one that was.
+            Some(witness) if witness.epoch > 0 => {
+                self.rollback = Some(Rollback::gone(witness.epoch));
+            }
+            _ => self.bear_witness(forgotten).map_err(|error| GalleryError::write("writing", &self.path, error))?,
+        }
+        let rollback = self.rollback.take();
+        self.volume = Some(Volume::unwritten(id, keys));
+        let written = if rollback.is_some() { self.replace(&snapshot, None).map(|_| ()) } else { self.rewrite(&snapshot, None) };
+        self.rollback = rollback;
+        written.map(|()| snapshot)
+    }
+
+    fn take_up(mut self, loaded: Loaded) -> Result<Opened, GalleryError> {
+        let Loaded { snapshot, volume, tail, stopped, foreign, removes, file_bytes, generation, rollback, .. } = loaded;
+        self.tried = generation;
+        self.file_bytes = file_bytes;
+        self.tail = tail;
+        self.rollback = rollback;
+        self.volume = volume;
+        self.remembers = removes;
+        self.unsettled = stopped.map(|reason| format!("the journal ended in an interrupted write: {reason}"));
+        if self.rollback.is_some() {
+            return Ok((self, snapshot));
+        }
+        if self.volume.is_none() {
+            let next = self.renewed(&snapshot)?;
+            if self.witness.is_none() {
+                let id = self.volume.as_ref().map_or([0; ID_BYTES], |volume| volume.id);
+                let epoch = snapshot.generation();
+                let witness = Witness { id, generation, epoch, head: [0; TAG_BYTES], serial: self.next_serial };
+                self.bear_witness(witness).map_err(|error| GalleryError::write("writing", &self.path, error))?;
+            }
+            self.rewrite(&next, None)?;
+            return Ok((self, next));
+        }
+        if foreign {
+            // Left by a cut between the file's replacement and the journal's end: it may hold somebody who was removed.
+            self.drop_journal();
+        }
+        Ok((self, snapshot))
+    }
+
+    /// A gallery of version 1 as one of this: its templates turned, with keys of its own that the next file is sealed with.
+    fn renewed(&mut self, now: &Snapshot) -> Result<Snapshot, GalleryError> {
+        let keys = Keys::generate()?;
+        let next = turned_anew(now, rotation_of(&keys, now.dimension())).at_generation(now.generation());
+        self.volume = Some(Volume::unwritten(random::<ID_BYTES>()?, keys));
+        Ok(next)
+    }
+
+    fn append(&mut self, plain: &mut [u8]) -> Result<(), GalleryError> {
+        let Some(volume) = &self.volume else {
+            return Err(GalleryError::OpenedReadOnly { path: self.path.clone() });
+        };
+        let path = &self.path;
+        let is_new = self.tail.end == 0;
+        let (bytes, tail) = self.appender.append(&volume.base(), self.tail, plain)?;
+        if let Err(error) = self.medium.write(JOURNAL, self.tail.end as u64, &bytes) {
+            // The nonce is spent: whatever part was written must never meet another record under it.
+            self.unsettled = Some(error.to_string());
+            let _ = self.medium.truncate(JOURNAL, self.tail.end as u64);
+            return Err(GalleryError::write("writing", path, error));
+        }
+        let synced = self.medium.sync(JOURNAL).and_then(|()| if is_new { self.medium.sync_folder() } else { Ok(()) });
+        if let Err(source) = synced {
+            self.unsettled = Some(source.to_string());
+            return Err(GalleryError::Unsettled { path: path.clone(), source });
+        }
+        self.tail = tail;
+        self.witnessed();
+        Ok(())
+    }
+
+    /// Writes the whole file in the place of the old one.
+    fn rewrite(&mut self, next: &Snapshot, keys: Option<Keys>) -> Result<(), GalleryError> {
+        let volume = self.replace(next, keys)?;
+        if let Err(source) = self.medium.sync_folder() {
+            self.unsettled = Some(source.to_string());
+            return Err(GalleryError::Unsettled { path: self.path.clone(), source });
+        }
+        self.tail = Tail { epoch: next.generation(), head: volume.head, end: 0 };
+        self.volume = Some(volume);
+        self.appender = Appender::new();
+        self.unsettled = None;
+        self.remembers = false;
+        self.drop_journal();
+        // Best effort: the old file has no name any more; without its header nothing that was sealed under its data key can be opened.
+        if let Err(error) = self.medium.shred(HEADER_BYTES) {
+            log::warn!("the replaced gallery file's keys could not be overwritten: {error}");
+        }
+        self.witnessed();
+        if let Err(error) = self.count() {
+            log::error!("the hardware counter did not go up, an older gallery put back now would not be noticed by it: {error}");
+        }
+        Ok(())
+    }
+
+    /// The file up to and with its rename. On an error the old content is untouched.
+    fn replace(&mut self, next: &Snapshot, keys: Option<Keys>) -> Result<Volume, GalleryError> {
+        let Some(volume) = &self.volume else {
+            return Err(GalleryError::OpenedReadOnly { path: self.path.clone() });
+        };
+        let keys = keys.map_or_else(|| volume.keys.next(), Ok)?;
+        let id = volume.id;
+        self.tried += 1;
         let stats = next.stats();
         let fields = Fields {
-            generation: stats.generation,
+            version: Version::Second,
+            id,
+            generation: self.tried,
+            epoch: next.generation(),
             dimension: stats.dimension,
             people: stats.people,
             templates: stats.templates,
             model: stats.model,
         };
-        let (mut sealer, header) = Sealer::begin(&self.key, &fields.encode())?;
-        let mut output = Output { medium: self.medium.as_ref(), offset: 0, sealed: header.to_vec() };
-        let largest = next.people().map(|(person, templates)| format::entry_bytes(person, templates, fields.dimension)).max();
-        // Sized for the longest record, so that growing leaves no copy behind.
-        let mut plain = Zeroizing::new(Vec::with_capacity(RECORD_TARGET_BYTES + largest.unwrap_or(0)));
-        let failed = |source| GalleryError::write("writing", &self.path, source);
-        for index in 0..next.len() {
-            if plain.len() >= RECORD_TARGET_BYTES {
-                sealer.seal(&mut plain, &mut output.sealed);
-                plain.clear();
-                output.write_when(WRITE_BYTES).map_err(failed)?;
+        let written = load::write_unfinished(self.medium.as_ref(), &self.path, &self.key, &fields, &keys, next).and_then(|done| {
+            let failed = |source| GalleryError::write("writing", &self.path, source);
+            self.medium.sync(UNFINISHED).map_err(failed)?;
+            self.medium.rename(UNFINISHED, FILE).map_err(failed)?;
+            Ok(done)
+        });
+        match written {
+            Ok((hash, bytes)) => {
+                self.file_bytes = bytes;
+                Ok(Volume::written(&fields, keys, hash))
             }
-            let (person, templates, values) = next.entry(index);
-            format::encode_entry(&mut plain, person, templates, values);
+            Err(error) => {
+                // Best effort: it goes at the next opening otherwise.
+                let _ = self.medium.remove(UNFINISHED);
+                Err(error)
+            }
         }
-        sealer.seal_last(&mut plain, &mut output.sealed);
-        output.write_when(0).map_err(failed)
     }
-}
 
-/// Sealed bytes on their way out.
-struct Output<'a> {
-    medium: &'a dyn Medium,
-    offset: u64,
-    sealed: Vec<u8>,
-}
-
-impl Output<'_> {
-    /// Writes what has gathered when it is at least `bytes`.
-    fn write_when(&mut self, bytes: usize) -> io::Result<()> {
-        if self.sealed.len() >= bytes.max(1) {
-            self.medium.write(UNFINISHED, self.offset, &self.sealed)?;
-            self.offset += self.sealed.len() as u64;
-            self.sealed.clear();
+    /// Takes the journal of an older generation away; should that fail, it is ignored for its generation and tried again.
+    fn drop_journal(&mut self) {
+        let removed = match self.medium.remove(JOURNAL) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other.and_then(|()| self.medium.sync_folder()),
+        };
+        if let Err(error) = removed {
+            log::warn!("the gallery's old journal could not be removed, this is tried again: {error}");
+            self.remembers = true;
         }
+    }
+
+    /// The second place remembers this state. A failure takes nothing back: the change is durable; but the next one writes the whole
+    /// gallery and its epoch anew.
+    fn witnessed(&mut self) {
+        let Some(volume) = &self.volume else { return };
+        let Tail { epoch, head, .. } = self.tail;
+        let witness = Witness { id: volume.id, generation: volume.generation, epoch, head, serial: self.next_serial };
+        if let Err(error) = self.bear_witness(witness) {
+            log::error!("the gallery's epoch could not be written, an older gallery put back now would not be noticed: {error}");
+            self.unsettled = Some(error.to_string());
+        }
+    }
+
+    fn bear_witness(&mut self, witness: Witness) -> std::io::Result<()> {
+        let witness = Witness { serial: self.next_serial, ..witness };
+        let (at, slot) = witness.slot(&self.key);
+        let is_new = match self.medium.write(EPOCH, at, &slot) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.medium.write(EPOCH, 0, &Witness::first_block())?;
+                self.medium.write(EPOCH, at, &slot)?;
+                true
+            }
+            other => other.map(|()| false)?,
+        };
+        self.medium.sync(EPOCH)?;
+        if is_new {
+            self.medium.sync_folder()?;
+        }
+        self.next_serial += 1;
+        self.witness = Some(witness);
         Ok(())
     }
+}
+
+impl Volume {
+    /// What the journal follows.
+    pub(crate) fn base(&self) -> Base<'_> {
+        Base {
+            keys: &self.keys,
+            generation: self.generation,
+            header_hash: self.header_hash,
+            head: self.head,
+            epoch: self.epoch,
+            dimension: self.dimension,
+        }
+    }
+}
+
+/// The rotation that a generation's keys fix.
+pub(crate) fn rotation_of(keys: &Keys, dimension: usize) -> Rotation {
+    Rotation::derive(dimension, keys.rotation_stream())
+}
+
+/// Everybody as before, turned by another rotation; one more write.
+fn turned_anew(now: &Snapshot, rotation: Rotation) -> Snapshot {
+    let stats = now.stats();
+    let empty = Snapshot::empty(now.generation() + 1, stats.model, stats.dimension, stats.templates);
+    let rotation = Arc::new(rotation);
+    let mut next = empty.under(rotation.clone());
+    let mut row = zeroize::Zeroizing::new(Vec::with_capacity(stats.dimension));
+    for index in 0..now.len() {
+        let (person, _, values) = now.entry(index);
+        next.begin(Arc::new(person.clone()));
+        for value in values {
+            row.push(value);
+            if row.len() == stats.dimension {
+                next.push(&rotation.turn(&now.rotation().turn_back(&row)));
+                row.clear();
+            }
+        }
+    }
+    next
 }

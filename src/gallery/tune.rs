@@ -227,7 +227,8 @@ impl Snapshot {
     /// At [`COSINE`] to a template drawn at random.
     fn probe_near_a_template(&self, random: &mut fastrand::Rng) -> Option<Embedding> {
         let row = random.usize(..self.matrix().rows().max(1));
-        let template = Embedding::normalised(self.model().clone(), self.matrix().values(row..row + 1).collect())?;
+        let turned = Zeroizing::new(self.matrix().values(row..row + 1).collect::<Vec<f32>>());
+        let template = Embedding::normalised(self.model().clone(), self.rotation().turn_back(&turned).to_vec())?;
         let noise = (0..self.dimension()).map(|_| (0..12).map(|_| random.f32()).sum::<f32>() - 6.0).collect();
         let noise = Embedding::normalised(self.model().clone(), noise)?;
         Embedding::fuse([(&template, COSINE), (&noise, (1.0 - COSINE * COSINE).sqrt())])
@@ -277,7 +278,7 @@ mod tests {
             let id = PersonId::new(format!("p{number:05}")).unwrap();
             let person =
                 Person { id: id.clone(), name: None, groups: vec![], consented_at: None, expires_at: None, enrolled_at: Wall(0) };
-            (id, Change::Put { person, add: vec![embedding(&mut random)] })
+            (id, Change::Put { person, add: Zeroizing::new(embedding(&mut random).values().to_vec()) })
         };
         let changes: BTreeMap<_, _> = (0..people).map(put).collect();
         Snapshot::empty(0, model(), DIMENSION, people).with(changes)
@@ -320,7 +321,7 @@ mod tests {
             Person { id: id("new"), name: None, groups: vec![], consented_at: None, expires_at: None, enrolled_at: Wall(0) };
         let gone = snapshot.entry(7_000).2.collect();
         let gone = Embedding::normalised(model(), gone).unwrap();
-        let put = Change::Put { person, add: vec![new.clone()] };
+        let put = Change::Put { person, add: Zeroizing::new(new.values().to_vec()) };
         let next = snapshot.with([(id("new"), put), (id("p07000"), Change::Remove)].into_iter().collect());
         assert_eq!(next.is_worn(), Some(true), "two of twenty segments are fresh, and the shortlist serves all the same");
         assert_eq!(next.search(&new, 1).unwrap()[0].person, id("new"));

@@ -211,7 +211,8 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// A pipeline over opened networks. Without a gallery every observation says so, and nothing is ever granted.
+    /// A pipeline over opened networks. Without a gallery every observation says so, and nothing is ever granted; a gallery that was
+    /// rolled back is as good as none until somebody has looked.
     pub fn new(settings: Settings, stack: Stack, gallery: Option<Arc<Gallery>>) -> Self {
         Self { settings, stack, gallery, views: HashMap::new(), timings: Arc::default() }
     }
@@ -237,7 +238,7 @@ impl Pipeline {
     pub fn end_of_stream(&mut self, camera: &CameraId) -> Seen {
         let mut seen = Seen::default();
         if let Some(view) = self.views.get_mut(camera) {
-            let snapshot = self.gallery.as_deref().map(Gallery::snapshot);
+            let snapshot = self.gallery.as_deref().and_then(Gallery::trusted);
             view.tracker.clear();
             view.end_lost(&mut seen, camera, snapshot.as_deref(), &self.settings, &self.timings);
             view.recent.clear();
@@ -272,7 +273,7 @@ impl Pipeline {
         let least = settings.tracker.min_confidence;
         let detections = timings.time(Stage::Detect, || stack.detector.detect_down_to(&frame.picture, least))?;
         let matched = view.tracker.update(at.monotonic, &detections, stack.detector.confidence());
-        let snapshot = gallery.as_deref().map(Gallery::snapshot);
+        let snapshot = gallery.as_deref().and_then(Gallery::trusted);
         for (track, index) in matched {
             view.meet(&mut seen, frame, (track, detections[index]), snapshot.as_deref(), stack, settings, timings)?;
         }

@@ -89,6 +89,8 @@ pub struct Birth {
     pub gallery_people: u64,
     /// How many templates they have.
     pub gallery_templates: u64,
+    /// The number of the gallery's last change: the broker's retained message witnesses how far it had come.
+    pub gallery_epoch: u64,
     /// The cameras of the config.
     pub cameras: Vec<CameraId>,
     /// The doors of the config.
@@ -453,6 +455,7 @@ struct BirthBody<'a> {
 struct Gallery {
     people: u64,
     templates: u64,
+    epoch: u64,
 }
 
 fn birth_body<'a>(birth: &'a Birth, context: &'a Context) -> BirthBody<'a> {
@@ -461,7 +464,7 @@ fn birth_body<'a>(birth: &'a Birth, context: &'a Context) -> BirthBody<'a> {
         first_sequence: context.first_sequence,
         models: &context.models,
         provider: &birth.provider,
-        gallery: Gallery { people: birth.gallery_people, templates: birth.gallery_templates },
+        gallery: Gallery { people: birth.gallery_people, templates: birth.gallery_templates, epoch: birth.gallery_epoch },
         cameras: &birth.cameras,
         doors: &birth.doors,
         clock: &birth.clock,
@@ -617,6 +620,7 @@ pub(super) mod tests {
             provider: "ort/cpu".into(),
             gallery_people: 2,
             gallery_templates: 10,
+            gallery_epoch: 12,
             cameras: vec![CameraId::new("porch").unwrap()],
             doors: vec![DoorId::new("front").unwrap()],
             clock: clock(),

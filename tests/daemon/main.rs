@@ -6,12 +6,14 @@ mod both_sides;
 #[cfg(feature = "demo-broker")]
 mod demo;
 mod evaluate;
+mod killed;
 #[path = "../support/mosquitto.rs"]
 #[allow(dead_code, reason = "each test target uses a part of it")]
 mod mosquitto;
 #[path = "../support/rtsp_server.rs"]
 mod rtsp_server;
 mod show_it;
+mod store;
 mod verbs;
 
 use std::path::{Path, PathBuf};

@@ -82,7 +82,7 @@ pub(super) fn essence(payload: &str) -> (String, String, String, Option<String>)
     (word("door"), word("outcome"), word("reason"), data["person"].as_str().map(str::to_owned))
 }
 
-fn config(house: &House, pack: &str, backend: &str, broker: u16, cameras: &[(&str, String)]) -> std::path::PathBuf {
+pub(super) fn config(house: &House, pack: &str, backend: &str, broker: u16, cameras: &[(&str, String)]) -> std::path::PathBuf {
     let mut text = format!(
         "device = \"unit\"\n[models]\npack = \"{pack}\"\n[inference]\nbackend = \"{backend}\"\nproviders = [\"cpu\"]\n\
          [publish]\nhost = \"127.0.0.1\"\nport = {broker}\n"

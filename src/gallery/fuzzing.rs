@@ -1,0 +1,219 @@
+//! What the fuzz targets feed (`tests/fuzz`), and what a seeded walk feeds in every test run. Each function takes any bytes at all and
+//! panics when a promise is broken.
+
+use std::collections::BTreeMap;
+
+use super::format::{self, Entry, Fields, Operation};
+use super::journal::{self, Appender, Tail};
+use super::load::Volume;
+use super::seal::{Header, SealingKey};
+use super::simulated::{Fault, Simulated};
+use super::store::{FILE, JOURNAL};
+use super::{Gallery, GalleryError, Settings};
+use crate::types::{Embedding, ModelId, Person, PersonId, Wall};
+
+const DIMENSION: usize = 128;
+
+fn model() -> ModelId {
+    ModelId::new("drawn").expect("a plain name")
+}
+
+fn open(disk: &Simulated, key: &SealingKey) -> Result<Gallery, GalleryError> {
+    let settings = Settings { dir: "/simulated".into(), max_templates_per_person: 3, ..Settings::default() };
+    Gallery::open_on(Box::new(disk.clone()), &settings, key, (&model(), DIMENSION), true, None)
+}
+
+fn key() -> SealingKey {
+    SealingKey::generate().expect("the system gives random bytes")
+}
+
+fn person(number: u8) -> Person {
+    let id = PersonId::new(format!("p{}", number % 5)).expect("a plain name");
+    Person { id, name: None, groups: Vec::new(), consented_at: None, expires_at: None, enrolled_at: Wall(0) }
+}
+
+fn template(seed: u8) -> Embedding {
+    let mut random = fastrand::Rng::with_seed(u64::from(seed));
+    let values = (0..DIMENSION).map(|_| random.f32() - 0.5).collect();
+    Embedding::normalised(model(), values).expect("not all zeros")
+}
+
+/// Header fields, records and operations: whatever decodes encodes to the same bytes again.
+pub fn format(input: &[u8]) {
+    let Some((&dimension, bytes)) = input.split_first() else { return };
+    let dimension = usize::from(dimension);
+    if let Ok(fields) = Fields::decode(bytes) {
+        assert!(fields.encode() == bytes[..fields.version.fields_bytes()]);
+    }
+    let mut again = Vec::new();
+    if let Ok(entries) = format::decode_record(bytes, dimension) {
+        for Entry { person, values } in &entries {
+            format::encode_entry(&mut again, person, values.len() / dimension, values.iter().copied());
+        }
+        assert!(again == bytes);
+    }
+    again.clear();
+    if let Ok(operations) = format::decode_operations(bytes, dimension) {
+        for operation in &operations {
+            match operation {
+                Operation::Put(Entry { person, values }) => {
+                    format::encode_put(&mut again, person, values.len() / dimension, values.iter().copied());
+                }
+                Operation::Remove(id) => format::encode_remove(&mut again, id),
+            }
+        }
+        assert!(again == bytes);
+    }
+}
+
+/// A journal: raw bytes in its place, a sound one with edits, or any bytes sealed as a change. It opens with what was committed, tells
+/// of a loss, and never lets anything else in.
+pub fn journal(input: &[u8]) {
+    let Some((&mode, bytes)) = input.split_first() else { return };
+    let (disk, key) = (Simulated::default(), key());
+    let gallery = open(&disk, &key).expect("a fresh gallery");
+    gallery.enroll(person(0), vec![template(0)]).expect("the disk is sound");
+    gallery.compact().expect("the disk is sound");
+    let mut states = vec![gallery.snapshot().people().map(|(p, n)| (p.id.clone(), n)).collect::<Vec<_>>()];
+    for number in 1..4 {
+        gallery.enroll(person(number), vec![template(number)]).expect("the disk is sound");
+        states.push(gallery.snapshot().people().map(|(p, n)| (p.id.clone(), n)).collect());
+    }
+    drop(gallery);
+    let sound = disk.files()[JOURNAL].clone();
+    let journal = match mode % 3 {
+        0 => bytes.to_vec(),
+        1 => edited(sound, bytes),
+        _ => {
+            let Ok(header) = Header::open(&key, &disk.files()[FILE]) else { return };
+            let Some(keys) = header.keys else { return };
+            let volume = Volume::written(&header.fields, keys, header.hash);
+            let tail = Tail { epoch: volume.epoch, head: volume.head, end: 0 };
+            let mut plain = bytes.to_vec();
+            let sealed = Appender::new().append(&volume.base(), tail, &mut plain).expect("the system gives random bytes").0;
+            let mut replayable = sealed.clone();
+            let replayed = journal::replay(&mut replayable, &volume.base(), volume.epoch);
+            assert_eq!(replayed.stopped.is_none(), format::decode_operations(bytes, DIMENSION).is_ok());
+            sealed
+        }
+    };
+    disk.put(JOURNAL, &journal);
+    // What was sealed with the right key and says something sensible is authentic: the first two modes only must not invent anything.
+    if let Ok(gallery) = open(&disk, &key) {
+        let found: Vec<_> = gallery.snapshot().people().map(|(p, n)| (p.id.clone(), n)).collect();
+        let is_known = states.contains(&found);
+        assert!(is_known || mode % 3 == 2, "a state that never was");
+        assert!(found == states[3] || gallery.rollback().is_some(), "a loss, and nobody is told");
+    }
+}
+
+/// Each three bytes change one: where, and to what; or cut there.
+fn edited(mut journal: Vec<u8>, edits: &[u8]) -> Vec<u8> {
+    for edit in edits.chunks_exact(3) {
+        let at = usize::from(u16::from_le_bytes([edit[0], edit[1]]));
+        if edit[2] == 0 {
+            journal.truncate(at.max(1));
+        } else if let Some(byte) = journal.get_mut(at % 4096) {
+            *byte ^= edit[2];
+        }
+    }
+    journal
+}
+
+/// Operations with a failure after a countdown and a power cut at the end: the gallery opens and is what was reported, or what the
+/// failed operation would have made of it.
+pub fn operations(input: &[u8]) {
+    let [countdown, fault, tear, steps @ ..] = input else { return };
+    let (disk, key) = (Simulated::default(), key());
+    let fault = Fault::ALL[usize::from(*fault) % Fault::ALL.len()];
+    if *tear % 2 == 0 {
+        disk.fail(usize::from(*countdown), fault);
+    } else {
+        disk.cut(usize::from(*countdown));
+    }
+    type Model = BTreeMap<PersonId, usize>;
+    let mut model = Model::new();
+    let mut possible = vec![model.clone()];
+    if let Ok(gallery) = open(&disk, &key) {
+        for step in steps.chunks_exact(2).take(24) {
+            let (next, outcome) = apply(&gallery, step[0], step[1], &model);
+            match outcome {
+                Ok(()) => {
+                    model = next;
+                    possible = vec![model.clone()];
+                }
+                Err(GalleryError::NoSuchPerson { .. } | GalleryError::TooManyTemplates { .. }) => {}
+                // What is on the disk now is one of these; the next success settles it.
+                Err(_) => possible.push(next),
+            }
+        }
+        assert!(counts(&gallery) == model, "what is matched is not what was reported");
+    }
+    let after = if *tear % 2 == 0 { disk.reopened() } else { disk.after_power_cut(u64::from(*tear)) };
+    let gallery = open(&after, &key).unwrap_or_else(|error| panic!("it does not open: {error}"));
+    assert!(gallery.rollback().is_none(), "a false alarm");
+    assert!(possible.contains(&counts(&gallery)), "neither the old state nor the new one");
+}
+
+fn counts(gallery: &Gallery) -> BTreeMap<PersonId, usize> {
+    gallery.snapshot().people().map(|(person, templates)| (person.id.clone(), templates)).collect()
+}
+
+fn apply(
+    gallery: &Gallery,
+    what: u8,
+    whom: u8,
+    model: &BTreeMap<PersonId, usize>,
+) -> (BTreeMap<PersonId, usize>, Result<(), GalleryError>) {
+    let mut next = model.clone();
+    let person = person(whom);
+    let id = person.id.clone();
+    let outcome = match what % 6 {
+        0 | 1 => {
+            *next.entry(id).or_default() += 1;
+            gallery.enroll(person, vec![template(whom)]).map(|_| ())
+        }
+        2 => {
+            next.remove(&id);
+            gallery.remove(&id)
+        }
+        3 => gallery.set(person),
+        4 => gallery.compact(),
+        _ => gallery.rekey(None, whom % 2 == 0),
+    };
+    (next, outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Inputs of each target in a test run: a few seconds.
+    const WALK: u64 = 3_000;
+
+    fn walk(target: fn(&[u8]), name: &str) {
+        for seed in 0..WALK {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut input = vec![0; random.usize(0..80)];
+            random.fill(&mut input);
+            // Printed only when the target panics.
+            println!("{name}, seed {seed}");
+            target(&input);
+        }
+    }
+
+    #[test]
+    fn a_seeded_walk_over_formats_breaks_no_promise() {
+        walk(format, "format");
+    }
+
+    #[test]
+    fn a_seeded_walk_over_journals_breaks_no_promise() {
+        walk(journal, "journal");
+    }
+
+    #[test]
+    fn a_seeded_walk_over_operations_breaks_no_promise() {
+        walk(operations, "operations");
+    }
+}

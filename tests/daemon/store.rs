@@ -1,0 +1,151 @@
+//! The sealed store under a running daemon and by the command line: one writer, removal that leaves nothing, an older state put back.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::House;
+use super::mosquitto::Mosquitto;
+use super::show_it::{Ear, config, start};
+
+fn photo(number: u8) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("data/demo/people/person-a/person-a_000{number}.jpg"));
+    path.to_str().unwrap().to_owned()
+}
+
+/// A house with keys; the pack that comes with the program needs nothing else.
+fn house() -> House {
+    let house = House::new();
+    house.succeed(&["keygen"]);
+    house
+}
+
+fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.is_file() {
+            found.push((path.clone(), std::fs::read(path).unwrap()));
+        }
+    }
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    std::fs::create_dir_all(to).unwrap();
+    for (path, bytes) in files(from) {
+        std::fs::write(to.join(path.file_name().unwrap()), bytes).unwrap();
+    }
+}
+
+#[test]
+fn while_a_daemon_runs_it_is_the_one_writer_and_the_verbs_go_through_it() {
+    let house = house();
+    let config = config(&house, "builtin", "tract", 9, &[("front", "rtsp://127.0.0.1:9/none".to_owned())]);
+    let (daemon, _notify) = start(&house, &config);
+    let socket = house.path("state/control.sock");
+    assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    house.succeed(&["enroll", "ann", &photo(1), "--name", "Ann"]);
+    assert!(house.fail(65, &["enroll", "bob", &photo(2)]).contains("already enrolled as ann"));
+    house.succeed(&["enroll", "bob", &photo(2), "--allow-duplicate"]);
+    house.succeed(&["people", "set", "ann", "--group", "staff"]);
+    assert!(house.succeed(&["people", "list"]).contains("groups staff"));
+    // Whoever opens the store behind the daemon's back is refused.
+    assert!(house.fail(69, &["bench", "store", "--until-killed"]).contains("in use"));
+    let before = files(&house.path("state"));
+    house.succeed(&["people", "remove", "ann"]);
+    house.fail(1, &["people", "show", "ann"]);
+    let after = files(&house.path("state"));
+    let sealed = |files: &[(PathBuf, Vec<u8>)]| -> Vec<u8> {
+        let of_gallery = files.iter().filter(|(path, _)| path.file_name().is_some_and(|name| name == "people.journal"));
+        of_gallery.flat_map(|(_, bytes)| bytes[24..].to_vec()).collect()
+    };
+    let record = sealed(&before);
+    assert!(record.len() > 1000, "nothing was enrolled in the journal");
+    for piece in record.chunks_exact(24) {
+        let left = after.iter().find(|(_, bytes)| bytes.windows(24).any(|window| window == piece));
+        assert!(left.is_none(), "sealed bytes of before the removal are left in {}", left.unwrap().0.display());
+    }
+    for verb in [&["gallery", "compact"][..], &["gallery", "rekey", "--rotate"]] {
+        house.succeed(verb);
+    }
+    let new_key = house.path("new.key");
+    assert!(house.fail(69, &["gallery", "rekey", "--new-key", new_key.to_str().unwrap()]).contains("stop it"));
+    drop(daemon);
+    // The daemon was killed: its socket answers nobody, and the store is the command line's again.
+    house.succeed(&["people", "set", "bob", "--name", "Bob"]);
+    let report: Value = serde_json::from_str(&house.succeed(&["gallery", "verify", "--json"])).unwrap();
+    assert_eq!((&report["people"], &report["version"], &report["rollback"]), (&1.into(), &2.into(), &Value::Null), "{report}");
+}
+
+#[test]
+fn people_whose_time_has_run_out_are_purged_by_the_daemon_itself() {
+    let house = house();
+    house.succeed(&["enroll", "ann", &photo(1)]);
+    house.succeed(&["people", "set", "ann", "--expires", "2020-01-01T00:00:00Z"]);
+    let config = config(&house, "builtin", "tract", 9, &[("front", "rtsp://127.0.0.1:9/none".to_owned())]);
+    let (_daemon, _notify) = start(&house, &config);
+    super::mosquitto::wait_for("the purge", || house.succeed(&["people", "list"]).is_empty().then_some(()));
+}
+
+#[test]
+fn an_older_gallery_put_back_is_told_and_grants_nothing_until_somebody_accepts_it() {
+    let house = house();
+    house.succeed(&["enroll", "ann", &photo(1)]);
+    let (gallery, aside) = (house.path("state/gallery"), house.path("aside"));
+    copy(&gallery, &aside);
+    house.succeed(&["people", "remove", "ann"]);
+    copy(&aside, &gallery);
+    assert!(house.fail(1, &["gallery", "verify"]).contains("older"));
+    assert!(house.fail(69, &["people", "set", "ann", "--name", "Ann"]).contains("--accept-rollback"));
+
+    let broker = Mosquitto::open();
+    let ear = Ear::on(broker.port, "faceid/unit/#");
+    let config = config(&house, "builtin", "tract", broker.port, &[("front", "rtsp://127.0.0.1:9/none".to_owned())]);
+    let (_daemon, _notify) = start(&house, &config);
+    let (_, payload) = ear.until("the alarm", |topic, _| topic == "faceid/unit/alarm/gallery-rollback");
+    assert!(payload.contains("--accept-rollback"), "{payload}");
+    assert!(house.fail(69, &["people", "remove", "ann"]).contains("--accept-rollback"));
+    house.succeed(&["gallery", "verify", "--accept-rollback"]);
+    house.succeed(&["people", "remove", "ann"]);
+    house.succeed(&["gallery", "verify"]);
+}
+
+#[test]
+fn a_damaged_gallery_is_told_with_what_is_lost_and_what_is_not() {
+    let house = house();
+    house.succeed(&["enroll", "ann", &photo(1)]);
+    house.succeed(&["gallery", "compact"]);
+    house.succeed(&["enroll", "bob", &photo(2), "--allow-duplicate"]);
+    let (file, journal) = (house.path("state/gallery/people.gallery"), house.path("state/gallery/people.journal"));
+    let flip = |path: &Path, at: usize| {
+        let mut bytes = std::fs::read(path).unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    };
+    flip(&journal, 200);
+    let said = house.fail(1, &["gallery", "verify"]);
+    assert!(said.contains("lost: the changes") && said.contains("1 people"), "{said}");
+    flip(&journal, 200);
+    house.succeed(&["gallery", "verify"]);
+    flip(&file, 400);
+    let said = house.fail(65, &["gallery", "verify"]);
+    assert!(said.contains("readable: 0 people") && said.contains("record 1 of 1"), "{said}");
+}
+
+#[test]
+fn the_gallery_goes_with_the_configs_state_folder() {
+    let house = house();
+    let config = house.path("config.toml");
+    std::fs::write(&config, format!("state-dir = \"{}\"\n", house.path("elsewhere").display())).unwrap();
+    let photo = photo(1);
+    let mut command = house.command();
+    command.env_remove("FACEID_STATE_DIR").args(["--config", config.to_str().unwrap(), "enroll", "ann", &photo]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", super::text(&output));
+    assert!(house.path("elsewhere/gallery/people.gallery").exists() && house.path("elsewhere/gallery.epoch").exists());
+}
