@@ -4,6 +4,8 @@
 //! [`gallery`], [`access`] decides, [`publish`] tells, [`daemon`] runs them all, [`config`] composes their settings, [`cli`] is the
 //! command line, [`system`] is what every worker needs of the machine, [`types`] are the values that cross rooms.
 //!
+//! [`http`] is the local API: it knows requests, tokens and answers, and asks the daemon's own recogniser between two frames.
+//!
 //! [`evaluation`] turns scores whose truth is known into error rates with exact intervals, and into plots. It opens no file and runs
 //! no network: the command line's `eval` brings it the scores.
 //!
@@ -16,8 +18,9 @@
 //! access -> types
 //! vision -> types inference
 //! pipeline -> types system capture vision gallery
-//! config -> types system access capture gallery inference pipeline publish
-//! daemon -> types system config pipeline access capture gallery inference publish vision
+//! http -> types system pipeline gallery vision
+//! config -> types system access capture gallery http inference pipeline publish
+//! daemon -> types system config pipeline access capture gallery http inference publish vision
 //! cli -> everything
 //! ```
 //!
@@ -32,6 +35,7 @@ pub mod config;
 pub mod daemon;
 pub mod evaluation;
 pub mod gallery;
+pub mod http;
 pub mod inference;
 pub mod pipeline;
 pub mod publish;

@@ -25,7 +25,7 @@ use crate::inference::InferenceError;
 use crate::inference::manifest::Manifest;
 use crate::system::logging;
 use crate::types::DeviceId;
-use crate::{access, gallery, inference, pipeline, publish};
+use crate::{access, gallery, http, inference, pipeline, publish};
 
 /// Where the config is unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/faceid/config.toml";
@@ -64,6 +64,8 @@ pub struct Config {
     pub gallery: gallery::Settings,
     /// The MQTT broker.
     pub publish: publish::Settings,
+    /// The local API, off by default.
+    pub http: http::Settings,
 }
 
 /// Which networks are used and where they lie.
@@ -96,6 +98,7 @@ impl Default for Config {
             access: access::Settings::default(),
             gallery: gallery::Settings::default(),
             publish: publish::Settings::default(),
+            http: http::Settings::default(),
         }
     }
 }
@@ -214,7 +217,7 @@ impl Config {
     /// What is out of range, section by section.
     fn judge(&self) -> Judged {
         let Self { device: _, state_dir, cache_dir, secrets_dir, models, inference, log, .. } = self;
-        let Self { cameras, doors, pipeline, access, gallery, publish, .. } = self;
+        let Self { cameras, doors, pipeline, access, gallery, publish, http, .. } = self;
         let mut judged = Judged::new();
         for (key, folder) in [("state-dir", state_dir), ("cache-dir", cache_dir), ("secrets-dir", secrets_dir)] {
             if !folder.is_absolute() {
@@ -231,6 +234,7 @@ impl Config {
         judged.extend(section("access", access.findings()));
         judged.extend(section("gallery", gallery.findings()));
         judged.extend(section("publish", publish.findings()));
+        judged.extend(section("http", http.findings()));
         for (index, camera) in cameras.iter().enumerate() {
             judged.extend(section(&format!("cameras.{index}"), camera.findings()));
         }

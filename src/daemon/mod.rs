@@ -1,5 +1,6 @@
 //! The process: workers that are watched, signals that are heard, a panic that ends everything, and the daemon made of them.
 
+mod api;
 mod events;
 pub mod panic;
 pub mod service;

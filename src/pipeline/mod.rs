@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use still::{Asked, StillFace, look, look_at_subject};
+pub use still::{Asked, StillFace, Verdict, judge, look, look_at_subject};
 use visit::{Recent, Visit};
 
 use crate::capture::{MotionGate, MotionSettings};
 use crate::gallery::{Gallery, Snapshot};
 use crate::system::metrics::Histogram;
-use crate::types::{Attempt, CameraId, Detection, Frame, Moment, Observation, PadScore, Score, TrackId};
+use crate::types::{Attempt, CameraId, Detection, Frame, Moment, Observation, PadScore, Picture, Score, TrackId};
 use crate::vision::stack::Stack;
 use crate::vision::track::{self, Tracker};
 use crate::vision::{VisionError, align, assess, quality};
@@ -201,6 +201,11 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
+    /// Every face of a photo, the largest first, with the cameras' own networks.
+    pub fn look_at_still(&mut self, picture: &Picture) -> Result<Vec<StillFace>, PipelineError> {
+        look(&mut self.stack, picture, &self.settings.quality)
+    }
+
     /// A pipeline over opened networks. Without a gallery every observation says so, and nothing is ever granted.
     pub fn new(settings: Settings, stack: Stack, gallery: Option<Arc<Gallery>>) -> Self {
         Self { settings, stack, gallery, views: HashMap::new(), timings: Arc::default() }

@@ -5,6 +5,7 @@
 #[cfg(feature = "demo-broker")]
 mod demo;
 mod evaluate;
+mod http;
 #[path = "../support/mosquitto.rs"]
 #[allow(dead_code, reason = "each test target uses a part of it")]
 mod mosquitto;
