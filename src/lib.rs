@@ -8,6 +8,8 @@
 //! another's); the rules are data (the config's `policy`, made ready by [`access::rules`], which `faceid check --explain` asks too); what
 //! the decider must remember beyond a restart is a value that [`daemon`] keeps before it publishes.
 //!
+//! [`http`] is the local API: it knows requests, tokens and answers, and asks the daemon's own recogniser between two frames.
+//!
 //! [`evaluation`] turns scores whose truth is known into error rates with exact intervals, and into plots. It opens no file and runs
 //! no network: the command line's `eval` brings it the scores.
 //!
@@ -22,8 +24,9 @@
 //! door -> types system access publish
 //! vision -> types inference
 //! pipeline -> types system capture vision gallery
-//! config -> types system access capture door gallery inference pipeline publish
-//! daemon -> types system config pipeline access capture gallery inference publish vision
+//! http -> types system pipeline gallery vision
+//! config -> types system access capture door gallery http inference pipeline publish
+//! daemon -> types system config pipeline access capture gallery http inference publish vision
 //! cli -> everything
 //! ```
 //!
@@ -43,6 +46,7 @@ pub mod daemon;
 pub mod door;
 pub mod evaluation;
 pub mod gallery;
+pub mod http;
 pub mod inference;
 pub mod pipeline;
 pub mod publish;

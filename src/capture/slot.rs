@@ -19,6 +19,7 @@ struct Cells<T> {
     cells: Vec<Cell<T>>,
     /// Where the next search begins: after the camera that was served last.
     next: usize,
+    is_nudged: bool,
 }
 
 struct Shared<T> {
@@ -80,7 +81,7 @@ impl<T> Slots<T> {
     /// `count` empty, open slots.
     pub fn new(count: usize) -> Self {
         let empty = || Cell { item: None, is_closed: false, counts: SlotCounts::default() };
-        let cells = Cells { cells: std::iter::repeat_with(empty).take(count).collect(), next: 0 };
+        let cells = Cells { cells: std::iter::repeat_with(empty).take(count).collect(), next: 0, is_nudged: false };
         Self(Arc::new(Shared { cells: Mutex::new(cells), filled: Condvar::new(), freed: Condvar::new() }))
     }
 
@@ -104,7 +105,13 @@ impl<T> Slots<T> {
         (0..self.len()).map(|index| Slot { shared: self.0.clone(), index }).collect()
     }
 
-    /// Waits up to `timeout` for an item in any slot. The search begins after the slot served last, so that a fast camera cannot
+    /// Wakes a reader that waits: it finds nothing and looks at what else it has to do.
+    pub fn nudge(&self) {
+        self.0.lock().is_nudged = true;
+        self.0.filled.notify_all();
+    }
+
+    /// Waits up to `timeout`, or until it is nudged, for an item in any slot. The search begins after the slot served last, so that a fast camera cannot
     /// starve a slow one.
     pub fn take_any(&self, timeout: Duration) -> Taken<T> {
         let deadline = Instant::now() + timeout;
@@ -125,7 +132,7 @@ impl<T> Slots<T> {
                 return Taken::Closed;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || std::mem::take(&mut cells.is_nudged) {
                 return Taken::TimedOut;
             }
             cells = self.0.filled.wait_timeout(cells, left).unwrap_or_else(PoisonError::into_inner).0;

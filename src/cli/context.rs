@@ -7,9 +7,10 @@ use super::{Failure, Places, Result, code};
 use crate::access::Thresholds;
 use crate::config::{self, Config};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
-use crate::inference::manifest::Manifest;
+use crate::inference::manifest::{Manifest, Role};
 #[cfg(feature = "demo-broker")]
 use crate::inference::packs::{self, FileState};
+use crate::types::{ModelId, Score};
 use crate::vision::quality;
 use crate::vision::stack::Stack;
 

@@ -7,11 +7,10 @@ use serde_json::{Value, json};
 use super::annotate::{self, Ink};
 use super::context::Context;
 use super::{Failure, Places, Result, code, complain, say, say_json};
-use crate::access::Thresholds;
 use crate::capture::still;
-use crate::gallery::Snapshot;
-use crate::pipeline::{self, StillFace};
-use crate::types::{BoundingBox, Picture, Reason, Score};
+use crate::pipeline::{self, StillFace, Verdict};
+use crate::types::{BoundingBox, PersonId, Picture, Score};
+use crate::vision::stack::PackThresholds;
 
 /// `faceid recognize`
 #[derive(clap::Args)]
@@ -41,21 +40,13 @@ pub(super) struct LivenessArgs {
     json: bool,
 }
 
-/// What is said of one face.
-struct Verdict {
-    identity: Option<String>,
-    verified: bool,
-    score: Option<f32>,
-    live: Option<bool>,
-    reason: &'static str,
-}
-
 pub(super) fn recognize(places: &Places, args: &RecognizeArgs) -> Result {
     let context = Context::load(places)?;
     let mut stack = context.open_stack()?;
     let gallery = context.open_gallery_to_read(&stack)?;
     let snapshot = gallery.snapshot();
-    let mut thresholds = context.thresholds(&stack);
+    let at_doors = context.thresholds(&stack);
+    let mut thresholds = PackThresholds { matching: at_doors.matching, margin: at_doors.margin, liveness: at_doors.liveness };
     if let Some(threshold) = args.threshold {
         thresholds.matching = Score::new(threshold).map_err(|error| Failure::new(code::USAGE, format!("--threshold: {error}")))?;
     }
@@ -74,8 +65,8 @@ pub(super) fn recognize(places: &Places, args: &RecognizeArgs) -> Result {
             }
         };
         let faces = pipeline::look(&mut stack, &picture, context.quality()).map_err(Failure::unavailable)?;
-        let verdicts: Vec<Verdict> = faces.iter().map(|face| judge(face, &snapshot, &thresholds)).collect();
-        anyone |= verdicts.iter().any(|v| v.verified);
+        let verdicts: Vec<Verdict> = faces.iter().map(|face| pipeline::judge(face, &snapshot, &thresholds)).collect();
+        anyone |= verdicts.iter().any(Verdict::is_verified);
         if !args.json {
             tell(path, &faces, &verdicts);
         }
@@ -133,33 +124,13 @@ pub(super) fn liveness(places: &Places, args: &LivenessArgs) -> Result {
     Ok(if broken { code::DATA } else { u8::from(!all_live) })
 }
 
-/// The rules of the door for one photo, but for what needs several frames.
-fn judge(face: &StillFace, snapshot: &Snapshot, thresholds: &Thresholds) -> Verdict {
-    let live = face.liveness.map(|score| score >= thresholds.liveness);
-    let candidates = face.embedding.as_ref().and_then(|probe| snapshot.search(probe, 2).ok()).unwrap_or_default();
-    let best = candidates.first();
-    let score = best.map(|c| c.score.value());
-    let matched = best.filter(|c| c.score >= thresholds.matching);
-    let rival = candidates.get(1).map_or(f32::NEG_INFINITY, |c| c.score.value());
-    let reason = match (matched, live) {
-        (None, _) => {
-            face.quality.as_ref().and_then(|q| q.refusals.first()).map_or(Reason::Unknown.as_str(), |refusal| refusal.as_str())
-        }
-        (Some(best), _) if best.score.value() - rival < thresholds.margin => Reason::Ambiguous.as_str(),
-        (Some(_), Some(false)) => Reason::Spoof.as_str(),
-        (Some(_), _) => Reason::Match.as_str(),
-    };
-    let identity = matched.map(|c| c.person.to_string());
-    Verdict { verified: reason == Reason::Match.as_str(), identity, score, live, reason }
-}
-
 fn tell(path: &Path, faces: &[StillFace], verdicts: &[Verdict]) {
     if faces.is_empty() {
         say(format!("{}: no face", path.display()));
     }
     for (face, verdict) in faces.iter().zip(verdicts) {
-        let who = verdict.identity.as_deref().unwrap_or("unknown");
-        let score = verdict.score.map_or_else(|| "-".to_owned(), |score| format!("{score:.3}"));
+        let who = verdict.identity.as_ref().map_or("unknown", PersonId::as_str);
+        let score = verdict.score.map_or_else(|| "-".to_owned(), |score| format!("{:.3}", score.value()));
         let live = match verdict.live {
             Some(true) => "live",
             Some(false) => "not live",
@@ -173,9 +144,9 @@ fn tell(path: &Path, faces: &[StillFace], verdicts: &[Verdict]) {
 fn face_json(face: &StillFace, verdict: &Verdict) -> Value {
     json!({
         "box": rectangle(&face.detection.bounding_box),
-        "identity": verdict.identity,
-        "verified": verdict.verified,
-        "score": verdict.score.map(rounded),
+        "identity": verdict.identity.as_ref().map(PersonId::as_str),
+        "verified": verdict.is_verified(),
+        "score": verdict.score.map(|score| rounded(score.value())),
         "live": verdict.live,
         "reason": verdict.reason,
     })
@@ -184,8 +155,8 @@ fn face_json(face: &StillFace, verdict: &Verdict) -> Value {
 fn save_annotated(folder: &Path, path: &Path, picture: &Picture, faces: &[StillFace], verdicts: &[Verdict]) -> Result<()> {
     let mut image = annotate::canvas(picture);
     for (face, verdict) in faces.iter().zip(verdicts) {
-        let ink = if verdict.verified { Ink::Green } else { Ink::Red };
-        let label = format!("{} {}", verdict.identity.as_deref().unwrap_or("unknown"), verdict.reason);
+        let ink = if verdict.is_verified() { Ink::Green } else { Ink::Red };
+        let label = format!("{} {}", verdict.identity.as_ref().map_or("unknown", PersonId::as_str), verdict.reason);
         annotate::face(&mut image, &face.detection.bounding_box, &face.detection.landmarks, &label, ink);
     }
     let stem = path.file_stem().map_or_else(|| "picture".into(), |stem| stem.to_string_lossy().into_owned());

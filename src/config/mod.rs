@@ -25,7 +25,7 @@ use crate::inference::InferenceError;
 use crate::inference::manifest::Manifest;
 use crate::system::logging;
 use crate::types::DeviceId;
-use crate::{access, door, gallery, inference, pipeline, publish};
+use crate::{access, door, gallery, http, inference, pipeline, publish};
 
 /// Where the config is unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/faceid/config.toml";
@@ -68,6 +68,8 @@ pub struct Config {
     pub publish: publish::Settings,
     /// The door's controller, for `faceid door` alone. It may run on another machine than the cameras: then `device` names theirs.
     pub controller: door::Settings,
+    /// The local API, off by default.
+    pub http: http::Settings,
 }
 
 /// Which networks are used and where they lie.
@@ -102,6 +104,7 @@ impl Default for Config {
             gallery: gallery::Settings::default(),
             publish: publish::Settings::default(),
             controller: door::Settings::default(),
+            http: http::Settings::default(),
         }
     }
 }
@@ -226,7 +229,7 @@ impl Config {
     /// What is out of range, section by section.
     fn judge(&self) -> Judged {
         let Self { device: _, state_dir, cache_dir, secrets_dir, models, inference, log, .. } = self;
-        let Self { cameras, doors, pipeline, access, policy, gallery, publish, controller, .. } = self;
+        let Self { cameras, doors, pipeline, access, policy, gallery, publish, controller, http, .. } = self;
         let mut judged = Judged::new();
         for (key, folder) in [("state-dir", state_dir), ("cache-dir", cache_dir), ("secrets-dir", secrets_dir)] {
             if !folder.is_absolute() {
@@ -245,6 +248,7 @@ impl Config {
         judged.extend(section("gallery", gallery.findings()));
         judged.extend(section("publish", publish.findings()));
         judged.extend(section("controller", controller.findings()));
+        judged.extend(section("http", http.findings()));
         for (index, camera) in cameras.iter().enumerate() {
             judged.extend(section(&format!("cameras.{index}"), camera.findings()));
         }

@@ -1,6 +1,7 @@
 //! The process: workers that are watched, signals that are heard, a panic that ends everything, and the daemon made of them.
 
 mod access_state;
+mod api;
 mod commands;
 pub mod control;
 mod events;

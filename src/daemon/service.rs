@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::access_state::AccessState;
+use super::api::{self, Api, Asks};
 use super::commands::Commands;
 use super::control::Control;
 use super::events;
@@ -193,6 +194,7 @@ impl Service {
 
         let pack = stack.thresholds;
         let thresholds = Thresholds { matching: pack.matching, margin: pack.margin, liveness: pack.liveness };
+        let at_doors = thresholds.with(&config.access);
         let rules = Rules::new(&config.policy)?;
         let mut decider = Decider::new(config.device.clone(), config.access.clone(), thresholds, &config.doors, rules, grant_key);
         if let Some(state) = AccessState::new(&config.state_dir).load() {
@@ -219,8 +221,33 @@ impl Service {
         service.timings = pipeline.timings();
         let wires = workers::wires();
         service.spawn_commands(config, &mut courier, wires.0.reports.clone(), record.gate)?;
-        service.spawn(config, watchers, pipeline, decider, courier, wires)?;
+        let asks = service.spawn_api(config, at_doors)?;
+        service.spawn(config, watchers, pipeline, asks, decider, courier, wires)?;
         Ok(service)
+    }
+
+    /// Starts the local API where the config asks for one. The queue is there in any case: nothing is ever in it then.
+    fn spawn_api(&mut self, config: &Config, thresholds: Thresholds) -> Result<Asks, DaemonError> {
+        let (recogniser, asks) = api::queue(self.slots.clone());
+        if config.http.listen.is_none() {
+            return Ok(asks);
+        }
+        let api = Arc::new(Api {
+            recogniser,
+            gallery: self.gallery.clone(),
+            thresholds,
+            has_liveness: self.has_liveness,
+            counts: self.counts.clone(),
+            timings: self.timings.clone(),
+            slots: self.slots.clone(),
+            cameras: self.cameras.clone(),
+            publisher: self.publisher.clone(),
+            provider: self.provider.clone(),
+        });
+        let (settings, secrets, state) = (config.http.clone(), config.secrets_dir.clone(), config.state_dir.clone());
+        let work = move |context: &WorkerContext| api::serve(context, &settings, &secrets, &state, &api);
+        self.supervisor.spawn("http", api::RETRY, 0, work).map_err(|source| DaemonError::Io { what: "http".to_owned(), source })?;
+        Ok(asks)
     }
 
     fn spawn(
@@ -228,6 +255,7 @@ impl Service {
         config: &Config,
         watchers: &Watchers,
         pipeline: Pipeline,
+        asks: Asks,
         decider: Decider,
         courier: publish::Worker,
         (wires, reports, decided): workers::Ends,
@@ -258,6 +286,7 @@ impl Service {
             counts: self.counts.clone(),
             watcher: watchers.frame.clone(),
             cameras: self.cameras.clone(),
+            asks,
             failures: 0,
         };
         let deliver = move |context: &WorkerContext| {

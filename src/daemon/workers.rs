@@ -1,15 +1,16 @@
 //! What each worker does between its start and its stop: cameras fill slots, vision empties them, the decider decides, the publisher is
 //! told. Every queue is bounded, and what happens when it is full is written where it is filled.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::access_state::AccessState;
+use super::api::Asks;
 use super::events;
-use super::supervisor::{WorkerContext, WorkerError};
+use super::supervisor::{Heartbeat, WorkerContext, WorkerError};
 use crate::access::{Clock, Command, Decider, Input};
 use crate::capture::{self, CameraEvent, CameraSettings, CameraState, Slot, Slots, Taken};
 use crate::gallery::{Gallery, IndexReport, IndexVerdict};
@@ -39,6 +40,10 @@ pub struct Counts {
     pub reports_lost: Counter,
     /// Frames that a stage failed on.
     pub failures: Counter,
+    /// When vision last took a frame.
+    pub last_frame: Heartbeat,
+    /// Decisions by outcome and reason.
+    by_reason: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     /// Decisions, granted.
     pub granted: Counter,
     /// Decisions, not granted.
@@ -49,6 +54,18 @@ pub struct Counts {
     pub grant_time: Histogram,
     /// From a track's first usable face to a decision that opens nothing: these wait for better evidence.
     pub refusal_time: Histogram,
+}
+
+impl Counts {
+    /// Decisions by outcome and reason, as they are written.
+    pub fn decisions(&self) -> BTreeMap<(&'static str, &'static str), u64> {
+        self.by_reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn count(&self, decision: &Decision) {
+        let key = (decision.outcome.as_str(), decision.reason.as_str());
+        *self.by_reason.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
+    }
 }
 
 /// What vision tells the decider.
@@ -116,6 +133,7 @@ pub(super) struct Vision {
     pub(super) counts: Arc<Counts>,
     pub(super) watcher: Option<FrameWatcher>,
     pub(super) cameras: Vec<CameraId>,
+    pub(super) asks: Asks,
     pub(super) failures: u32,
 }
 
@@ -127,6 +145,7 @@ impl Vision {
             while let Ok((camera, track)) = self.decided.try_recv() {
                 self.pipeline.settle(&camera, track);
             }
+            self.asks.serve(&mut self.pipeline);
             match self.slots.take_any(PATIENCE) {
                 Taken::Item(_, frame) => {
                     ended = false;
@@ -150,6 +169,7 @@ impl Vision {
 
     fn take(&mut self, frame: &Frame) -> Result<(), WorkerError> {
         self.counts.frames.increment();
+        self.counts.last_frame.beat();
         match self.pipeline.process(frame) {
             Ok(seen) => {
                 self.failures = 0;
@@ -262,6 +282,7 @@ impl Decisions {
         for decision in decisions {
             let took = decision.decided_at.monotonic.since(observation.first_usable_at.monotonic);
             let is_granted = decision.outcome == Outcome::Granted;
+            self.counts.count(&decision);
             if is_granted {
                 self.counts.granted.increment();
                 self.counts.grant_time.record(took);

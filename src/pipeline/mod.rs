@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use still::{Asked, StillFace, look, look_at_subject};
+pub use still::{Asked, StillFace, Verdict, judge, look, look_at_subject};
 use visit::{Face, Recent, Taken, Visit};
 
 use crate::capture::{MotionGate, MotionSettings};

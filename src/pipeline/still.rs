@@ -1,8 +1,9 @@
 //! The stages over one photo: for enrolment, for the command line and for the HTTP interface.
 
 use super::PipelineError;
-use crate::types::{Detection, Embedding, PadScore, Picture};
-use crate::vision::stack::Stack;
+use crate::gallery::Snapshot;
+use crate::types::{Detection, Embedding, PadScore, PersonId, Picture, Reason, Score};
+use crate::vision::stack::{PackThresholds, Stack};
 use crate::vision::{Quality, VisionError, align, assess, quality};
 
 /// One face of a photo with everything that the networks say about it.
@@ -56,6 +57,45 @@ fn subject(detections: Vec<Detection>, picture: &Picture) -> Option<Detection> {
         face.width.max(face.height) - (center.x - middle_x).hypot(center.y - middle_y)
     };
     detections.into_iter().max_by(|a, b| claim(a).total_cmp(&claim(b)))
+}
+
+/// What is said of one face of one photo. It is no decision: nothing here opens a door.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    /// The best candidate, when it reaches the threshold.
+    pub identity: Option<PersonId>,
+    /// The best candidate's comparison score.
+    pub score: Option<Score>,
+    /// Whether a living face is there; `None` where nothing says so.
+    pub live: Option<bool>,
+    /// As a decision's or an attempt's reason is written.
+    pub reason: &'static str,
+}
+
+impl Verdict {
+    /// Whether it is a match and nothing speaks against it.
+    pub fn is_verified(&self) -> bool {
+        self.reason == Reason::Match.as_str()
+    }
+}
+
+/// The rules of the door for one photo, but for what needs several frames.
+pub fn judge(face: &StillFace, snapshot: &Snapshot, thresholds: &PackThresholds) -> Verdict {
+    let live = face.liveness.map(|score| score >= thresholds.liveness);
+    let candidates = face.embedding.as_ref().and_then(|probe| snapshot.search(probe, 2).ok()).unwrap_or_default();
+    let best = candidates.first();
+    let matched = best.filter(|candidate| candidate.score >= thresholds.matching);
+    let rival = candidates.get(1).map_or(f32::NEG_INFINITY, |candidate| candidate.score.value());
+    let reason = match (matched, live) {
+        (None, _) => {
+            let refusal = face.quality.as_ref().and_then(|quality| quality.refusals.first());
+            refusal.map_or(Reason::Unknown.as_str(), |refusal| refusal.as_str())
+        }
+        (Some(best), _) if best.score.value() - rival < thresholds.margin => Reason::Ambiguous.as_str(),
+        (Some(_), Some(false)) => Reason::Spoof.as_str(),
+        (Some(_), _) => Reason::Match.as_str(),
+    };
+    Verdict { identity: matched.map(|c| c.person.clone()), score: best.map(|c| c.score), live, reason }
 }
 
 fn describe(

@@ -40,8 +40,25 @@ impl Counter {
 #[derive(Debug)]
 pub struct Histogram {
     buckets: Box<[AtomicU64]>,
+    /// Never emptied: by the bounds of [`LIFETIME_US`], and above them all.
+    lifetime: [AtomicU64; LIFETIME_US.len() + 1],
+    lifetime_sum_us: AtomicU64,
     sum_us: AtomicU64,
     max_us: AtomicU64,
+}
+
+/// The upper bounds of the buckets that are never emptied, in microseconds: Prometheus wants the same ones for ever.
+const LIFETIME_US: [u64; 12] = [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000];
+
+/// Everything that a histogram ever counted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lifetime {
+    /// Upper bounds in seconds, rising, each with how many times were no longer.
+    pub buckets: Vec<(f64, u64)>,
+    /// How many times in all.
+    pub count: u64,
+    /// Their sum, in seconds.
+    pub sum_s: f64,
 }
 
 /// What a histogram held at one moment, in microseconds.
@@ -68,7 +85,13 @@ impl Default for Histogram {
 impl Histogram {
     /// Empty.
     pub fn new() -> Self {
-        Self { buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), sum_us: AtomicU64::new(0), max_us: AtomicU64::new(0) }
+        Self {
+            buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+            lifetime: Default::default(),
+            lifetime_sum_us: AtomicU64::new(0),
+            sum_us: AtomicU64::new(0),
+            max_us: AtomicU64::new(0),
+        }
     }
 
     /// Counts one time.
@@ -77,6 +100,20 @@ impl Histogram {
         self.buckets[bucket_of(us)].fetch_add(1, Relaxed);
         self.sum_us.fetch_add(us, Relaxed);
         self.max_us.fetch_max(us, Relaxed);
+        self.lifetime[LIFETIME_US.partition_point(|bound| *bound < us)].fetch_add(1, Relaxed);
+        self.lifetime_sum_us.fetch_add(us, Relaxed);
+    }
+
+    /// Everything since the start, whatever [`Histogram::take`] took.
+    pub fn lifetime(&self) -> Lifetime {
+        let mut count = 0;
+        let mut counted = self.lifetime.iter().map(|cell| {
+            count += cell.load(Relaxed);
+            count
+        });
+        let buckets = LIFETIME_US.iter().zip(&mut counted).map(|(us, count)| (*us as f64 / 1e6, count)).collect();
+        let count = counted.next().unwrap_or(0);
+        Lifetime { buckets, count, sum_s: self.lifetime_sum_us.load(Relaxed) as f64 / 1e6 }
     }
 
     /// What is in it. While others write, the figures may be one event apart from each other.
@@ -138,6 +175,18 @@ mod tests {
         assert_eq!(histogram.summary(), Summary::default());
         histogram.record(Duration::MAX);
         assert_eq!(histogram.summary().n, 1);
+    }
+
+    #[test]
+    fn what_was_taken_is_still_part_of_the_lifetime() {
+        let histogram = Histogram::new();
+        for us in [400, 500, 501, 3_000_000] {
+            histogram.record(Duration::from_micros(us));
+        }
+        assert_eq!(histogram.take().n, 4);
+        let lifetime = histogram.lifetime();
+        assert_eq!((lifetime.buckets[0], lifetime.buckets[1], lifetime.buckets[11]), ((0.0005, 2), (0.001, 3), (2.5, 3)));
+        assert_eq!((lifetime.count, lifetime.sum_s), (4, 3.001_401));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod both_sides;
 mod demo;
 mod evaluate;
 mod killed;
+mod http;
 #[path = "../support/mosquitto.rs"]
 #[allow(dead_code, reason = "each test target uses a part of it")]
 mod mosquitto;

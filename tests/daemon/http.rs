@@ -1,0 +1,202 @@
+//! The local API of the real daemon: the seed project's client unchanged, tokens and scopes, rates that outlive a restart, and requests
+//! that are none.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::House;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const PANEL: &str = "panel-token-of-more-than-thirty-two-characters";
+const SCRAPER: &str = "scraper-token-of-more-than-thirty-two-characters";
+
+struct Daemon {
+    child: Child,
+    address: String,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn demo(path: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo").join(path)
+}
+
+/// A house with two demo people, tokens, and a daemon before an empty corridor that has judged its first frame.
+fn start(house: &House, http: &str) -> Daemon {
+    if !house.path("secrets").exists() {
+        house.succeed(&["keygen"]);
+        for person in ["person-a", "person-c"] {
+            let photo = demo(&format!("people/{person}/{person}_0001.jpg"));
+            house.succeed(&["enroll", person, photo.to_str().unwrap()]);
+        }
+        let tokens = house.path("secrets/http.tokens");
+        std::fs::write(&tokens, format!("panel recognize {PANEL}\nscraper metrics {SCRAPER}\n")).unwrap();
+        std::fs::set_permissions(&tokens, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let config = house.path("config.toml");
+    let camera = demo("idle.mp4");
+    let text = format!(
+        "[publish]\nhost = \"127.0.0.1\"\nport = 1\n[[cameras]]\nid = \"hall\"\n[cameras.source.file]\npath = \"{}\"\nloop = true\n\
+         paced = true\n[[doors]]\nid = \"hall\"\ncameras = [\"hall\"]\n[http]\nlisten = \"127.0.0.1:0\"\n{http}",
+        camera.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = house.command();
+    let mut child = command.arg("--config").arg(&config).arg("run").stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let line = log.by_ref().find(|line| line.contains("the API listens")).expect("the API did not start");
+    // What else it logs is read away, so that it never blocks.
+    std::thread::spawn(move || log.for_each(drop));
+    let at = line.find("127.0.0.1:").unwrap();
+    let address: String = line[at..].chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect();
+    let daemon = Daemon { child, address };
+    let deadline = Instant::now() + PATIENCE;
+    while daemon.get("/readyz", None).0 != 200 {
+        assert!(Instant::now() < deadline, "not ready");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    daemon
+}
+
+impl Daemon {
+    /// Sends bytes as they are; gives status and body.
+    fn send(&self, request: &[u8]) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // A server that has refused already may close before everything was sent.
+        let _ = stream.write_all(request);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+        (status, answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned())
+    }
+
+    fn get(&self, path: &str, token: Option<&str>) -> (u16, String) {
+        let token = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{token}\r\n").as_bytes())
+    }
+
+    /// Posts `bytes` as the part `file`, as every HTTP library does.
+    fn post(&self, path: &str, token: Option<&str>, bytes: &[u8]) -> (u16, String) {
+        let token = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
+        let mut body = b"--frontier\r\nContent-Disposition: form-data; name=\"file\"; filename=\"face.jpg\"\r\n\
+            Content-Type: image/jpeg\r\n\r\n"
+            .to_vec();
+        body.extend_from_slice(bytes);
+        body.extend_from_slice(b"\r\n--frontier--\r\n");
+        let mut request = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{token}Content-Type: multipart/form-data; \
+             boundary=frontier\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        )
+        .into_bytes();
+        request.extend(body);
+        self.send(&request)
+    }
+}
+
+fn json(answer: &(u16, String)) -> Value {
+    serde_json::from_str(&answer.1).unwrap_or_else(|_| panic!("{answer:?} is no JSON"))
+}
+
+#[test]
+fn requests_without_the_right_token_or_form_are_refused_with_a_reason() {
+    let house = House::new();
+    let daemon = start(&house, "max-upload-bytes = 65536\n");
+    let photo = std::fs::read(demo("people/person-a/person-a_0002.jpg")).unwrap();
+    assert_eq!(daemon.post("/recognize_face", None, &photo).0, 401);
+    assert_eq!(daemon.post("/recognize_face", Some("wrong"), &photo).0, 401);
+    assert_eq!(daemon.post("/recognize_face", Some(SCRAPER), &photo).0, 403);
+    assert_eq!(daemon.get("/metrics", Some(PANEL)).0, 403);
+    for (path, bytes, status) in [
+        ("/recognize_face", &b"no picture"[..], 400),
+        ("/recognize_face", b"", 400),
+        ("/recognize_face?threshold=2", &photo, 400),
+        ("/recognize_face?threshold=NaN", &photo, 400),
+        ("/recognize_face?other=1", &photo, 400),
+        ("/recognize_face", &vec![0xff; 200_000], 413),
+        ("/liveness", &photo[..photo.len() / 2], 400),
+        ("/nothing", &photo, 404),
+    ] {
+        let answer = daemon.post(path, Some(PANEL), bytes);
+        assert_eq!(answer.0, status, "{path}: {answer:?}");
+        assert!(json(&answer)["error"].is_string(), "{answer:?}");
+    }
+    assert_eq!(daemon.get("/recognize_face", Some(PANEL)).0, 405);
+    let form = "POST /recognize_face HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer ";
+    for tail in [
+        "\r\nContent-Length: 2\r\n\r\n{}",
+        "\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 9\r\n\r\n--b\r\n\r\n\r\n",
+    ] {
+        assert_eq!(daemon.send(format!("{form}{PANEL}{tail}").as_bytes()).0, 400, "{tail}");
+    }
+    for garbage in [&b"\x16\x03\x01\x02\x00garbage\r\n\r\n"[..], b"GET / HTTP/9.9\r\n\r\n", b"\r\n\r\n\r\n"] {
+        assert!(matches!(daemon.send(garbage).0, 0 | 400 | 505), "{garbage:?}");
+    }
+    assert_eq!(daemon.get("/healthz", None).0, 200);
+}
+
+#[test]
+fn the_seed_projects_client_works_unchanged_and_figures_are_told() {
+    let house = House::new();
+    let daemon = start(&house, "open-scopes = [\"recognize\"]\n");
+    let photo = |name: &str| std::fs::read(demo(&format!("people/{name}"))).unwrap();
+    // As `requests.post(url, files={"file": …}).json()["results"]` reads it.
+    let answer = daemon.post("/recognize_face?threshold=0.5", None, &photo("person-a/person-a_0002.jpg"));
+    assert_eq!(answer.0, 200, "{answer:?}");
+    let known = &json(&answer)["results"][0];
+    assert_eq!((&known["identity"], &known["verified"]), (&Value::from("person-a"), &Value::from(true)), "{answer:?}");
+    assert!(known["score"].as_f64().unwrap() > 0.5 && known["candidates"][0]["name"] == "person-a", "{answer:?}");
+    let answer = daemon.post("/recognize_face?threshold=0.95", None, &photo("person-d/person-d_0001.jpg"));
+    let unknown = &json(&answer)["results"][0];
+    assert_eq!((&unknown["identity"], &unknown["verified"]), (&Value::Null, &Value::from(false)), "{answer:?}");
+    assert_eq!(unknown["candidates"].as_array().unwrap().len(), 2, "{answer:?}");
+    let answer = daemon.post("/liveness", None, &photo("person-a/person-a_0001.jpg"));
+    assert!(json(&answer)["results"][0]["live"].is_boolean(), "{answer:?}");
+
+    let (status, figures) = daemon.get("/metrics", Some(SCRAPER));
+    assert_eq!(status, 200);
+    for wanted in [
+        "faceid_frames_total{camera=\"hall\"} ",
+        "faceid_gallery_people 2",
+        "faceid_stage_seconds_bucket{stage=\"detect\",le=\"+Inf\"}",
+    ] {
+        assert!(figures.contains(wanted), "{wanted} is not in {figures}");
+    }
+    let document = json(&daemon.get("/openapi.json", None));
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1") && document["paths"]["/recognize_face"]["post"].is_object());
+}
+
+#[test]
+fn rates_are_remembered_over_a_restart() {
+    let house = House::new();
+    let settings = "open-scopes = [\"recognize\"]\nrequests-per-minute = 2\n";
+    let photo = std::fs::read(demo("people/person-a/person-a_0002.jpg")).unwrap();
+    let daemon = start(&house, settings);
+    assert_eq!([0, 1].map(|_| daemon.post("/liveness", None, &photo).0), [200, 200]);
+    assert_eq!(daemon.post("/liveness", None, &photo).0, 429);
+    let deadline = Instant::now() + PATIENCE;
+    while !house.path("state/http-limits.json").exists() {
+        assert!(Instant::now() < deadline, "the rates are not written");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    drop(daemon);
+    // An empty bucket of a moment to come stays empty, however long a start takes here.
+    let mut rates: Value = serde_json::from_slice(&std::fs::read(house.path("state/http-limits.json")).unwrap()).unwrap();
+    assert!(rates["-"]["left"].as_i64().unwrap() < 60_000, "{rates}");
+    rates["-"] = serde_json::json!({"left": 0, "at_ms": 32_503_680_000_000i64});
+    std::fs::write(house.path("state/http-limits.json"), rates.to_string()).unwrap();
+    let daemon = start(&house, settings);
+    assert_eq!(daemon.post("/liveness", None, &photo).0, 429);
+}
