@@ -20,7 +20,7 @@ use visit::{Face, Recent, Taken, Visit};
 use crate::capture::{MotionGate, MotionSettings};
 use crate::gallery::{Gallery, Snapshot};
 use crate::system::metrics::Histogram;
-use crate::types::{Attempt, CameraId, Detection, Frame, Moment, Observation, PadScore, Refusal, Score, TrackId};
+use crate::types::{Attempt, CameraId, Detection, Frame, Moment, Observation, PadScore, Picture, Refusal, Score, TrackId};
 use crate::vision::stack::Stack;
 use crate::vision::track::{self, Tracker};
 use crate::vision::{VisionError, align, assess, quality};
@@ -211,6 +211,11 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
+    /// Every face of a photo, the largest first, with the cameras' own networks.
+    pub fn look_at_still(&mut self, picture: &Picture) -> Result<Vec<StillFace>, PipelineError> {
+        look(&mut self.stack, picture, &self.settings.quality)
+    }
+
     /// A pipeline over opened networks. Without a gallery every observation says so, and nothing is ever granted; a gallery that was
     /// rolled back is as good as none until somebody has looked.
     pub fn new(settings: Settings, stack: Stack, gallery: Option<Arc<Gallery>>) -> Self {
