@@ -126,7 +126,7 @@ pub fn operations(input: &[u8]) {
     let [countdown, fault, tear, steps @ ..] = input else { return };
     let (disk, key) = (Simulated::default(), key());
     let fault = Fault::ALL[usize::from(*fault) % Fault::ALL.len()];
-    if *tear % 2 == 0 {
+    if tear.is_multiple_of(2) {
         disk.fail(usize::from(*countdown), fault);
     } else {
         disk.cut(usize::from(*countdown));
@@ -149,7 +149,7 @@ pub fn operations(input: &[u8]) {
         }
         assert!(counts(&gallery) == model, "what is matched is not what was reported");
     }
-    let after = if *tear % 2 == 0 { disk.reopened() } else { disk.after_power_cut(u64::from(*tear)) };
+    let after = if tear.is_multiple_of(2) { disk.reopened() } else { disk.after_power_cut(u64::from(*tear)) };
     let gallery = open(&after, &key).unwrap_or_else(|error| panic!("it does not open: {error}"));
     assert!(gallery.rollback().is_none(), "a false alarm");
     assert!(possible.contains(&counts(&gallery)), "neither the old state nor the new one");
@@ -179,7 +179,7 @@ fn apply(
         }
         3 => gallery.set(person),
         4 => gallery.compact(),
-        _ => gallery.rekey(None, whom % 2 == 0),
+        _ => gallery.rekey(None, whom.is_multiple_of(2)),
     };
     (next, outcome)
 }

@@ -195,7 +195,7 @@ fn a_failure_at_any_call_leaves_the_old_state_or_says_that_it_does_not_know() {
             let after = content(&on(&disk.reopened(), &key).unwrap().snapshot());
             match call - from {
                 0 => {
-                    let failed = done.err().expect("a write that failed was taken for done");
+                    let failed = done.expect_err("a write that failed was taken for done");
                     let named = match fault {
                         Fault::Full | Fault::Short => matches!(failed, GalleryError::Full { .. }),
                         Fault::ReadOnly => matches!(failed, GalleryError::ReadOnly { .. }),
@@ -205,7 +205,7 @@ fn a_failure_at_any_call_leaves_the_old_state_or_says_that_it_does_not_know() {
                     assert!(seen == old && after == old, "{name}, {fault:?}");
                 }
                 1 => {
-                    let failed = done.err().expect("a sync that failed was taken for done");
+                    let failed = done.expect_err("a sync that failed was taken for done");
                     assert!(matches!(failed, GalleryError::Unsettled { .. }), "{failed}");
                     assert!(seen == old && (after == old || after == new), "{name}, {fault:?}");
                 }

@@ -134,6 +134,7 @@ fn birth() -> Event {
         provider: "tract/cpu".into(),
         gallery_people: 1,
         gallery_templates: 5,
+        gallery_epoch: 3,
         cameras: vec![],
         doors: vec![],
         clock: clock(),

@@ -9,6 +9,8 @@ const CUTS: u64 = 10_000;
 const CUTS_A_SEQUENCE: u64 = 20;
 const OPERATIONS: usize = 9;
 
+type State = Vec<(Person, Vec<f32>)>;
+
 fn open(disk: &Simulated, key: &SealingKey, dimension: usize) -> Result<Gallery, GalleryError> {
     let settings = settings(Path::new("/simulated"));
     Gallery::open_on(Box::new(disk.clone()), &settings, key, (&model(), dimension), true, None)
@@ -38,7 +40,7 @@ fn act(gallery: &Gallery, random: &mut fastrand::Rng, dimension: usize) -> Resul
 
 /// Runs one sequence until it ends or the power goes. Gives the state after each operation that was reported as done, the first
 /// being the empty gallery, and how many calls it took.
-fn run(disk: &Simulated, key: &SealingKey, seed: u64, dimension: usize) -> (Vec<Vec<(Person, Vec<f32>)>>, bool) {
+fn run(disk: &Simulated, key: &SealingKey, seed: u64, dimension: usize) -> (Vec<State>, bool) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut states = vec![Vec::new()];
     let Ok(mut gallery) = open(disk, key, dimension) else { return (states, false) };

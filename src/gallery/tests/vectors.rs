@@ -115,7 +115,6 @@ struct Case {
     edits: Vec<String>,
 }
 
-
 fn unhex(text: &str) -> Vec<u8> {
     (0..text.len() / 2).map(|n| u8::from_str_radix(&text[2 * n..2 * n + 2], 16).unwrap()).collect()
 }
