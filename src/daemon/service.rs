@@ -136,6 +136,15 @@ pub struct Watchers {
     pub camera: Option<CameraWatcher>,
 }
 
+/// What the workers are made of.
+struct Parts {
+    pipeline: Pipeline,
+    asks: Asks,
+    decider: Decider,
+    courier: publish::Worker,
+    ends: workers::Ends,
+}
+
 /// A daemon whose workers run.
 pub struct Service {
     supervisor: Supervisor,
@@ -222,7 +231,7 @@ impl Service {
         let wires = workers::wires();
         service.spawn_commands(config, &mut courier, wires.0.reports.clone(), record.gate)?;
         let asks = service.spawn_api(config, at_doors)?;
-        service.spawn(config, watchers, pipeline, asks, decider, courier, wires)?;
+        service.spawn(config, watchers, Parts { pipeline, asks, decider, courier, ends: wires })?;
         Ok(service)
     }
 
@@ -254,12 +263,9 @@ impl Service {
         &mut self,
         config: &Config,
         watchers: &Watchers,
-        pipeline: Pipeline,
-        asks: Asks,
-        decider: Decider,
-        courier: publish::Worker,
-        (wires, reports, decided): workers::Ends,
+        Parts { pipeline, asks, decider, courier, ends }: Parts,
     ) -> Result<(), DaemonError> {
+        let (wires, reports, decided) = ends;
         let io = |what: &str| {
             let what = what.to_owned();
             move |source| DaemonError::Io { what, source }

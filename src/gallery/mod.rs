@@ -156,7 +156,11 @@ impl Gallery {
                 }
                 templates.iter().try_for_each(|template| now.admit(template))?;
                 let mut add = Zeroizing::new(Vec::with_capacity(templates.len() * now.dimension()));
-                templates.iter().for_each(|template| add.extend_from_slice(&now.turned(template)));
+                for template in &templates {
+                    let mut row = now.turned(template);
+                    index::as_kept(&mut row);
+                    add.extend_from_slice(&row);
+                }
                 // The same person may come twice in one batch.
                 let (person, add) = match changes.remove(&id) {
                     Some(Change::Put { person: earlier, add: before }) => (merged(&earlier, person), journal::joined(before, add)),

@@ -6,8 +6,8 @@ mod both_sides;
 #[cfg(feature = "demo-broker")]
 mod demo;
 mod evaluate;
-mod killed;
 mod http;
+mod killed;
 #[path = "../support/mosquitto.rs"]
 #[allow(dead_code, reason = "each test target uses a part of it")]
 mod mosquitto;

@@ -23,4 +23,4 @@ pub(crate) use matrix::Matrix;
 pub(crate) use scan::{Top, scan};
 pub use shortlist::GraphError;
 pub(crate) use shortlist::{Cover, Shortlist};
-pub(crate) use template::Probe;
+pub(crate) use template::{Probe, as_kept};

@@ -77,6 +77,13 @@ pub(super) fn round(row: &[f32], high: &mut Vec<Lane>, low: &mut Vec<Lane>) -> f
     step
 }
 
+/// Replaces a row's numbers by those that it is kept as, so that what is written down before it is kept is the same, bit for bit.
+pub(crate) fn as_kept(row: &mut [f32]) {
+    let largest = row.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+    let (scale, step) = step_of(largest);
+    row.iter_mut().for_each(|value| *value = (*value * scale).round().clamp(-LIMIT, LIMIT) * step);
+}
+
 /// The 16-bit level of one number.
 pub(super) fn level(high: i8, low: i8) -> i32 {
     (i32::from(high) << 8) + i32::from(low)
