@@ -29,7 +29,7 @@ use grant::{Claims, GrantKey};
 use input::Waiting;
 pub use input::{Command, Credential, CredentialRead, Input, InputError};
 use passback::Passback;
-pub use policy::PolicySettings;
+pub use policy::{CredentialNumber, PolicySettings};
 pub use rules::{Clock, Rules};
 pub use state::State;
 use state::{Lockdown, Ms, ms};

@@ -14,7 +14,7 @@ use crate::gallery::Gallery;
 use crate::publish::command::{Command, Gate, Refusal, Verb, answer_topic};
 use crate::publish::{Audit, Event, Publisher, Received, Reply, audit};
 use crate::system::clock;
-use crate::types::{DoorId, GroupId, Monotonic, Person, PersonId, Wall};
+use crate::types::{DoorId, Factor, GroupId, Monotonic, Person, PersonId, Wall};
 
 /// How long a message is waited for before the worker beats.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -69,6 +69,16 @@ struct SetArgs {
     expires_at: Option<Wall>,
 }
 
+/// What a reader says.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Presented {
+    kind: Factor,
+    number: Option<access::CredentialNumber>,
+    /// Where a panel has looked the number up.
+    person: Option<PersonId>,
+}
+
 /// What is asked of a verb; a verb that wants nothing takes none.
 fn args<T: for<'de> Deserialize<'de> + Default>(value: &Value) -> Result<T, String> {
     if value.is_null() { Ok(T::default()) } else { needed(value) }
@@ -91,6 +101,10 @@ impl Commands {
     }
 
     fn hear(&mut self, message: &Received) {
+        if let Some(door) = self.door_of_reader(&message.topic) {
+            self.presented(door, message);
+            return;
+        }
         let prefix = format!("{}/cmd/", self.root);
         let Some(word) = message.topic.strip_prefix(&prefix).map(str::to_owned) else { return };
         // The one thing that changes nothing and needs no signature: Home Assistant's button cannot sign.
@@ -110,6 +124,33 @@ impl Commands {
                 self.answer(&word, message, Some(&command.nonce), &outcome);
             }
             Err(refusal) => self.refuse(&word, message, &refusal),
+        }
+    }
+
+    /// Which door's reader speaks on this topic: `door/<door>/credential`.
+    fn door_of_reader(&self, topic: &str) -> Option<DoorId> {
+        let door = topic.strip_prefix(&self.root)?.strip_prefix("/door/")?.strip_suffix("/credential")?;
+        DoorId::new(door).ok()
+    }
+
+    /// A card or a number is one factor of two and opens nothing alone, so it is not signed: the broker's rules say who may publish it.
+    /// Its content reaches no log.
+    fn presented(&self, door: DoorId, message: &Received) {
+        let dropped = |why: &str| log::warn!(door = door.as_str(); "what a reader said was not heard: {why}");
+        if message.retained {
+            return dropped("it was retained");
+        }
+        let Ok(Presented { kind, number, person }) = serde_json::from_slice(&message.payload) else {
+            return dropped("write {\"kind\": \"card\" or \"pin\", \"number\": …}");
+        };
+        let credential = match (number, person) {
+            (Some(number), None) => access::Credential::Number(number),
+            (None, Some(person)) => access::Credential::Person(person),
+            _ => return dropped("give a number or a person"),
+        };
+        let read = access::CredentialRead { door: door.clone(), kind, credential, at: clock::now() };
+        if self.decider.try_send(Report::Presented(read)).is_err() {
+            dropped("too much waits");
         }
     }
 

@@ -291,8 +291,12 @@ impl Worker {
         self.shared.outbox().reconnected();
         self.shared.set_state(State::Online { refusal: None });
         if self.commands.is_some() {
-            let filters =
-                [self.topic("cmd/+"), discovery::BIRTH_TOPIC.to_owned()].map(|topic| Filter::new(topic, QoS::AtLeastOnce));
+            // What a reader read is worth nothing later: at QoS 0 no broker keeps it for when we come back.
+            let filters = [
+                Filter::new(self.topic("cmd/+"), QoS::AtLeastOnce),
+                Filter::new(self.topic("door/+/credential"), QoS::AtMostOnce),
+                Filter::new(discovery::BIRTH_TOPIC.to_owned(), QoS::AtLeastOnce),
+            ];
             if client.try_subscribe_many(filters).is_err() {
                 log::error!("the MQTT client took no subscription: no command will be heard");
             }

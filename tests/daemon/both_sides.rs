@@ -17,7 +17,8 @@ use super::show_it::{Ear, Killed, PATIENCE, await_word, essence, start};
 
 const PACK: [&str; 4] = ["--pack", "builtin", "--backend", "tract"];
 
-fn furnish(broker: u16) -> (House, std::path::PathBuf) {
+/// Two of the demo's people, a door before the demo's clip, `more` in the config.
+fn furnish(broker: u16, more: &str) -> (House, std::path::PathBuf) {
     let house = House::new();
     house.succeed(&["keygen"]);
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo");
@@ -40,7 +41,7 @@ fn furnish(broker: u16) -> (House, std::path::PathBuf) {
          [publish]\nhost = \"127.0.0.1\"\nport = {broker}\noperator-keys = \"{operators}\"\n\
          [controller]\ndoor = \"front\"\npinned-keys = \"{keys}\"\nunlock-ms = 500\n\
          [[cameras]]\nid = \"entrance\"\n[cameras.source.file]\npath = \"{clip}\"\nloop = true\n\
-         [[doors]]\nid = \"front\"\ncameras = [\"entrance\"]\n",
+         [[doors]]\nid = \"front\"\ncameras = [\"entrance\"]\n{more}",
         operators = house.path("operators.json").display(),
         keys = house.path("keys.json").display(),
         clip = data.join("door.mp4").display(),
@@ -63,7 +64,8 @@ fn sequence(payload: &str) -> u64 {
 #[test]
 fn what_is_granted_opens_once_lockdown_holds_over_a_kill_and_nothing_is_missing_afterwards() {
     let broker = Mosquitto::open();
-    let (house, config) = furnish(broker.port);
+    // The clip's stranger and its attacks would have the door blocked.
+    let (house, config) = furnish(broker.port, "[policy.throttle]\nfailures = 0\n");
     let config_text = config.to_str().unwrap();
 
     // The controller first, so that no grant is missed.
@@ -169,6 +171,44 @@ fn what_is_granted_opens_once_lockdown_holds_over_a_kill_and_nothing_is_missing_
     house.succeed(&["audit", "verify", "--head", published["hash"].as_str().unwrap()]);
     house.fail(65, &["audit", "verify", "--head", &"0".repeat(64)]);
     wait_for("the door to go on", || door.0.try_wait().unwrap().is_none().then_some(()));
+}
+
+#[test]
+fn a_door_with_two_factors_opens_for_the_face_whose_card_was_read_and_the_card_is_in_no_event() {
+    let broker = Mosquitto::open();
+    let policy = "[policy.throttle]\nfailures = 0\n[[policy.people]]\nid = \"person-a\"\ncredentials = [\"card-004217\"]\n\
+        [[policy.doors]]\nid = \"front\"\nmode = \"two-factor\"\nsecond-factor-window-s = 60\nallow = [{ everyone = true }]\n";
+    let (house, config) = furnish(broker.port, policy);
+    let decisions = Ear::on(broker.port, "faceid/unit/door/front/decision");
+    let (_daemon, _notify) = start(&house, &config);
+    decisions.until("a denial without a card", |_, payload| {
+        let (_, outcome, reason, _) = essence(payload);
+        assert_ne!(outcome, "granted", "a face alone opened: {payload}");
+        reason == "second-factor"
+    });
+    let port = broker.port.to_string();
+    let present = |payload: &str, more: &[&str]| {
+        let topic = "faceid/unit/door/front/credential";
+        let mut said = Command::new("mosquitto_pub");
+        said.args(["-h", "127.0.0.1", "-p", &port, "-t", topic, "-m", payload]).args(more);
+        assert!(said.status().unwrap().success());
+    };
+    for garbage in ["", "card-004217", r#"{"kind":"card"}"#, r#"{"kind":"face","person":"person-a"}"#] {
+        present(garbage, &[]);
+    }
+    present(r#"{"kind":"card","number":"card-999999"}"#, &[]);
+    let (_, granted) = decisions.until("a grant with the card", |_, payload| {
+        let (_, outcome, reason, _) = essence(payload);
+        if reason == "second-factor" || reason == "spoof" || reason == "unknown" {
+            present(r#"{"kind":"card","number":"card-004217"}"#, &[]);
+        }
+        outcome == "granted"
+    });
+    let (_, _, _, person) = essence(&granted);
+    assert_eq!(person.as_deref(), Some("person-a"), "{granted}");
+    let event: Value = serde_json::from_str(&granted).unwrap();
+    assert_eq!(event["data"]["factors"], serde_json::json!(["face", "card"]), "{granted}");
+    assert!(!granted.contains("004217"), "the number is told");
 }
 
 #[test]
