@@ -115,6 +115,10 @@ fn a_gallery_that_is_gone_and_a_second_place_that_is_gone_are_noticed() {
     assert!(gallery.rollback().is_none() && gallery.snapshot().len() == 2);
 }
 
+/// How far a score may lie from the plain one: templates are kept in 16 bits a number. The rotation itself keeps it to 1e-5, as its own
+/// tests show.
+const KEPT: f32 = 1e-4;
+
 #[test]
 fn a_rotation_keeps_every_score_and_changes_every_stored_number() {
     for dimension in [128, 512] {
@@ -134,7 +138,7 @@ fn a_rotation_keeps_every_score_and_changes_every_stored_number() {
         let before = scores(&gallery);
         for (person, score) in &before {
             let n: usize = person.as_str()[1..].parse().unwrap();
-            assert!((score - plainly[n]).abs() < 1e-5, "{dimension}-D: {score} for {}", plainly[n]);
+            assert!((score - plainly[n]).abs() < KEPT, "{dimension}-D: {score} for {}", plainly[n]);
         }
         let (stored, state) = (content(&gallery.snapshot()), plain(&gallery.snapshot()));
         gallery.rekey(None, true).unwrap();
@@ -143,7 +147,7 @@ fn a_rotation_keeps_every_score_and_changes_every_stored_number() {
         assert!(shared < 5, "{dimension}-D: {shared} numbers are as before");
         assert!(alike(&plain(&gallery.snapshot()), &state));
         for (a, b) in before.iter().zip(scores(&gallery)) {
-            assert!(a.0 == b.0 && (a.1 - b.1).abs() < 1e-5, "{dimension}-D");
+            assert!(a.0 == b.0 && (a.1 - b.1).abs() < KEPT, "{dimension}-D");
         }
         let reopened = Gallery::open_on(Box::new(disk.reopened()), &settings, &key, (&model(), dimension), true, None).unwrap();
         assert!(content(&reopened.snapshot()) == renewed && reopened.rollback().is_none());
