@@ -50,7 +50,7 @@ BFLOAT16 = torch.backends.cpu.get_cpu_capability() == "AVX512" and "avx512_bf16"
 CHECKPOINT_S, EVALUATE_S = 120, 600
 
 # What share of a batch each kind of picture has; the rest are photos.
-SHARES = dict(mixtures=0.65)
+SHARES = dict(mixtures=0.5, generated=0.15)
 ABLATION = {
     "photos": {},
     "generated": dict(generated=0.5),
@@ -553,6 +553,7 @@ def main():
     parser.add_argument("verb", choices=("trunk", "cooldown", "export", "bench", "ablation"))
     parser.add_argument("--samples", type=int, default=6_000_000)
     parser.add_argument("--name", default="cooldown")
+    parser.add_argument("--origin", default="trunk", help="the checkpoint that a cooldown branches from")
     parser.add_argument("--weights", help="an exported network to begin the trunk with")
     parser.add_argument("--resolution", type=int, default=80, help="a multiple of 16; a network knows little at another than its own")
     parser.add_argument("--adam", action="store_true", help="AdamW alone, to compare")
@@ -576,15 +577,15 @@ def main():
             rate_at = lambda s: warm_then_constant(s) * min(1.0, 2 * (1 - s / args.samples))  # noqa: E731
             train(f"ablation-{name}", args.samples, rate_at, shares=shares, quick=True, **chosen)
     else:
-        trunk = t.work_dir() / "trunk.pt"
-        begin = torch.load(trunk, weights_only=True)["step"] * BATCH
+        origin = t.work_dir() / f"{args.origin}.pt"
+        begin = torch.load(origin, weights_only=True)["step"] * BATCH
         own = t.work_dir() / f"{args.name}.json"
         if own.exists():  # a resumed cooldown keeps the schedule that it began with
             begin = json.loads(own.read_text())["begin"]
         own.write_text(json.dumps(dict(begin=begin)))
         end = begin + args.samples
         rate_at = lambda s: max(0.0, 1 - (s - begin) / args.samples)  # noqa: E731
-        train(args.name, end, rate_at, shares=SHARES, start=trunk, **chosen)
+        train(args.name, end, rate_at, shares=SHARES, start=origin, **chosen)
 
 
 if __name__ == "__main__":
