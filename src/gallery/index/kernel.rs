@@ -1,13 +1,13 @@
-//! The two inner loops, compiled once for each kind of processor and chosen when the program runs. One source serves them all: under a
-//! feature such as AVX2 or Arm's dot product the compiler makes that processor's vectors of the plain loop. Only for AVX-512 VNNI,
-//! whose instruction it does not find, is the loop written out. All give the same numbers to the last bit: integer sums have no order,
-//! and the `f32` sums keep theirs.
+//! The inner loops, compiled once for each kind of processor and chosen when the program runs. Under a feature such as Arm's dot
+//! product the compiler makes that processor's vectors of the plain loops; where it does not find the instruction that multiplies
+//! unsigned by signed bytes and adds (AVX2, AVX-512 VNNI) the loop over nibbles is written out. All give the same numbers to the last
+//! bit: integer sums have no order, and the `f32` sums keep theirs.
 #![expect(unsafe_code, reason = "functions of a processor's features, and loads of its widest vectors")]
 
 use std::sync::OnceLock;
 
 use super::sketch::Sketch;
-use super::template::{FloatLane, LANE, Lane, level};
+use super::template::{FloatLane, LANE, Lane, ProbeLane, Row, level};
 
 /// The bits of a sketch.
 pub(super) type Bits = [u64; 8];
@@ -72,20 +72,20 @@ impl Kernel {
         }
     }
 
-    /// The inner product of each row of 8-bit numbers with the probe's, which has as many lanes as a row.
-    pub(super) fn dots(self, rows: &[Lane], probe: &[Lane], out: &mut [i32]) {
-        debug_assert_eq!(rows.len(), probe.len() * out.len());
+    /// The inner product of each row of nibbles with the probe's numbers, of which a row's lane meets two lanes.
+    pub(super) fn nibbles(self, rows: &[Lane], probe: &[ProbeLane], out: &mut [i32]) {
+        debug_assert_eq!(2 * rows.len(), probe.len() * out.len());
         match self.0 {
-            Kind::Portable => dots_plain(rows, probe, out),
+            Kind::Portable => nibbles_plain(rows, probe, out),
             // SAFETY: a kernel of this kind is only made where the processor has AVX2.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => unsafe { dots_avx2(rows, probe, out) },
+            Kind::Avx2 => unsafe { nibbles_avx2(rows, probe, out) },
             // SAFETY: a kernel of this kind is only made where the processor has AVX-512 F, BW, VL and VNNI.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => unsafe { dots_avx512_vnni(rows, probe, out) },
+            Kind::Avx512Vnni => unsafe { nibbles_avx512_vnni(rows, probe, out) },
             // SAFETY: a kernel of this kind is only made where the processor has the dot product; every aarch64 has NEON.
             #[cfg(target_arch = "aarch64")]
-            Kind::NeonDot => unsafe { dots_neon_dot(rows, probe, out) },
+            Kind::NeonDot => unsafe { nibbles_neon_dot(rows, probe, out) },
         }
     }
 
@@ -104,41 +104,48 @@ impl Kernel {
     }
 
     /// The inner product of one row's 16-bit levels with the probe.
-    pub(super) fn fine(self, high: &[Lane], low: &[Lane], probe: &[FloatLane]) -> f32 {
+    pub(super) fn fine(self, row: Row<'_>, half: i32, probe: &[FloatLane]) -> f32 {
         match self.0 {
-            Kind::Portable => fine_plain(high, low, probe),
+            Kind::Portable => fine_plain(row, half, probe),
             // SAFETY: a kernel of this kind is only made where the processor has AVX2.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => unsafe { fine_avx2(high, low, probe) },
+            Kind::Avx2 => unsafe { fine_avx2(row, half, probe) },
             // SAFETY: a kernel of this kind is only made where the processor has AVX-512 F, BW, VL and VNNI.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => unsafe { fine_avx512(high, low, probe) },
+            Kind::Avx512Vnni => unsafe { fine_avx512(row, half, probe) },
             #[cfg(target_arch = "aarch64")]
-            Kind::NeonDot => fine_plain(high, low, probe),
+            Kind::NeonDot => fine_plain(row, half, probe),
         }
     }
 }
 
 #[inline(always)]
-fn dots_plain(rows: &[Lane], probe: &[Lane], out: &mut [i32]) {
-    for (row, out) in rows.chunks_exact(probe.len()).zip(out) {
+fn nibbles_plain(rows: &[Lane], probe: &[ProbeLane], out: &mut [i32]) {
+    for (row, out) in rows.chunks_exact(probe.len() / 2).zip(out) {
         let mut sum = 0i32;
-        for (row, probe) in row.iter().zip(probe) {
-            // At most 64 lanes of 64 products of at most 2^14: far within 32 bits.
-            let products = row.0.iter().zip(&probe.0).map(|(x, p)| i32::from(*x) * i32::from(*p));
-            sum = products.fold(sum, i32::wrapping_add);
+        for (row, probe) in row.iter().zip(probe.chunks_exact(2)) {
+            // At most 64 lanes of 64 products of less than 2^11: far within 32 bits.
+            let low = row.0.iter().zip(&probe[0].0).map(|(x, p)| i32::from((x & 15) as i8) * i32::from(*p));
+            sum = low.fold(sum, i32::wrapping_add);
+            let high = row.0.iter().zip(&probe[1].0).map(|(x, p)| i32::from((x >> 4) as i8) * i32::from(*p));
+            sum = high.fold(sum, i32::wrapping_add);
         }
         *out = sum;
     }
 }
 
 #[inline(always)]
-fn fine_plain(high: &[Lane], low: &[Lane], probe: &[FloatLane]) -> f32 {
+fn fine_plain(row: Row<'_>, half: i32, probe: &[FloatLane]) -> f32 {
     let mut sums = [0.0f32; SUMS];
-    for ((high, low), probe) in high.iter().zip(low).zip(probe) {
-        for half in [0, LANE - SUMS] {
-            for (at, sum) in sums.iter_mut().enumerate() {
-                *sum += level(high.0[half + at], low.0[half + at]) as f32 * probe.0[half + at];
+    let pairs = row.coarse.iter().zip(row.middle).zip(row.low.chunks_exact(2)).zip(probe.chunks_exact(2));
+    for (((coarse, middle), low), probe) in pairs {
+        for (shift, (low, probe)) in [0, 4].into_iter().zip(low.iter().zip(probe)) {
+            for start in [0, LANE - SUMS] {
+                for (at, sum) in sums.iter_mut().enumerate() {
+                    let at = start + at;
+                    let level = level(half, coarse.0[at] >> shift & 15, middle.0[at] >> shift & 15, low.0[at]);
+                    *sum += level as f32 * probe.0[at];
+                }
             }
         }
     }
@@ -197,103 +204,167 @@ fn differing_avx512<T: AsRef<Bits>>(sketches: &[T], sketch: &Bits, out: &mut [u1
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn dots_avx2(rows: &[Lane], probe: &[Lane], out: &mut [i32]) {
-    dots_plain(rows, probe, out);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn fine_avx2(high: &[Lane], low: &[Lane], probe: &[FloatLane]) -> f32 {
-    fine_plain(high, low, probe)
+fn fine_avx2(row: Row<'_>, half: i32, probe: &[FloatLane]) -> f32 {
+    fine_plain(row, half, probe)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn fine_avx512(high: &[Lane], low: &[Lane], probe: &[FloatLane]) -> f32 {
-    fine_plain(high, low, probe)
+fn fine_avx512(row: Row<'_>, half: i32, probe: &[FloatLane]) -> f32 {
+    fine_plain(row, half, probe)
 }
 
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon,dotprod")]
-fn dots_neon_dot(rows: &[Lane], probe: &[Lane], out: &mut [i32]) {
-    dots_plain(rows, probe, out);
+fn nibbles_neon_dot(rows: &[Lane], probe: &[ProbeLane], out: &mut [i32]) {
+    nibbles_plain(rows, probe, out);
 }
 
-/// `vpdpbusd` multiplies unsigned by signed bytes: a row's bytes are moved up by 128, and 128 times the probe's sum is taken off.
+/// `vpmaddubsw` adds two products in 16 bits: four of them, of at most 15 by 128, stay far within.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn nibbles_avx2(rows: &[Lane], probe: &[ProbeLane], out: &mut [i32]) {
+    use std::arch::x86_64::{
+        __m256i, _mm_add_epi32, _mm_cvtsi128_si32, _mm_shuffle_epi32, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256,
+        _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_load_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
+        _mm256_set1_epi8, _mm256_set1_epi16, _mm256_setzero_si256, _mm256_srli_epi16,
+    };
+    #[target_feature(enable = "avx2")]
+    fn load<Line>(line: &Line) -> [__m256i; 2] {
+        const { assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64) };
+        let line = (&raw const *line).cast::<__m256i>();
+        // SAFETY: both halves lie within the line at multiples of 32, and any bytes are a vector.
+        unsafe { [_mm256_load_si256(line), _mm256_load_si256(line.add(1))] }
+    }
+    let (nibble, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
+    for (row, out) in rows.chunks_exact(probe.len() / 2).zip(out) {
+        let mut sum = _mm256_setzero_si256();
+        for (row, probe) in row.iter().zip(probe.chunks_exact(2)) {
+            let (low, high) = (load(&probe[0]), load(&probe[1]));
+            for ((x, low), high) in load(row).into_iter().zip(low).zip(high) {
+                let low = _mm256_maddubs_epi16(_mm256_and_si256(x, nibble), low);
+                let high = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16::<4>(x), nibble), high);
+                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(low, high), ones));
+            }
+        }
+        let four = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+        let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b00_00_11_10>(four));
+        *out = _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<1>(two)));
+    }
+}
+
+/// `vpdpbusd` adds four products in 32 bits. The upper nibbles are taken where they are, sixteen times too large, and the sum of the
+/// lower ones is brought up to them.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn dots_avx512_vnni(rows: &[Lane], probe: &[Lane], out: &mut [i32]) {
+fn nibbles_avx512_vnni(rows: &[Lane], probe: &[ProbeLane], out: &mut [i32]) {
     use std::arch::x86_64::{
-        __m512i, _mm512_dpbusd_epi32, _mm512_load_si512, _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_setzero_si512,
-        _mm512_xor_si512,
+        __m512i, _mm512_add_epi32, _mm512_and_si512, _mm512_andnot_si512, _mm512_dpbusd_epi32, _mm512_load_si512,
+        _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_setzero_si512, _mm512_slli_epi32,
     };
     #[target_feature(enable = "avx512f")]
-    fn load(lane: &Lane) -> __m512i {
-        // SAFETY: a lane is 64 bytes at a multiple of 64, and any bytes are a vector.
-        unsafe { _mm512_load_si512((&raw const lane.0).cast()) }
+    fn load<Line>(line: &Line) -> __m512i {
+        const { assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64) };
+        // SAFETY: a line is 64 bytes at a multiple of 64, and any bytes are a vector.
+        unsafe { _mm512_load_si512((&raw const *line).cast()) }
     }
+    /// Rows whose sums are made at once, so that no addition waits for another and the probe is loaded once for all.
     const TOGETHER: usize = 4;
-    let up = _mm512_set1_epi8(i8::MIN);
-    let bias = 128 * probe.iter().flat_map(|lane| lane.0).map(i32::from).sum::<i32>();
-    let lanes = probe.len();
-    let mut groups = rows.chunks_exact(TOGETHER * lanes);
+    let nibble = _mm512_set1_epi8(15);
+    let zero = _mm512_setzero_si512();
+    let pairs = probe.len() / 2;
+    let mut groups = rows.chunks_exact(TOGETHER * pairs);
     let mut outs = out.chunks_exact_mut(TOGETHER);
     for (rows, out) in (&mut groups).zip(&mut outs) {
-        let (a, rows) = rows.split_at(lanes);
-        let (b, rows) = rows.split_at(lanes);
-        let (c, d) = rows.split_at(lanes);
-        let mut sums = [_mm512_setzero_si512(); TOGETHER];
-        for ((((p, a), b), c), d) in probe.iter().zip(a).zip(b).zip(c).zip(d) {
-            let p = load(p);
-            sums[0] = _mm512_dpbusd_epi32(sums[0], _mm512_xor_si512(up, load(a)), p);
-            sums[1] = _mm512_dpbusd_epi32(sums[1], _mm512_xor_si512(up, load(b)), p);
-            sums[2] = _mm512_dpbusd_epi32(sums[2], _mm512_xor_si512(up, load(c)), p);
-            sums[3] = _mm512_dpbusd_epi32(sums[3], _mm512_xor_si512(up, load(d)), p);
+        let (a, rows) = rows.split_at(pairs);
+        let (b, rows) = rows.split_at(pairs);
+        let (c, d) = rows.split_at(pairs);
+        let (mut low, mut high) = ([zero; TOGETHER], [zero; TOGETHER]);
+        for ((((p, a), b), c), d) in probe.chunks_exact(2).zip(a).zip(b).zip(c).zip(d) {
+            let (first, second) = (load(&p[0]), load(&p[1]));
+            for ((row, low), high) in [a, b, c, d].into_iter().zip(&mut low).zip(&mut high) {
+                let x = load(row);
+                *low = _mm512_dpbusd_epi32(*low, _mm512_and_si512(x, nibble), first);
+                *high = _mm512_dpbusd_epi32(*high, _mm512_andnot_si512(nibble, x), second);
+            }
         }
-        for (out, sum) in out.iter_mut().zip(sums) {
-            *out = _mm512_reduce_add_epi32(sum) - bias;
+        let sums = [0, 1, 2, 3].map(|row| _mm512_add_epi32(_mm512_slli_epi32::<4>(low[row]), high[row]));
+        for (out, sum) in out.iter_mut().zip(sums_of_four(sums)) {
+            *out = sum >> 4;
         }
     }
-    for (row, out) in groups.remainder().chunks_exact(lanes).zip(outs.into_remainder()) {
-        let mut sum = _mm512_setzero_si512();
-        for (p, x) in probe.iter().zip(row) {
-            sum = _mm512_dpbusd_epi32(sum, _mm512_xor_si512(up, load(x)), load(p));
+    for (row, out) in groups.remainder().chunks_exact(pairs).zip(outs.into_remainder()) {
+        let (mut low, mut high) = (zero, zero);
+        for (row, p) in row.iter().zip(probe.chunks_exact(2)) {
+            let x = load(row);
+            low = _mm512_dpbusd_epi32(low, _mm512_and_si512(x, nibble), load(&p[0]));
+            high = _mm512_dpbusd_epi32(high, _mm512_andnot_si512(nibble, x), load(&p[1]));
         }
-        *out = _mm512_reduce_add_epi32(sum) - bias;
+        *out = _mm512_reduce_add_epi32(low) + (_mm512_reduce_add_epi32(high) >> 4);
     }
+}
+
+/// The sum of each of four vectors: transposed and added, which takes a third of what four sums one after another take.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn sums_of_four(vectors: [std::arch::x86_64::__m512i; 4]) -> [i32; 4] {
+    use std::arch::x86_64::{
+        _mm_add_epi32, _mm_extract_epi32, _mm256_add_epi32, _mm256_castsi256_si128, _mm256_extracti128_si256,
+        _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm512_castsi512_si256,
+        _mm512_extracti64x4_epi64,
+    };
+    let [a, b, c, d] = vectors.map(|v| _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64::<1>(v)));
+    let ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+    let cd = _mm256_add_epi32(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+    let all = _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+    let sums = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all));
+    [_mm_extract_epi32::<0>(sums), _mm_extract_epi32::<1>(sums), _mm_extract_epi32::<2>(sums), _mm_extract_epi32::<3>(sums)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn lanes(values: &[i8]) -> Vec<Lane> {
+    fn padded(values: &[i8]) -> Vec<ProbeLane> {
         let lane = |part: &[i8]| {
-            let mut lane = Lane::default();
+            let mut lane = ProbeLane::default();
             lane.0[..part.len()].copy_from_slice(part);
             lane
         };
-        values.chunks(LANE).map(lane).collect()
+        let mut lanes: Vec<ProbeLane> = values.chunks(LANE).map(lane).collect();
+        lanes.resize(lanes.len().next_multiple_of(2), ProbeLane::default());
+        lanes
+    }
+
+    /// Two numbers of four bits a byte, as planes have them.
+    fn nibbles(values: &[u8]) -> Vec<Lane> {
+        let pair = |part: &[u8]| {
+            let mut lane = Lane::default();
+            part.iter().enumerate().for_each(|(at, value)| lane.0[at % LANE] |= value << (4 * (at / LANE)));
+            lane
+        };
+        values.chunks(2 * LANE).map(pair).collect()
     }
 
     /// Rows and a probe of `dimension` numbers drawn by `draw`, through every kernel here, against sums in 64 bits.
     fn check(dimension: usize, rows: usize, mut draw: impl FnMut() -> i8) {
         let mut row = || (0..dimension).map(|_| draw()).collect::<Vec<i8>>();
         let probe = row();
-        let rows: Vec<Vec<i8>> = (0..rows).map(|_| row()).collect();
+        let rows: Vec<Vec<u8>> = (0..rows).map(|_| row().into_iter().map(|v| v.cast_unsigned() >> 4).collect()).collect();
         let plain: Vec<i64> =
             rows.iter().map(|row| row.iter().zip(&probe).map(|(x, p)| i64::from(*x) * i64::from(*p)).sum()).collect();
-        let high: Vec<Lane> = rows.iter().flat_map(|row| lanes(row)).collect();
-        let low: Vec<Lane> = rows.iter().rev().flat_map(|row| lanes(row)).collect();
-        let coarse = lanes(&probe);
-        let floats: Vec<FloatLane> = coarse.iter().map(|lane| FloatLane(lane.0.map(|v| f32::from(v) / 977.0))).collect();
+        let coarse: Vec<Lane> = rows.iter().flat_map(|row| nibbles(row)).collect();
+        let probe = padded(&probe);
+        let low: Vec<Lane> = probe.iter().map(|lane| Lane(lane.0.map(i8::cast_unsigned))).collect();
+        let floats: Vec<FloatLane> = probe.iter().map(|lane| FloatLane(lane.0.map(|v| f32::from(v) / 977.0))).collect();
         for kernel in Kernel::all() {
             let mut out = vec![7; rows.len()];
-            kernel.dots(&high, &coarse, &mut out);
+            kernel.nibbles(&coarse, &probe, &mut out);
             assert_eq!(out.iter().map(|v| i64::from(*v)).collect::<Vec<_>>(), plain, "{} at {dimension}", kernel.name());
-            for (high, low) in high.chunks_exact(coarse.len()).zip(low.chunks_exact(coarse.len())) {
-                let fine = kernel.fine(high, low, &floats);
-                assert_eq!(fine.to_bits(), fine_plain(high, low, &floats).to_bits(), "{} at {dimension}", kernel.name());
+            for coarse in coarse.chunks_exact(probe.len() / 2) {
+                let row = Row { coarse, middle: coarse, low: &low };
+                let fine = kernel.fine(row, 1_234, &floats);
+                assert_eq!(fine.to_bits(), fine_plain(row, 1_234, &floats).to_bits(), "{} at {dimension}", kernel.name());
             }
         }
     }
@@ -342,10 +413,12 @@ mod tests {
 
     #[test]
     fn the_fine_product_is_the_product_of_the_levels() {
-        let (high, low) = (lanes(&[127, -127, 1]), lanes(&[127, -128, 0]));
-        let mut probe = FloatLane::default();
-        probe.0[..3].copy_from_slice(&[1.0, 1.0, 2.0]);
-        let expected = 32_639.0 - 32_640.0 + 512.0;
-        assert_eq!(Kernel::best().fine(&high, &low, &[probe]), expected);
+        let mut probe = [FloatLane::default(), FloatLane::default()];
+        (probe[0].0[0], probe[1].0[63]) = (1.0, 2.0);
+        let (mut low, coarse) = ([Lane::default(), Lane::default()], nibbles(&[vec![15], vec![0; 126], vec![1]].concat()));
+        (low[0].0[0], low[1].0[63]) = (255, 7);
+        let row = Row { coarse: &coarse, middle: &coarse, low: &low };
+        let levels = (2_000.0 * 15.0 + 3_840.0 + 255.0 - 2_048.0, -2_000.0 * 13.0 + 256.0 + 7.0 - 2_048.0);
+        assert_eq!(Kernel::best().fine(row, 2_000, &probe), levels.0 + 2.0 * levels.1);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::kernel::Kernel;
-use super::template::{HIGH, LANE, Lane, Probe, level, round};
+use super::template::{MIDDLE_CENTRE, Planes, Probe, pairs};
 
 /// Rows that a segment takes when rows are appended one by one: small enough to copy at once, large enough that a scan does not notice.
 const SEGMENT: usize = 1024;
@@ -22,30 +22,35 @@ const FIRST: usize = 16;
 pub(super) struct Segment {
     /// Tells it from every other segment of this process.
     serial: u64,
-    /// Lanes in a row.
-    lanes: usize,
+    /// Pairs of lanes in a row.
+    pairs: usize,
     capacity: usize,
-    high: Vec<Lane>,
-    low: Vec<Lane>,
-    /// What one unit of the low plane is, a row each.
+    planes: Planes,
+    /// What one unit of a level is, a row each.
     steps: Vec<f32>,
-    /// The length of the row's low plane, rounded up.
+    /// What half a step of the coarse nibble is.
+    halves: Vec<f32>,
+    /// The length of what the coarse nibbles leave of the row, rounded up.
     rests: Vec<f32>,
+    /// The length of what both nibbles leave of it, rounded up.
+    fine_rests: Vec<f32>,
     /// No row is longer.
     longest: f32,
 }
 
 impl Segment {
-    fn new(lanes: usize, capacity: usize) -> Self {
+    fn new(pairs: usize, capacity: usize) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        let numbers = || Vec::with_capacity(capacity);
         Self {
             serial: NEXT.fetch_add(1, Ordering::Relaxed),
-            lanes,
+            pairs,
             capacity,
-            high: Vec::with_capacity(capacity * lanes),
-            low: Vec::with_capacity(capacity * lanes),
-            steps: Vec::with_capacity(capacity),
-            rests: Vec::with_capacity(capacity),
+            planes: Planes::with_capacity(capacity * pairs),
+            steps: numbers(),
+            halves: numbers(),
+            rests: numbers(),
+            fine_rests: numbers(),
             longest: 0.0,
         }
     }
@@ -63,82 +68,93 @@ impl Segment {
     }
 
     fn push(&mut self, row: &[f32]) {
-        let step = round(row, &mut self.high, &mut self.low);
-        let of_row = |plane: &[Lane]| plane.len() - self.lanes..plane.len();
-        let (high, low) = (&self.high[of_row(&self.high)], &self.low[of_row(&self.low)]);
-        let (mut length, mut rest) = (0.0f64, 0.0f64);
-        for (high, low) in high.iter().zip(low).flat_map(|(h, l)| h.0.into_iter().zip(l.0)) {
-            length += f64::from(level(high, low)).powi(2);
-            rest += f64::from(low).powi(2);
-        }
+        let kept = self.planes.push(row);
         // What `f32` rounds off is given back, so that a bound made of these holds.
         const UP: f64 = 1.0 + 1e-6;
-        let step_exact = f64::from(step) * UP;
-        self.longest = self.longest.max((length.sqrt() * step_exact) as f32);
-        self.rests.push((rest.sqrt() * step_exact) as f32);
-        self.steps.push(step);
+        let up = |levels: f64| (levels * f64::from(kept.step) * UP) as f32;
+        self.longest = self.longest.max(up(kept.length));
+        self.rests.push(up(kept.rest));
+        self.fine_rests.push(up(kept.fine_rest));
+        self.steps.push(kept.step);
+        self.halves.push(kept.half as f32 * kept.step);
     }
 
     fn push_rows(&mut self, other: &Self, rows: Range<usize>) {
-        let lanes = rows.start * self.lanes..rows.end * self.lanes;
-        self.high.extend_from_slice(&other.high[lanes.clone()]);
-        self.low.extend_from_slice(&other.low[lanes]);
+        self.planes.extend(&other.planes, rows.clone(), self.pairs);
         self.steps.extend_from_slice(&other.steps[rows.clone()]);
-        self.rests.extend_from_slice(&other.rests[rows]);
+        self.halves.extend_from_slice(&other.halves[rows.clone()]);
+        self.rests.extend_from_slice(&other.rests[rows.clone()]);
+        self.fine_rests.extend_from_slice(&other.fine_rests[rows]);
         self.longest = self.longest.max(other.longest);
     }
 
     /// An own copy of some rows with room for `capacity`.
     fn copy(&self, rows: Range<usize>, capacity: usize) -> Self {
-        let mut copy = Self::new(self.lanes, capacity);
+        let mut copy = Self::new(self.pairs, capacity);
         copy.push_rows(self, rows);
         copy
     }
 
+    /// Half a step of a row's coarse nibble in units of its level: exact, since the step is a power of two.
+    fn half(&self, row: usize) -> i32 {
+        (self.halves[row] / self.steps[row]) as i32
+    }
+
     fn values(&self, row: usize) -> impl Iterator<Item = f32> + '_ {
-        let lanes = row * self.lanes..(row + 1) * self.lanes;
-        let planes = self.high[lanes.clone()].iter().zip(&self.low[lanes]);
         let step = self.steps[row];
-        planes.flat_map(|(high, low)| high.0.into_iter().zip(low.0)).map(move |(high, low)| level(high, low) as f32 * step)
+        self.planes.row(row, self.pairs).levels(self.half(row)).map(move |level| level as f32 * step)
     }
 
     fn has_same_row(&self, row: usize, other: &Self, otherwise: usize) -> bool {
-        let lanes = |row: usize| row * self.lanes..(row + 1) * self.lanes;
-        let same = |a: &[Lane], b: &[Lane]| a.iter().zip(b).all(|(a, b)| a.0 == b.0);
         self.steps[row].to_bits() == other.steps[otherwise].to_bits()
-            && same(&self.high[lanes(row)], &other.high[lanes(otherwise)])
-            && same(&self.low[lanes(row)], &other.low[lanes(otherwise)])
+            && self.halves[row].to_bits() == other.halves[otherwise].to_bits()
+            && self.planes.row(row, self.pairs).is(other.planes.row(otherwise, other.pairs))
     }
 
     /// The score of one row, from all its bits.
     pub(super) fn score(&self, kernel: Kernel, probe: &Probe, row: usize) -> f32 {
-        let lanes = row * self.lanes..(row + 1) * self.lanes;
-        kernel.fine(&self.high[lanes.clone()], &self.low[lanes], &probe.exact) * self.steps[row]
+        kernel.fine(self.planes.row(row, self.pairs), self.half(row), &probe.exact) * self.steps[row]
     }
 
-    /// The highest score that each of `rows` can have, by its high plane.
+    /// The highest score that each of `rows` can have, by its coarse nibbles.
     pub(super) fn ceilings(&self, kernel: Kernel, probe: &Probe, rows: Range<usize>, dots: &mut [i32], out: &mut [f32]) {
-        kernel.dots(&self.high[rows.start * self.lanes..rows.end * self.lanes], &probe.coarse, dots);
+        kernel.nibbles(&self.planes.coarse[rows.start * self.pairs..rows.end * self.pairs], &probe.coarse, dots);
         let (base, per_rest) = probe.bound(self.longest);
-        let unit = HIGH * probe.step;
-        let rows = self.steps[rows.clone()].iter().zip(&self.rests[rows]);
-        for (((step, rest), dot), out) in rows.zip(&*dots).zip(out) {
-            *out = *dot as f32 * (step * unit) + (base + per_rest * rest);
+        let centre = 15 * probe.sum;
+        let rows = self.halves[rows.clone()].iter().zip(&self.rests[rows]);
+        for (((half, rest), dot), out) in rows.zip(&*dots).zip(out) {
+            *out = (2 * *dot - centre) as f32 * (half * probe.step) + (base + per_rest * rest);
         }
     }
 
+    /// The highest score that a row can have by both its nibbles, when by the coarse ones it is `ceiling`.
+    pub(super) fn lowered(&self, kernel: Kernel, probe: &Probe, row: usize, ceiling: f32) -> f32 {
+        let mut dot = [0];
+        kernel.nibbles(self.planes.row(row, self.pairs).middle, &probe.coarse, &mut dot);
+        let (_, per_rest) = probe.bound(self.longest);
+        let middle = 256.0 * dot[0] as f32 + MIDDLE_CENTRE * probe.sum as f32;
+        ceiling + middle * (self.steps[row] * probe.step) - per_rest * (self.rests[row] - self.fine_rests[row])
+    }
+
+    /// The score of one row, or nothing where it cannot reach the floor.
+    pub(super) fn score_above(&self, kernel: Kernel, probe: &Probe, row: usize, floor: f32) -> Option<f32> {
+        let mut ceiling = [0.0];
+        self.ceilings(kernel, probe, row..row + 1, &mut [0], &mut ceiling);
+        let is_worth = ceiling[0] >= floor && self.lowered(kernel, probe, row, ceiling[0]) >= floor;
+        is_worth.then(|| self.score(kernel, probe, row))
+    }
+
     fn bytes(&self) -> usize {
-        (self.high.capacity() + self.low.capacity()) * size_of::<Lane>()
-            + (self.steps.capacity() + self.rests.capacity()) * size_of::<f32>()
+        let numbers = [&self.steps, &self.halves, &self.rests, &self.fine_rests];
+        self.planes.bytes() + numbers.map(|numbers| numbers.capacity() * size_of::<f32>()).iter().sum::<usize>()
     }
 }
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        self.high.zeroize();
-        self.low.zeroize();
-        self.steps.zeroize();
-        self.rests.zeroize();
+        for numbers in [&mut self.steps, &mut self.halves, &mut self.rests, &mut self.fine_rests] {
+            numbers.zeroize();
+        }
     }
 }
 
@@ -232,8 +248,14 @@ impl Matrix {
         self.segments[index].score(Kernel::best(), probe, inside)
     }
 
+    /// The score of one row with `probe`, or nothing where it cannot reach `floor`.
+    pub(super) fn score_above(&self, probe: &Probe, row: usize, floor: f32) -> Option<f32> {
+        let (index, inside) = self.locate(row);
+        self.segments[index].score_above(Kernel::best(), probe, inside, floor)
+    }
+
     /// The segments, each with its first row.
-    pub(super) fn segments(&self) -> impl Iterator<Item = (usize, &Segment)> {
+    pub(super) fn segments(&self) -> impl Iterator<Item = (usize, &Segment)> + Clone {
         self.segments.iter().zip(&self.ends).map(|(segment, end)| (end - segment.rows(), segment.as_ref()))
     }
 
@@ -300,7 +322,7 @@ impl Matrix {
                 self.take_last();
                 self.add(Arc::new(copy));
             }
-            None => self.add(Arc::new(Segment::new(self.dimension.div_ceil(LANE), more.clamp(FIRST, SEGMENT)))),
+            None => self.add(Arc::new(Segment::new(pairs(self.dimension), more.clamp(FIRST, SEGMENT)))),
         }
     }
 }

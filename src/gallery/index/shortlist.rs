@@ -9,12 +9,12 @@ use std::sync::{Mutex, PoisonError};
 
 use instant_distance::Search;
 use thiserror::Error;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::{DefaultIsZeroes, Zeroize, Zeroizing};
 
 use super::graph::Graph;
 use super::kernel::Kernel;
 use super::matrix::Matrix;
-use super::scan::scan_segment;
+use super::scan::scan_segments;
 use super::sketch::{BITS, Sketch, Sketcher};
 use super::template::Probe;
 use crate::system::Stop;
@@ -78,8 +78,23 @@ pub(crate) struct Shortlist {
 #[derive(Default)]
 struct Room {
     search: Search,
-    differing: Vec<u16>,
+    differing: Vec<Line>,
 }
+
+/// Of so many sketches, how many bits of each differ. A line of its own, so that clearing it is one store and not many.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line([u16; LINE]);
+
+const LINE: usize = 32;
+
+impl Default for Line {
+    fn default() -> Self {
+        Self([u16::MAX; LINE])
+    }
+}
+
+impl DefaultIsZeroes for Line {}
 
 /// How a matrix lies to a shortlist.
 pub(crate) struct Cover {
@@ -138,18 +153,18 @@ impl Shortlist {
         let probe = Probe::new(values);
         let mut floor = f32::NEG_INFINITY;
         for row in self.named(values).into_iter().chain(self.loose.iter().copied()) {
-            if let Some(row) = self.place(cover, row) {
-                floor = visit(row, matrix.score(&probe, row));
+            let Some(row) = self.place(cover, row) else { continue };
+            if let Some(score) = matrix.score_above(&probe, row, floor) {
+                floor = visit(row, score);
             }
         }
-        for (at, (first, segment)) in matrix.segments().enumerate() {
-            if cover.fresh.binary_search(&at).is_ok() {
-                floor = scan_segment(Kernel::best(), segment, first, &probe, floor, &mut visit);
-            }
+        if !cover.fresh.is_empty() {
+            let segments = matrix.segments().enumerate().filter(|(at, _)| cover.fresh.binary_search(at).is_ok());
+            scan_segments(Kernel::best(), segments.map(|(_, segment)| segment), &probe, floor, &mut visit);
         }
     }
 
-    /// Rows of the base that are near by their sketches.
+    /// Rows of the base that are near by their sketches, the nearest first.
     fn named(&self, values: &[f32]) -> Vec<u32> {
         let sketch = self.sketcher.sketch(values);
         let lock = || self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
@@ -215,23 +230,35 @@ impl Shortlist {
     }
 }
 
-/// One in [`ONE_IN`] of the sketches, or some more where bits are equal: those that differ least.
-fn nearest(sketches: &[Sketch], sketch: &Sketch, differing: &mut Vec<u16>) -> Vec<u32> {
-    let wanted = sketches.len().div_ceil(ONE_IN).max(FEWEST);
-    differing.resize(sketches.len(), 0);
-    Kernel::best().differing(sketches, sketch, differing);
-    let mut counts = [0usize; BITS + 1];
-    differing.iter().for_each(|bits| counts[usize::from(*bits)] += 1);
+/// One in [`ONE_IN`] of the sketches, or some more where bits are equal: those that differ least, the very least first.
+fn nearest(sketches: &[Sketch], sketch: &Sketch, lines: &mut Vec<Line>) -> Vec<u32> {
+    let wanted = sketches.len().div_ceil(ONE_IN).max(FEWEST).min(sketches.len());
+    lines.clear();
+    lines.resize(sketches.len().div_ceil(LINE), Line::default());
+    // Several counts of each number, since one that waits for its neighbour's to be stored is what would take the time.
+    let mut counts = [[0u32; BITS + 1]; 4];
+    for (sketches, line) in sketches.chunks(LINE).zip(&mut *lines) {
+        Kernel::best().differing(sketches, sketch, &mut line.0[..sketches.len()]);
+        for four in line.0[..sketches.len()].chunks(4) {
+            four.iter().zip(&mut counts).for_each(|(bits, counts)| counts[usize::from(*bits)] += 1);
+        }
+    }
     let mut total = 0;
-    let reached = |count: &usize| {
-        total += count;
+    let limit = (0..=BITS).find(|bits| {
+        total += counts.iter().map(|counts| counts[*bits] as usize).sum::<usize>();
         total >= wanted
-    };
-    let limit = counts.iter().position(reached).unwrap_or(BITS);
-    let named = differing.iter().zip(0u32..).filter(|(bits, _)| usize::from(**bits) <= limit).map(|(_, row)| row).collect();
+    });
+    let limit = limit.unwrap_or(BITS) as u16;
+    let mut named: Vec<(u16, u32)> = Vec::with_capacity(total);
+    for (line, first) in lines.iter().zip((0u32..).step_by(LINE)) {
+        if line.0.iter().fold(u16::MAX, |least, bits| least.min(*bits)) <= limit {
+            named.extend(line.0.iter().copied().zip(first..).filter(|(bits, _)| *bits <= limit));
+        }
+    }
     // How far a face is from everybody tells something of the face.
-    differing.zeroize();
-    named
+    lines.zeroize();
+    named.sort_unstable();
+    named.into_iter().map(|(_, row)| row).collect()
 }
 
 #[cfg(test)]

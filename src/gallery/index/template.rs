@@ -8,25 +8,27 @@
 //! The cosine moves by at most half a step times the square root of the dimension (Cauchy and Schwarz): for 512 numbers of which none
 //! exceeds 0.249 that is 0.000086, and in practice some 0.000005.
 
+use std::ops::Range;
+
 use zeroize::{DefaultIsZeroes, Zeroize};
 
 /// Numbers in a lane: one cache line of 8-bit numbers.
 pub(crate) const LANE: usize = 64;
 
-/// The largest 16-bit level: its high part, rounded to nearest, still fits 7 bits and a sign.
+/// The largest 16-bit level.
 pub(super) const LIMIT: f32 = 32_639.0;
 
-/// How much one unit of the high plane is in units of the low one.
-pub(super) const HIGH: f32 = 256.0;
+/// What is taken off the lower 12 bits of a level, so that they are kept without a sign.
+const CENTRE: i32 = 2_048;
 
 /// What rounding in `f32` can add to a score of unit vectors: sums of up to 4,096 products in 32 accumulators, and the handful of
 /// operations around them.
 const ROUNDING: f32 = 2e-5;
 
-/// A cache line of 8-bit numbers, zero where a row's end is padded.
+/// A cache line of a plane, zero where a row's end is padded.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub(crate) struct Lane(pub(crate) [i8; LANE]);
+pub(crate) struct Lane(pub(crate) [u8; LANE]);
 
 impl Default for Lane {
     fn default() -> Self {
@@ -35,6 +37,19 @@ impl Default for Lane {
 }
 
 impl DefaultIsZeroes for Lane {}
+
+/// As many 8-bit numbers of a probe as a [`Lane`] has of a row.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct ProbeLane(pub(crate) [i8; LANE]);
+
+impl Default for ProbeLane {
+    fn default() -> Self {
+        Self([0; LANE])
+    }
+}
+
+impl DefaultIsZeroes for ProbeLane {}
 
 /// As many numbers as a [`Lane`], in `f32`.
 #[derive(Clone, Copy)]
@@ -60,21 +75,143 @@ fn step_of(largest: f32) -> (f32, f32) {
     (2f32.powi(exponent), 2f32.powi(-exponent))
 }
 
-/// Rounds `row` to 16 bits: appends its high and its low plane and gives the step of one low unit.
-pub(super) fn round(row: &[f32], high: &mut Vec<Lane>, low: &mut Vec<Lane>) -> f32 {
-    let largest = row.iter().fold(0.0f32, |most, v| most.max(v.abs()));
-    let (scale, step) = step_of(largest);
-    for part in row.chunks(LANE) {
-        let (mut coarse, mut fine) = (Lane::default(), Lane::default());
-        for ((value, coarse), fine) in part.iter().zip(&mut coarse.0).zip(&mut fine.0) {
-            let level = (value * scale).round().clamp(-LIMIT, LIMIT) as i32;
-            let upper = (level + 128) >> 8;
-            (*coarse, *fine) = (upper as i8, (level - (upper << 8)) as i8);
-        }
-        high.push(coarse);
-        low.push(fine);
+/// Lanes in a nibble plane's row, each with the nibbles of two lanes of numbers: the first in the lower four bits of its bytes, the
+/// second in the upper four.
+pub(super) fn pairs(dimension: usize) -> usize {
+    dimension.div_ceil(2 * LANE)
+}
+
+/// Rows of 16-bit levels, taken apart so that a search reads only what it must. With a row's stride `2·half`, a sixteenth of the span
+/// from its lowest possible level to its highest, a level is `half·(2·coarse − 15) + 256·middle + low − 2048`: four bits, four, eight.
+#[derive(Default)]
+pub(super) struct Planes {
+    /// Nibbles, [`pairs`] lanes a row.
+    pub(super) coarse: Vec<Lane>,
+    /// Nibbles, [`pairs`] lanes a row.
+    pub(super) middle: Vec<Lane>,
+    /// Bytes, twice as many lanes.
+    pub(super) low: Vec<Lane>,
+}
+
+/// What goes with a row besides its planes.
+pub(super) struct Kept {
+    /// What one unit of a level is.
+    pub(super) step: f32,
+    /// Half a step of the coarse nibble, in units of the level.
+    pub(super) half: i32,
+    /// The length of what the coarse nibbles leave, in units of the level.
+    pub(super) rest: f64,
+    /// The length of what both nibbles leave.
+    pub(super) fine_rest: f64,
+    /// The row's own length.
+    pub(super) length: f64,
+}
+
+impl Planes {
+    pub(super) fn with_capacity(lanes: usize) -> Self {
+        Self { coarse: Vec::with_capacity(lanes), middle: Vec::with_capacity(lanes), low: Vec::with_capacity(2 * lanes) }
     }
-    step
+
+    /// Rounds a row to 16 bits and appends it.
+    pub(super) fn push(&mut self, row: &[f32]) -> Kept {
+        let largest = row.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+        let (scale, step) = step_of(largest);
+        let to_level = |value: f32| (value * scale).round().clamp(-LIMIT, LIMIT) as i32;
+        let half = (to_level(largest) + 15) / 16;
+        let half = half.max(1);
+        let (mut length, mut rest, mut fine_rest) = (0.0f64, 0.0f64, 0.0f64);
+        for pair in row.chunks(2 * LANE) {
+            let (mut coarse, mut middle, mut low) = (Lane::default(), Lane::default(), [Lane::default(); 2]);
+            for (at, value) in pair.iter().enumerate() {
+                let level = to_level(*value);
+                let nibble = ((level + 16 * half) / (2 * half)).clamp(0, 15);
+                // At most `half` away from nothing, which is at most 2,040.
+                let left = level - half * (2 * nibble - 15);
+                let kept = left + CENTRE;
+                let (lane, byte) = (at / LANE, at % LANE);
+                coarse.0[byte] |= (nibble as u8) << (4 * lane);
+                middle.0[byte] |= ((kept >> 8) as u8) << (4 * lane);
+                low[lane].0[byte] = (kept & 0xff) as u8;
+                length += f64::from(level).powi(2);
+                rest += f64::from(left).powi(2);
+                fine_rest += (f64::from(kept & 0xff) - LOW_CENTRE).powi(2);
+            }
+            self.coarse.push(coarse);
+            self.middle.push(middle);
+            self.low.extend(low);
+        }
+        Kept { step, half, rest: rest.sqrt(), fine_rest: fine_rest.sqrt(), length: length.sqrt() }
+    }
+
+    /// Appends rows of others, `pairs` lanes each.
+    pub(super) fn extend(&mut self, other: &Self, rows: Range<usize>, pairs: usize) {
+        let lanes = rows.start * pairs..rows.end * pairs;
+        self.coarse.extend_from_slice(&other.coarse[lanes.clone()]);
+        self.middle.extend_from_slice(&other.middle[lanes.clone()]);
+        self.low.extend_from_slice(&other.low[2 * lanes.start..2 * lanes.end]);
+    }
+
+    /// One row of `pairs` lanes.
+    pub(super) fn row(&self, row: usize, pairs: usize) -> Row<'_> {
+        let lanes = row * pairs..(row + 1) * pairs;
+        Row {
+            coarse: &self.coarse[lanes.clone()],
+            middle: &self.middle[lanes.clone()],
+            low: &self.low[2 * lanes.start..2 * lanes.end],
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        (self.coarse.capacity() + self.middle.capacity() + self.low.capacity()) * size_of::<Lane>()
+    }
+}
+
+impl Drop for Planes {
+    fn drop(&mut self) {
+        self.coarse.zeroize();
+        self.middle.zeroize();
+        self.low.zeroize();
+    }
+}
+
+/// The middle of what a low byte can be.
+pub(super) const LOW_CENTRE: f64 = 127.5;
+
+/// What is added to 256 times the middle nibble for what it tells of a level, the low byte taken as its middle.
+pub(super) const MIDDLE_CENTRE: f32 = LOW_CENTRE as f32 - CENTRE as f32;
+
+/// A row of [`Planes`].
+#[derive(Clone, Copy)]
+pub(super) struct Row<'a> {
+    pub(super) coarse: &'a [Lane],
+    pub(super) middle: &'a [Lane],
+    pub(super) low: &'a [Lane],
+}
+
+impl<'a> Row<'a> {
+    /// Its levels, and a few more where the end is padded.
+    pub(super) fn levels(self, half: i32) -> impl Iterator<Item = i32> + 'a {
+        let pairs = self.coarse.iter().zip(self.middle).zip(self.low.chunks_exact(2));
+        pairs.flat_map(move |((coarse, middle), low)| {
+            (0..2 * LANE).map(move |at| {
+                let (lane, byte) = (at / LANE, at % LANE);
+                let nibble = |plane: &Lane| plane.0[byte] >> (4 * lane) & 15;
+                level(half, nibble(coarse), nibble(middle), low[lane].0[byte])
+            })
+        })
+    }
+
+    /// Whether the bytes are the same.
+    pub(super) fn is(self, other: Self) -> bool {
+        let same = |a: &[Lane], b: &[Lane]| a.iter().zip(b).all(|(a, b)| a.0 == b.0);
+        same(self.coarse, other.coarse) && same(self.middle, other.middle) && same(self.low, other.low)
+    }
+}
+
+/// The 16-bit level of one number.
+#[inline(always)]
+pub(super) fn level(half: i32, coarse: u8, middle: u8, low: u8) -> i32 {
+    half * (2 * i32::from(coarse) - 15) + (i32::from(middle) << 8) + i32::from(low) - CENTRE
 }
 
 /// Replaces a row's numbers by those that it is kept as, so that what is written down before it is kept is the same, bit for bit.
@@ -84,19 +221,16 @@ pub(crate) fn as_kept(row: &mut [f32]) {
     row.iter_mut().for_each(|value| *value = (*value * scale).round().clamp(-LIMIT, LIMIT) * step);
 }
 
-/// The 16-bit level of one number.
-pub(super) fn level(high: i8, low: i8) -> i32 {
-    (i32::from(high) << 8) + i32::from(low)
-}
-
 /// A probe, ready for the scan. No `Debug`: it is biometric data, and cleared when it goes.
 pub(crate) struct Probe {
-    /// As it came, padded.
+    /// As it came, padded to whole pairs of lanes.
     pub(super) exact: Vec<FloatLane>,
     /// Rounded to 8 bits.
-    pub(super) coarse: Vec<Lane>,
+    pub(super) coarse: Vec<ProbeLane>,
     /// What one unit of `coarse` is.
     pub(super) step: f32,
+    /// The sum of `coarse`.
+    pub(super) sum: i32,
     /// The length of what the rounding took away.
     error: f32,
     /// Its length.
@@ -108,26 +242,29 @@ impl Probe {
     pub(crate) fn new(values: &[f32]) -> Self {
         let largest = values.iter().fold(0.0f32, |most, v| most.max(v.abs()));
         let step = if largest > 0.0 { largest / 127.0 } else { 1.0 };
-        let lanes = values.len().div_ceil(LANE);
+        let lanes = 2 * pairs(values.len());
         let (mut exact, mut coarse) = (Vec::with_capacity(lanes), Vec::with_capacity(lanes));
-        let (mut error, mut norm) = (0.0f64, 0.0f64);
+        let (mut error, mut norm, mut sum) = (0.0f64, 0.0f64, 0i32);
         for part in values.chunks(LANE) {
-            let (mut floats, mut levels) = (FloatLane::default(), Lane::default());
+            let (mut floats, mut levels) = (FloatLane::default(), ProbeLane::default());
             for ((value, float), level) in part.iter().zip(&mut floats.0).zip(&mut levels.0) {
                 let rounded = (value / step).round().clamp(-127.0, 127.0);
                 (*float, *level) = (*value, rounded as i8);
+                sum += i32::from(*level);
                 error += f64::from(value - rounded * step).powi(2);
                 norm += f64::from(*value).powi(2);
             }
             exact.push(floats);
             coarse.push(levels);
         }
-        Self { exact, coarse, step, error: error.sqrt() as f32, norm: norm.sqrt() as f32 }
+        exact.resize(lanes, FloatLane::default());
+        coarse.resize(lanes, ProbeLane::default());
+        Self { exact, coarse, step, sum, error: error.sqrt() as f32, norm: norm.sqrt() as f32 }
     }
 
-    /// How far a row's coarse score can lie from its true one, as `a + b·r` for a row no longer than `longest` whose low plane has the
-    /// length `r`. With `x = h + l` (high and low plane) and `p = c + d` (coarse and rest), `x·p = h·c + h·d + l·p`, and the last two
-    /// are at most `|h||d| + |l||p|`, where `|h| ≤ |x| + |l|`.
+    /// How far a row's score by some of its planes can lie from its true one, as `a + b·r` for a row no longer than `longest` of which
+    /// the planes left out have the length `r`. With `x = h + l` (what is looked at, and what is left out) and `p = c + d` (coarse and
+    /// rest), `x·p = h·c + h·d + l·p`, and the last two are at most `|h||d| + |l||p|`, where `|h| ≤ |x| + |l|`.
     pub(super) fn bound(&self, longest: f32) -> (f32, f32) {
         (longest * (self.error + ROUNDING * self.norm), self.error + self.norm)
     }
@@ -147,10 +284,9 @@ mod tests {
     use super::*;
 
     fn rounded(row: &[f32]) -> (f32, Vec<i32>) {
-        let (mut high, mut low) = (Vec::new(), Vec::new());
-        let step = round(row, &mut high, &mut low);
-        let levels = high.iter().zip(&low).flat_map(|(h, l)| h.0.into_iter().zip(l.0)).map(|(h, l)| level(h, l));
-        (step, levels.take(row.len()).collect())
+        let mut planes = Planes::default();
+        let kept = planes.push(row);
+        (kept.step, planes.row(0, pairs(row.len())).levels(kept.half).take(row.len()).collect())
     }
 
     #[test]
