@@ -89,9 +89,54 @@ impl Kernel {
         }
     }
 
+    /// As [`Kernel::nibbles`], for some of a plane's rows, by their numbers.
+    pub(super) fn nibbles_of(self, plane: &[Lane], rows: &[u32], probe: &[ProbeLane], out: &mut [i32]) {
+        let pairs = probe.len() / 2;
+        let lanes = |row: &u32| *row as usize * pairs..(*row as usize + 1) * pairs;
+        #[cfg(target_arch = "x86_64")]
+        if self.0 == Kind::Avx512Vnni {
+            let (fours, rest) = rows.as_chunks();
+            let (outs, out) = out.split_at_mut(fours.len() * 4);
+            for (four, out) in fours.iter().zip(outs.as_chunks_mut().0) {
+                let rows = four.each_ref().map(|row| &plane[lanes(row)]);
+                // SAFETY: a kernel of this kind is only made where the processor has AVX-512 F, BW, VL and VNNI.
+                *out = unsafe { four_avx512_vnni(rows, probe) };
+            }
+            for (row, out) in rest.iter().zip(out) {
+                self.nibbles(&plane[lanes(row)], probe, std::slice::from_mut(out));
+            }
+            return;
+        }
+        for (row, out) in rows.iter().zip(out) {
+            self.nibbles(&plane[lanes(row)], probe, std::slice::from_mut(out));
+        }
+    }
+
+    /// The ceilings that inner products with coarse nibbles leave, and the highest of them.
+    pub(super) fn ceilings(self, of: &Ceilings<'_>, out: &mut [f32]) -> f32 {
+        match self.0 {
+            // SAFETY: a kernel of this kind is only made where the processor has AVX2.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { ceilings_avx2(of, out) },
+            // SAFETY: a kernel of this kind is only made where the processor has AVX-512 F, BW, VL and VNNI.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => unsafe { ceilings_avx512(of, out) },
+            _ => ceilings_plain(of, out),
+        }
+    }
+
+    /// Which of a line's numbers reach the floor, a bit each, the first in the lowest.
+    pub(super) fn reaching(self, line: &FloatLane, floor: f32) -> u64 {
+        match self.0 {
+            // SAFETY: a kernel of this kind is only made where the processor has AVX-512 F, BW, VL and VNNI.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vnni => unsafe { reaching_avx512(line, floor) },
+            _ => reaching_plain(line, floor),
+        }
+    }
+
     /// How many bits of each sketch differ from one.
-    pub(super) fn differing<T: AsRef<Bits>>(self, sketches: &[T], sketch: &Sketch, out: &mut [u16]) {
-        let sketch = sketch.as_ref();
+    pub(super) fn differing(self, sketches: &[Sketch], sketch: &Sketch, out: &mut [u16]) {
         match self.0 {
             // SAFETY: a kernel of this kind is only made where the processor has AVX2 and POPCNT.
             #[cfg(target_arch = "x86_64")]
@@ -132,6 +177,42 @@ fn nibbles_plain(rows: &[Lane], probe: &[ProbeLane], out: &mut [i32]) {
         }
         *out = sum;
     }
+}
+
+/// What ceilings are made of: rows' inner products with a probe, and what else is known of the rows and of the probe.
+pub(super) struct Ceilings<'a> {
+    pub(super) dots: &'a [i32],
+    /// Half a step of each row's coarse nibble.
+    pub(super) halves: &'a [f32],
+    /// The length of what each row's coarse nibbles leave.
+    pub(super) rests: &'a [f32],
+    /// What a nibble's middle adds to an inner product, twice.
+    pub(super) centre: i32,
+    /// What one unit of the probe is.
+    pub(super) step: f32,
+    /// How far a score can lie from the true one, as `a + b·rest`.
+    pub(super) bound: (f32, f32),
+}
+
+#[inline(always)]
+fn ceilings_plain(of: &Ceilings<'_>, out: &mut [f32]) -> f32 {
+    let rows = of.halves.iter().zip(of.rests).zip(of.dots);
+    for (((half, rest), dot), out) in rows.zip(&mut *out) {
+        *out = (2 * *dot - of.centre) as f32 * (half * of.step) + (of.bound.0 + of.bound.1 * rest);
+    }
+    // Sixteen comparisons side by side, which the compiler makes vectors of.
+    let mut most = [f32::NEG_INFINITY; 16];
+    let parts = out.chunks_exact(16);
+    let rest = parts.remainder();
+    for part in parts {
+        most.iter_mut().zip(part).for_each(|(most, value)| *most = if *value > *most { *value } else { *most });
+    }
+    most.iter().chain(rest).fold(f32::NEG_INFINITY, |most, value| most.max(*value))
+}
+
+#[inline(always)]
+fn reaching_plain(line: &FloatLane, floor: f32) -> u64 {
+    line.0.iter().rev().fold(0, |bits, value| bits << 1 | u64::from(*value >= floor))
 }
 
 #[inline(always)]
@@ -184,22 +265,59 @@ fn differing_popcnt(a: &Bits, b: &Bits) -> u32 {
 }
 
 #[inline(always)]
-fn differing_each<T: AsRef<Bits>>(sketches: &[T], sketch: &Bits, out: &mut [u16]) {
+fn differing_each(sketches: &[Sketch], sketch: &Sketch, out: &mut [u16]) {
     for (out, other) in out.iter_mut().zip(sketches) {
-        *out = differing_plain(other.as_ref(), sketch) as u16;
+        *out = differing_plain(other.as_ref(), sketch.as_ref()) as u16;
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "popcnt,avx2")]
-fn differing_avx2<T: AsRef<Bits>>(sketches: &[T], sketch: &Bits, out: &mut [u16]) {
+fn differing_avx2(sketches: &[Sketch], sketch: &Sketch, out: &mut [u16]) {
     differing_each(sketches, sketch, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "popcnt,avx512f,avx512vl,avx512bw,avx512vpopcntdq")]
-fn differing_avx512<T: AsRef<Bits>>(sketches: &[T], sketch: &Bits, out: &mut [u16]) {
-    differing_each(sketches, sketch, out);
+fn differing_avx512(sketches: &[Sketch], sketch: &Sketch, out: &mut [u16]) {
+    use std::arch::x86_64::{_mm512_popcnt_epi64, _mm512_reduce_add_epi64, _mm512_xor_si512};
+    let sketch = load_512(sketch);
+    for (out, other) in out.iter_mut().zip(sketches) {
+        *out = _mm512_reduce_add_epi64(_mm512_popcnt_epi64(_mm512_xor_si512(load_512(other), sketch))) as u16;
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn load_512<Line>(line: &Line) -> std::arch::x86_64::__m512i {
+    const { assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64) };
+    // SAFETY: a line is 64 bytes at a multiple of 64, and any bytes are a vector.
+    unsafe { std::arch::x86_64::_mm512_load_si512((&raw const *line).cast()) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn ceilings_avx2(of: &Ceilings<'_>, out: &mut [f32]) -> f32 {
+    ceilings_plain(of, out)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn ceilings_avx512(of: &Ceilings<'_>, out: &mut [f32]) -> f32 {
+    ceilings_plain(of, out)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn reaching_avx512(line: &FloatLane, floor: f32) -> u64 {
+    use std::arch::x86_64::{_CMP_GE_OQ, _mm512_cmp_ps_mask, _mm512_loadu_ps, _mm512_set1_ps};
+    let floor = _mm512_set1_ps(floor);
+    let (parts, _) = line.0.as_chunks::<16>();
+    parts.iter().rev().fold(0, |bits, part| {
+        // SAFETY: a part is sixteen numbers, and no alignment is asked for.
+        let part = unsafe { _mm512_loadu_ps(part.as_ptr()) };
+        bits << 16 | u64::from(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(part, floor))
+    })
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -253,55 +371,60 @@ fn nibbles_avx2(rows: &[Lane], probe: &[ProbeLane], out: &mut [i32]) {
     }
 }
 
-/// `vpdpbusd` adds four products in 32 bits. The upper nibbles are taken where they are, sixteen times too large, and the sum of the
-/// lower ones is brought up to them.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn nibbles_avx512_vnni(rows: &[Lane], probe: &[ProbeLane], out: &mut [i32]) {
-    use std::arch::x86_64::{
-        __m512i, _mm512_add_epi32, _mm512_and_si512, _mm512_andnot_si512, _mm512_dpbusd_epi32, _mm512_load_si512,
-        _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_setzero_si512, _mm512_slli_epi32,
-    };
-    #[target_feature(enable = "avx512f")]
-    fn load<Line>(line: &Line) -> __m512i {
-        const { assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64) };
-        // SAFETY: a line is 64 bytes at a multiple of 64, and any bytes are a vector.
-        unsafe { _mm512_load_si512((&raw const *line).cast()) }
-    }
-    /// Rows whose sums are made at once, so that no addition waits for another and the probe is loaded once for all.
-    const TOGETHER: usize = 4;
-    let nibble = _mm512_set1_epi8(15);
-    let zero = _mm512_setzero_si512();
+    use std::arch::x86_64::{_mm512_reduce_add_epi32, _mm512_setzero_si512};
     let pairs = probe.len() / 2;
-    let mut groups = rows.chunks_exact(TOGETHER * pairs);
-    let mut outs = out.chunks_exact_mut(TOGETHER);
-    for (rows, out) in (&mut groups).zip(&mut outs) {
+    let mut groups = rows.chunks_exact(4 * pairs);
+    let (outs, rest) = out.as_chunks_mut();
+    for (rows, out) in (&mut groups).zip(outs) {
         let (a, rows) = rows.split_at(pairs);
         let (b, rows) = rows.split_at(pairs);
         let (c, d) = rows.split_at(pairs);
-        let (mut low, mut high) = ([zero; TOGETHER], [zero; TOGETHER]);
-        for ((((p, a), b), c), d) in probe.chunks_exact(2).zip(a).zip(b).zip(c).zip(d) {
-            let (first, second) = (load(&p[0]), load(&p[1]));
-            for ((row, low), high) in [a, b, c, d].into_iter().zip(&mut low).zip(&mut high) {
-                let x = load(row);
-                *low = _mm512_dpbusd_epi32(*low, _mm512_and_si512(x, nibble), first);
-                *high = _mm512_dpbusd_epi32(*high, _mm512_andnot_si512(nibble, x), second);
-            }
-        }
-        let sums = [0, 1, 2, 3].map(|row| _mm512_add_epi32(_mm512_slli_epi32::<4>(low[row]), high[row]));
-        for (out, sum) in out.iter_mut().zip(sums_of_four(sums)) {
-            *out = sum >> 4;
-        }
+        *out = four_avx512_vnni([a, b, c, d], probe);
     }
-    for (row, out) in groups.remainder().chunks_exact(pairs).zip(outs.into_remainder()) {
-        let (mut low, mut high) = (zero, zero);
+    for (row, out) in groups.remainder().chunks_exact(pairs).zip(rest) {
+        let (mut low, mut high) = (_mm512_setzero_si512(), _mm512_setzero_si512());
         for (row, p) in row.iter().zip(probe.chunks_exact(2)) {
-            let x = load(row);
-            low = _mm512_dpbusd_epi32(low, _mm512_and_si512(x, nibble), load(&p[0]));
-            high = _mm512_dpbusd_epi32(high, _mm512_andnot_si512(nibble, x), load(&p[1]));
+            add_products(&mut low, &mut high, row, load_512(&p[0]), load_512(&p[1]));
         }
         *out = _mm512_reduce_add_epi32(low) + (_mm512_reduce_add_epi32(high) >> 4);
     }
+}
+
+/// Four rows at once: no addition waits for another, and the probe is loaded once for all.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn four_avx512_vnni(rows: [&[Lane]; 4], probe: &[ProbeLane]) -> [i32; 4] {
+    use std::arch::x86_64::{_mm512_add_epi32, _mm512_setzero_si512, _mm512_slli_epi32};
+    let [a, b, c, d] = rows;
+    let (mut low, mut high) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
+    for ((((p, a), b), c), d) in probe.chunks_exact(2).zip(a).zip(b).zip(c).zip(d) {
+        let (first, second) = (load_512(&p[0]), load_512(&p[1]));
+        for ((row, low), high) in [a, b, c, d].into_iter().zip(&mut low).zip(&mut high) {
+            add_products(low, high, row, first, second);
+        }
+    }
+    let sums = [0, 1, 2, 3].map(|row| _mm512_add_epi32(_mm512_slli_epi32::<4>(low[row]), high[row]));
+    sums_of_four(sums).map(|sum| sum >> 4)
+}
+
+/// Adds a lane's products: `vpdpbusd` multiplies unsigned by signed bytes and adds four products in 32 bits. The upper nibbles are taken
+/// where they are, so that their sum is sixteen times too large.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn add_products(
+    low: &mut std::arch::x86_64::__m512i,
+    high: &mut std::arch::x86_64::__m512i,
+    row: &Lane,
+    first: std::arch::x86_64::__m512i,
+    second: std::arch::x86_64::__m512i,
+) {
+    use std::arch::x86_64::{_mm512_and_si512, _mm512_andnot_si512, _mm512_dpbusd_epi32, _mm512_set1_epi8};
+    let (x, nibble) = (load_512(row), _mm512_set1_epi8(15));
+    *low = _mm512_dpbusd_epi32(*low, _mm512_and_si512(x, nibble), first);
+    *high = _mm512_dpbusd_epi32(*high, _mm512_andnot_si512(nibble, x), second);
 }
 
 /// The sum of each of four vectors: transposed and added, which takes a third of what four sums one after another take.
@@ -361,6 +484,9 @@ mod tests {
             let mut out = vec![7; rows.len()];
             kernel.nibbles(&coarse, &probe, &mut out);
             assert_eq!(out.iter().map(|v| i64::from(*v)).collect::<Vec<_>>(), plain, "{} at {dimension}", kernel.name());
+            let backwards: Vec<u32> = (0..rows.len() as u32).rev().collect();
+            kernel.nibbles_of(&coarse, &backwards, &probe, &mut out);
+            assert!(out.iter().rev().map(|v| i64::from(*v)).eq(plain.iter().copied()), "{} at {dimension}", kernel.name());
             for coarse in coarse.chunks_exact(probe.len() / 2) {
                 let row = Row { coarse, middle: coarse, low: &low };
                 let fine = kernel.fine(row, 1_234, &floats);
@@ -389,6 +515,33 @@ mod tests {
         for dimension in (1..=130).chain([511, 512, 513, 1_024, 4_095, 4_096]) {
             for rows in [0, 1, 3, 4, 5, 9] {
                 check(dimension, rows, || random.i8(..));
+            }
+        }
+    }
+
+    #[test]
+    fn ceilings_and_what_reaches_the_floor_are_the_same_everywhere() {
+        let mut random = fastrand::Rng::with_seed(8);
+        for rows in [0, 1, 15, 16, 17, 63, 64] {
+            let dots: Vec<i32> = (0..rows).map(|_| random.i32(-1_000_000..1_000_000)).collect();
+            let halves: Vec<f32> = (0..rows).map(|_| random.f32()).collect();
+            let rests: Vec<f32> = (0..rows).map(|_| random.f32()).collect();
+            let of = Ceilings { dots: &dots, halves: &halves, rests: &rests, centre: 77, step: 1e-6, bound: (0.1, 0.2) };
+            let mut plain = FloatLane([f32::NEG_INFINITY; LANE]);
+            let most = ceilings_plain(&of, &mut plain.0[..rows]);
+            assert_eq!(most, plain.0.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            for kernel in Kernel::all() {
+                let mut line = FloatLane([f32::NEG_INFINITY; LANE]);
+                assert_eq!((kernel.ceilings(&of, &mut line.0[..rows]), line.0), (most, plain.0), "{}", kernel.name());
+                for floor in [f32::NEG_INFINITY, 0.1, most, f32::INFINITY, f32::NAN] {
+                    let reaching = kernel.reaching(&line, floor);
+                    let each = line.0.iter().enumerate();
+                    assert!(
+                        each.into_iter().all(|(at, value)| (reaching >> at & 1 == 1) == (*value >= floor)),
+                        "{}",
+                        kernel.name()
+                    );
+                }
             }
         }
     }

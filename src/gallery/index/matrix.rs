@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use zeroize::{Zeroize, Zeroizing};
 
-use super::kernel::Kernel;
+use super::kernel::{Ceilings, Kernel};
 use super::template::{MIDDLE_CENTRE, Planes, Probe, pairs};
 
 /// Rows that a segment takes when rows are appended one by one: small enough to copy at once, large enough that a scan does not notice.
@@ -116,32 +116,40 @@ impl Segment {
         kernel.fine(self.planes.row(row, self.pairs), self.half(row), &probe.exact) * self.steps[row]
     }
 
-    /// The highest score that each of `rows` can have, by its coarse nibbles.
-    pub(super) fn ceilings(&self, kernel: Kernel, probe: &Probe, rows: Range<usize>, dots: &mut [i32], out: &mut [f32]) {
+    /// The highest score that each of `rows` can have, by its coarse nibbles, and the highest of all.
+    pub(super) fn ceilings(&self, kernel: Kernel, probe: &Probe, rows: Range<usize>, dots: &mut [i32], out: &mut [f32]) -> f32 {
         kernel.nibbles(&self.planes.coarse[rows.start * self.pairs..rows.end * self.pairs], &probe.coarse, dots);
-        let (base, per_rest) = probe.bound(self.longest);
-        let centre = 15 * probe.sum;
-        let rows = self.halves[rows.clone()].iter().zip(&self.rests[rows]);
-        for (((half, rest), dot), out) in rows.zip(&*dots).zip(out) {
-            *out = (2 * *dot - centre) as f32 * (half * probe.step) + (base + per_rest * rest);
-        }
+        let of = Ceilings {
+            dots,
+            halves: &self.halves[rows.clone()],
+            rests: &self.rests[rows],
+            centre: 15 * probe.sum,
+            step: probe.step,
+            bound: probe.bound(self.longest),
+        };
+        kernel.ceilings(&of, out)
     }
 
-    /// The highest score that a row can have by both its nibbles, when by the coarse ones it is `ceiling`.
-    pub(super) fn lowered(&self, kernel: Kernel, probe: &Probe, row: usize, ceiling: f32) -> f32 {
-        let mut dot = [0];
-        kernel.nibbles(self.planes.row(row, self.pairs).middle, &probe.coarse, &mut dot);
+    /// Lowers the ceilings of some rows, which the coarse nibbles gave, to what both nibbles leave possible.
+    pub(super) fn lower(&self, kernel: Kernel, probe: &Probe, rows: &[u32], dots: &mut [i32], ceilings: &mut [f32]) {
+        kernel.nibbles_of(&self.planes.middle, rows, &probe.coarse, dots);
         let (_, per_rest) = probe.bound(self.longest);
-        let middle = 256.0 * dot[0] as f32 + MIDDLE_CENTRE * probe.sum as f32;
-        ceiling + middle * (self.steps[row] * probe.step) - per_rest * (self.rests[row] - self.fine_rests[row])
+        let centre = MIDDLE_CENTRE * probe.sum as f32;
+        for ((row, dot), ceiling) in rows.iter().zip(&*dots).zip(ceilings) {
+            let row = *row as usize;
+            let middle = 256.0 * *dot as f32 + centre;
+            *ceiling += middle * (self.steps[row] * probe.step) - per_rest * (self.rests[row] - self.fine_rests[row]);
+        }
     }
 
     /// The score of one row, or nothing where it cannot reach the floor.
     pub(super) fn score_above(&self, kernel: Kernel, probe: &Probe, row: usize, floor: f32) -> Option<f32> {
-        let mut ceiling = [0.0];
-        self.ceilings(kernel, probe, row..row + 1, &mut [0], &mut ceiling);
-        let is_worth = ceiling[0] >= floor && self.lowered(kernel, probe, row, ceiling[0]) >= floor;
-        is_worth.then(|| self.score(kernel, probe, row))
+        let (mut dot, mut ceiling) = ([0], [0.0]);
+        self.ceilings(kernel, probe, row..row + 1, &mut dot, &mut ceiling);
+        if ceiling[0] >= floor {
+            self.lower(kernel, probe, &[row as u32], &mut dot, &mut ceiling);
+        }
+        (ceiling[0] >= floor).then(|| self.score(kernel, probe, row))
     }
 
     fn bytes(&self) -> usize {

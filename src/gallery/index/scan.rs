@@ -10,19 +10,26 @@ use super::template::{FloatLane, LANE, Probe};
 
 /// Rows whose ceilings are worked out at once: a line of them.
 const BLOCK: usize = LANE;
-/// Blocks that are looked at first, so that the floor is high when the others' turn comes.
-const FIRST: usize = 12;
+/// Blocks, those with the highest ceilings, among whose rows the first to be scored are found.
+const FIRST_BLOCKS: usize = 12;
+/// Rows, those with the highest ceilings, that are scored first, so that the floor is high when the others' turn comes.
+const FIRST_ROWS: usize = 24;
 
-/// Some rows with the highest of their ceilings.
-struct Block<'a> {
+/// Some rows of a segment with their ceilings.
+struct Block {
+    /// The block's first row, in the segment.
+    start: usize,
+    /// The highest of the ceilings.
+    most: f32,
+    ceilings: FloatLane,
+}
+
+/// A segment and its blocks.
+struct Part<'a> {
     segment: &'a Segment,
     /// The number of the segment's first row among all rows.
     base: usize,
-    /// The block's first row, in the segment.
-    start: usize,
-    most: f32,
-    /// Where its ceilings are.
-    line: usize,
+    blocks: std::ops::Range<usize>,
 }
 
 /// Goes over all rows. `visit` hears of every row that reaches the floor, with its true score, and gives the floor from then on: the
@@ -39,56 +46,120 @@ pub(super) fn scan_segments<'a>(
     mut floor: f32,
     visit: &mut impl FnMut(usize, f32) -> f32,
 ) -> f32 {
-    let (mut blocks, mut ceilings) = ceilings(kernel, segments, probe);
-    let first = FIRST.min(blocks.len());
-    if first < blocks.len() {
-        blocks.select_nth_unstable_by(first, |a, b| b.most.total_cmp(&a.most));
-    }
-    blocks[..first].sort_unstable_by(|a, b| b.most.total_cmp(&a.most));
-    for block in &blocks {
-        if block.most < floor {
-            continue;
+    let (parts, mut blocks) = ceilings(kernel, segments, probe);
+    for (block, at) in most_promising(&blocks) {
+        let part = &parts[parts.partition_point(|part| part.blocks.end <= block)];
+        let row = blocks[block].start + at;
+        if let Some(score) = part.segment.score_above(kernel, probe, row, floor) {
+            floor = visit(part.base + row, score);
         }
-        let rows = BLOCK.min(block.segment.rows() - block.start);
-        for (row, ceiling) in (block.start..).zip(&ceilings[block.line].0[..rows]) {
-            if *ceiling >= floor && block.segment.lowered(kernel, probe, row, *ceiling) >= floor {
-                floor = visit(block.base + row, block.segment.score(kernel, probe, row));
+        // Nobody is to hear of it twice.
+        blocks[block].ceilings.0[at] = f32::NEG_INFINITY;
+    }
+    let mut open = Open::new();
+    for part in parts {
+        for block in &blocks[part.blocks.clone()] {
+            if block.most >= floor {
+                // Minus infinity is where no row is, or one that was scored.
+                let mut reaching = kernel.reaching(&block.ceilings, floor.max(f32::MIN));
+                while reaching != 0 {
+                    let at = reaching.trailing_zeros() as usize;
+                    open.push(block.start + at, block.ceilings.0[at]);
+                    reaching &= reaching - 1;
+                }
+            }
+            if open.is_full() {
+                floor = open.look(kernel, &part, probe, floor, visit);
             }
         }
+        floor = open.look(kernel, &part, probe, floor, visit);
     }
     // How far a face is from everybody tells something of the face.
-    ceilings.zeroize();
+    blocks.iter_mut().for_each(|block| block.ceilings.zeroize());
     floor
 }
 
+/// The ceilings of all rows.
 fn ceilings<'a>(
     kernel: Kernel,
     segments: impl Iterator<Item = (usize, &'a Segment)> + Clone,
     probe: &Probe,
-) -> (Vec<Block<'a>>, Vec<FloatLane>) {
-    let lines = segments.clone().map(|(_, segment)| segment.rows().div_ceil(BLOCK)).sum();
-    let (mut blocks, mut ceilings) = (Vec::with_capacity(lines), Vec::with_capacity(lines));
+) -> (Vec<Part<'a>>, Vec<Block>) {
+    let count = segments.clone().map(|(_, segment)| segment.rows().div_ceil(BLOCK)).sum();
+    let (mut parts, mut blocks) = (Vec::new(), Vec::with_capacity(count));
     let mut dots = [0i32; BLOCK];
     for (base, segment) in segments {
+        let first = blocks.len();
         for start in (0..segment.rows()).step_by(BLOCK) {
             let rows = BLOCK.min(segment.rows() - start);
-            let mut line = FloatLane([f32::NEG_INFINITY; BLOCK]);
-            segment.ceilings(kernel, probe, start..start + rows, &mut dots[..rows], &mut line.0[..rows]);
-            blocks.push(Block { segment, base, start, most: largest(&line), line: ceilings.len() });
-            ceilings.push(line);
+            let mut ceilings = FloatLane([f32::NEG_INFINITY; BLOCK]);
+            let most = segment.ceilings(kernel, probe, start..start + rows, &mut dots[..rows], &mut ceilings.0[..rows]);
+            blocks.push(Block { start, most, ceilings });
         }
+        parts.push(Part { segment, base, blocks: first..blocks.len() });
     }
     dots.zeroize();
-    (blocks, ceilings)
+    (parts, blocks)
 }
 
-/// The largest number, in sixteen comparisons side by side, which the compiler makes vectors of.
-fn largest(line: &FloatLane) -> f32 {
-    let mut most = [f32::NEG_INFINITY; 16];
-    for part in line.0.chunks_exact(16) {
-        most.iter_mut().zip(part).for_each(|(most, value)| *most = if *value > *most { *value } else { *most });
+/// The block and the place in it of the rows to score first, the highest ceiling first.
+fn most_promising(blocks: &[Block]) -> Vec<(usize, usize)> {
+    let mut order: Vec<usize> = (0..blocks.len()).collect();
+    if order.len() > FIRST_BLOCKS {
+        order.select_nth_unstable_by(FIRST_BLOCKS, |a, b| blocks[*b].most.total_cmp(&blocks[*a].most));
+        order.truncate(FIRST_BLOCKS);
     }
-    most.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    let in_block = |block: usize| blocks[block].ceilings.0.iter().enumerate().map(move |(at, ceiling)| (*ceiling, block, at));
+    let mut rows: Vec<(f32, usize, usize)> = order.into_iter().flat_map(in_block).filter(|row| row.0 > f32::NEG_INFINITY).collect();
+    let by_ceiling = |a: &(f32, usize, usize), b: &(f32, usize, usize)| b.0.total_cmp(&a.0);
+    if rows.len() > FIRST_ROWS {
+        rows.select_nth_unstable_by(FIRST_ROWS, by_ceiling);
+        rows.truncate(FIRST_ROWS);
+    }
+    rows.sort_unstable_by(by_ceiling);
+    rows.into_iter().map(|(_, block, at)| (block, at)).collect()
+}
+
+/// Rows of one segment that their coarse nibbles leave open. They are looked at many at a time, so that their memory is waited for once.
+struct Open {
+    rows: Vec<u32>,
+    ceilings: Vec<f32>,
+    dots: Vec<i32>,
+}
+
+impl Open {
+    fn new() -> Self {
+        let most = 2 * BLOCK;
+        Self { rows: Vec::with_capacity(most), ceilings: Vec::with_capacity(most), dots: vec![0; most] }
+    }
+
+    /// Whether another block may not find room.
+    fn is_full(&self) -> bool {
+        self.rows.len() > BLOCK
+    }
+
+    fn push(&mut self, row: usize, ceiling: f32) {
+        self.rows.push(row as u32);
+        self.ceilings.push(ceiling);
+    }
+
+    /// Looks at all of them and forgets them.
+    fn look(
+        &mut self,
+        kernel: Kernel,
+        part: &Part<'_>,
+        probe: &Probe,
+        mut floor: f32,
+        visit: &mut impl FnMut(usize, f32) -> f32,
+    ) -> f32 {
+        part.segment.lower(kernel, probe, &self.rows, &mut self.dots[..self.rows.len()], &mut self.ceilings);
+        for (row, ceiling) in self.rows.drain(..).zip(self.ceilings.drain(..)) {
+            if ceiling >= floor {
+                floor = visit(part.base + row as usize, part.segment.score(kernel, probe, row as usize));
+            }
+        }
+        floor
+    }
 }
 
 /// The best `k` of what is offered, each once with its best score, best first; of equal scores the lower index.
@@ -211,8 +282,9 @@ mod tests {
                     let exact: f64 = matrix.values(first + row..first + row + 1).zip(&templates[0])
                         .map(|(x, p)| f64::from(x) * f64::from(*p)).sum();
                     let score = f64::from(segment.score(Kernel::best(), &probe, row));
-                    let lowered = segment.lowered(Kernel::best(), &probe, row, *ceiling);
-                    for (ceiling, loose) in [(*ceiling, 0.6), (lowered, 0.06)] {
+                    let mut lowered = [*ceiling];
+                    segment.lower(Kernel::best(), &probe, &[row as u32], &mut [0], &mut lowered);
+                    for (ceiling, loose) in [(*ceiling, 0.5), (lowered[0], 0.06)] {
                         let ceiling = f64::from(ceiling);
                         prop_assert!(exact <= ceiling && score <= ceiling);
                         prop_assert!(ceiling - exact < loose, "a bound this loose would be no use");
