@@ -13,7 +13,7 @@ const BLOCK: usize = LANE;
 /// Blocks, those with the highest ceilings, among whose rows the first to be scored are found.
 const FIRST_BLOCKS: usize = 12;
 /// Rows, those with the highest ceilings, that are scored first, so that the floor is high when the others' turn comes.
-const FIRST_ROWS: usize = 24;
+const FIRST_ROWS: usize = 12;
 
 /// Some rows of a segment with their ceilings.
 struct Block {
