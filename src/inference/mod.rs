@@ -4,9 +4,14 @@
 //!
 //! A file becomes a network in one way: [`open`] reads it under a ceiling, holds it against its pinned hash, looks whether it takes
 //! what the manifest says, rewrites what can be rewritten exactly (`rewrite`), and hands it to a backend. `ort.rs` alone names `ort`,
-//! `tract.rs` alone names tract; either may be left out of the build.
+//! `tract.rs` alone names tract; either may be left out of the build. An engine that takes minutes to build does not keep a door
+//! waiting (`engine`).
 
 mod builtin;
+#[cfg(feature = "ort")]
+mod cache;
+#[cfg_attr(not(feature = "ort"), expect(dead_code, reason = "only ONNX Runtime has engines to build"))]
+mod engine;
 mod load;
 pub mod manifest;
 mod onnx;
@@ -28,9 +33,10 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::types::ModelId;
+pub use engine::{EngineReport, EngineState, engines};
 pub use load::Finding;
 use manifest::Model;
-pub use settings::{BackendChoice, Provider, Settings};
+pub use settings::{BackendChoice, Precision, Provider, Settings};
 
 /// The largest network file that is read, in bytes (the largest in the manifest has 261 MB).
 pub const MAX_MODEL_BYTES: u64 = 1 << 30;
@@ -125,8 +131,12 @@ pub trait Network: Send {
 /// manifest's size. Errors: [`InferenceError::BadModel`] for the file, [`InferenceError::Unavailable`] for the backend.
 pub fn open(settings: &Settings, id: &ModelId, model: &Model, folder: &Path) -> Result<Box<dyn Network>, InferenceError> {
     let bytes = read_pinned(id, model, folder)?;
-    let prepared = prepare(id.as_str(), [1, 3, model.input.height as usize, model.input.width as usize], &bytes, true)?;
+    let mut prepared = prepare(id.as_str(), [1, 3, model.input.height as usize, model.input.width as usize], &bytes, true)?;
     drop(bytes);
+    let input = &model.input;
+    let end = |value: f32| input.mean.iter().zip(&input.deviation).map(move |(mean, deviation)| (value - mean) / deviation);
+    prepared.range = (end(0.0).fold(f32::INFINITY, f32::min), end(255.0).fold(f32::NEG_INFINITY, f32::max));
+    prepared.may_wait = false;
     let network = open_prepared(settings, &prepared)?;
     log::info!(model = id.as_str(), provider = network.provider(), rewritten = prepared.rewritten; "network {id} runs on {}", network.provider());
     if let Some(reason) = network.fallback() {
@@ -185,6 +195,7 @@ fn describe_backend(provider: &str) -> (String, Option<PathBuf>) {
 }
 
 /// A checked network on its way to a backend.
+#[derive(Clone)]
 #[cfg_attr(not(any(feature = "ort", feature = "tract")), expect(dead_code, reason = "a build without a backend only checks files"))]
 struct Prepared {
     model: String,
@@ -192,6 +203,10 @@ struct Prepared {
     graph: Vec<u8>,
     outputs: Vec<String>,
     rewritten: usize,
+    /// The lowest and the highest number of a picture as the network gets it.
+    range: (f32, f32),
+    /// Whether opening it may take the minutes that an engine takes.
+    may_wait: bool,
 }
 
 /// Checks the bytes and rewrites them; `rewriting` is off only in tests that hold the two forms against each other.
@@ -205,7 +220,15 @@ fn prepare(model: &str, shape: [usize; 4], bytes: &[u8], rewriting: bool) -> Res
     } else {
         (bytes.to_vec(), 0)
     };
-    Ok(Prepared { model: model.to_owned(), shape, graph: file, outputs: graph.outputs, rewritten })
+    Ok(Prepared {
+        model: model.to_owned(),
+        shape,
+        graph: file,
+        outputs: graph.outputs,
+        rewritten,
+        range: (-1.0, 1.0),
+        may_wait: true,
+    })
 }
 
 fn open_prepared(settings: &Settings, prepared: &Prepared) -> Result<Box<dyn Network>, InferenceError> {

@@ -15,7 +15,8 @@ use ::ort::session::Session;
 use ::ort::session::builder::GraphOptimizationLevel;
 use ::ort::value::TensorRef;
 
-use super::{InferenceError, Network, Prepared, Provider, Settings, Tensor, check_shape, guarded};
+use super::engine::{self, Upgrading};
+use super::{InferenceError, Network, Precision, Prepared, Provider, Settings, Tensor, cache, check_shape, guarded};
 
 /// The library that this process uses; `ort`'s own slot is global, so there is one.
 struct Loaded {
@@ -32,21 +33,30 @@ pub(super) fn loaded() -> Option<(String, PathBuf)> {
     loaded.as_ref().map(|loaded| (loaded.version.clone(), loaded.path.clone()))
 }
 
-/// Opens the network on the first provider that takes it.
+/// Opens the network on the first provider that takes it. Where that is TensorRT and another comes after it, the other serves until
+/// the engine is built.
 pub(super) fn open(settings: &Settings, prepared: &Prepared) -> Result<Box<dyn Network>, InferenceError> {
     let environment = load(settings, std::env::var_os("ORT_DYLIB_PATH")).map_err(InferenceError::Unavailable)?;
     let mut reasons = Vec::new();
+    let mut engine = None;
     for (index, provider) in settings.providers.iter().enumerate() {
-        match guarded(|| session(&environment, settings, prepared, &settings.providers[index..])) {
-            Ok(session) => {
-                return Ok(Box::new(OrtNetwork {
-                    model: prepared.model.clone(),
-                    shape: prepared.shape,
-                    session,
-                    outputs: prepared.outputs.clone(),
-                    provider: format!("ort/{provider}"),
-                    fallback: (!reasons.is_empty()).then(|| reasons.join("; ")),
-                }));
+        let is_last = index + 1 == settings.providers.len();
+        if *provider == Provider::Tensorrt
+            && !prepared.may_wait
+            && !is_last
+            && is_offered(TensorRT::is_available(), "TensorRT").is_ok()
+        {
+            engine = Some(&settings.providers[index..]);
+            continue;
+        }
+        match on(&environment, settings, prepared, &settings.providers[index..]) {
+            Ok(mut network) => {
+                network.fallback = (!reasons.is_empty()).then(|| reasons.join("; "));
+                let network: Box<dyn Network> = Box::new(network);
+                return Ok(match engine {
+                    Some(providers) => Box::new(with_engine(network, &environment, settings, prepared, providers)),
+                    None => network,
+                });
             }
             Err(reason) => reasons.push(format!("{provider}: {reason}")),
         }
@@ -59,11 +69,43 @@ pub(super) fn open(settings: &Settings, prepared: &Prepared) -> Result<Box<dyn N
     Err(InferenceError::Unavailable(reason))
 }
 
+/// The network on the first of `providers`.
+fn on(environment: &Environment, settings: &Settings, prepared: &Prepared, providers: &[Provider]) -> Result<OrtNetwork, String> {
+    let session = guarded(|| session(environment, settings, prepared, providers))?;
+    let provider = providers.first().map_or_else(String::new, |provider| format!("ort/{provider}"));
+    let (model, outputs) = (prepared.model.clone(), prepared.outputs.clone());
+    Ok(OrtNetwork { model, shape: prepared.shape, session, outputs, provider, fallback: None })
+}
+
+/// `serving` now, and the first of `providers` when its engine is built.
+fn with_engine(
+    serving: Box<dyn Network>,
+    environment: &Environment,
+    settings: &Settings,
+    prepared: &Prepared,
+    providers: &[Provider],
+) -> Upgrading {
+    let parts = (environment.clone(), settings.clone(), Arc::new(prepared.clone()));
+    let open = |providers: Vec<Provider>| -> engine::Open {
+        let (environment, settings, prepared) = parts.clone();
+        Box::new(move || Ok(Box::new(on(&environment, &settings, &prepared, &providers)?)))
+    };
+    let plan = engine::Plan {
+        model: prepared.model.clone(),
+        provider: providers.first().map_or_else(String::new, |provider| format!("ort/{provider}")),
+        engine: open(providers.to_vec()),
+        reference: open(vec![Provider::Cpu]),
+        shape: prepared.shape,
+        range: prepared.range,
+    };
+    Upgrading::start(serving, plan)
+}
+
 /// One session whose nodes go to the first of `providers` that takes them; its first must work.
 fn session(environment: &Environment, settings: &Settings, prepared: &Prepared, providers: &[Provider]) -> Result<Session, String> {
     let mut wanted = Vec::new();
     for (index, provider) in providers.iter().enumerate() {
-        match dispatch(*provider, settings, &prepared.model) {
+        match dispatch(*provider, settings, prepared) {
             Ok(dispatch) => wanted.extend(dispatch),
             Err(reason) if index == 0 => return Err(reason),
             Err(_) => {}
@@ -96,26 +138,21 @@ fn build(
 }
 
 /// What is registered for a provider; nothing for the processor, which is always there.
-fn dispatch(provider: Provider, settings: &Settings, model: &str) -> Result<Option<ExecutionProviderDispatch>, String> {
-    let offered = |offered: ::ort::Result<bool>, name: &str| match offered {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(format!("this build of ONNX Runtime has no {name}")),
-        Err(error) => Err(first_line(&error.to_string())),
-    };
+fn dispatch(provider: Provider, settings: &Settings, prepared: &Prepared) -> Result<Option<ExecutionProviderDispatch>, String> {
     match provider {
         Provider::Cpu => Ok(None),
         Provider::Cuda => {
-            offered(CUDA::is_available(), "CUDA")?;
+            is_offered(CUDA::is_available(), "CUDA")?;
             Ok(Some(CUDA::default().build().error_on_failure()))
         }
         Provider::Tensorrt => {
-            offered(TensorRT::is_available(), "TensorRT")?;
-            let mut tensorrt = TensorRT::default();
-            if let Some(folder) = engine_folder(settings)? {
+            is_offered(TensorRT::is_available(), "TensorRT")?;
+            let mut tensorrt = TensorRT::default().with_fp16(settings.precision == Precision::Fp16);
+            if let Some(folder) = engine_folder(settings, &prepared.graph)? {
                 tensorrt = tensorrt
                     .with_engine_cache(true)
                     .with_engine_cache_path(&folder)
-                    .with_engine_cache_prefix(model)
+                    .with_engine_cache_prefix(&prepared.model)
                     .with_timing_cache(true)
                     .with_timing_cache_path(&folder);
             }
@@ -124,11 +161,20 @@ fn dispatch(provider: Provider, settings: &Settings, model: &str) -> Result<Opti
     }
 }
 
-/// The engines' folder, made when it is missing. Engines of different library versions do not mix.
-fn engine_folder(settings: &Settings) -> Result<Option<String>, String> {
+/// Whether the library was built with a provider.
+fn is_offered(offered: ::ort::Result<bool>, name: &str) -> Result<(), String> {
+    match offered {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(format!("this build of ONNX Runtime has no {name}")),
+        Err(error) => Err(first_line(&error.to_string())),
+    }
+}
+
+/// The folder of this network's engines, made when it is missing.
+fn engine_folder(settings: &Settings, graph: &[u8]) -> Result<Option<String>, String> {
     let Some(cache) = &settings.cache_dir else { return Ok(None) };
     let version = loaded().map_or_else(|| "unknown".to_owned(), |(version, _)| version);
-    let folder = cache.join("tensorrt").join(version);
+    let folder = cache::folder(cache, graph, &version, &cache::machine(Path::new("/")), settings.precision);
     std::fs::create_dir_all(&folder).map_err(|error| format!("the engine cache {} cannot be made: {error}", folder.display()))?;
     match folder.to_str() {
         Some(text) if !text.contains('\0') => Ok(Some(text.to_owned())),
