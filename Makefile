@@ -59,7 +59,7 @@ check-features:
 
 # The .deb, in target/debian. The tool is no part of the build: `cargo install --locked cargo-deb`.
 package: build
-	$(CARGO) deb --no-build
+	$(CARGO) deb --no-build --strip
 
 # The package on a clean Debian root, and lintian's word. No part of `make test`: it needs root, a Debian mirror and minutes.
 test-package: package
