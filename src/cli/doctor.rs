@@ -23,8 +23,8 @@ use crate::{config, http, inference};
 const LEAST_FREE_BYTES: u64 = 64 * 1024 * 1024;
 /// How long before its end a certificate is spoken of.
 const SOON: Duration = Duration::from_secs(21 * 24 * 3600);
-/// Where systemd keeps what is sealed to the machine.
-const SEALED: &str = "/etc/credstore.encrypted";
+/// Where `systemd/seal-keys` keeps what is sealed to the machine.
+const SEALED: &str = "/etc/faceid/sealed";
 
 /// `faceid doctor`
 #[derive(clap::Args)]
@@ -227,7 +227,9 @@ fn state_folder(folder: &Path, chart: &mut Chart) {
         Ok(metadata) => metadata,
         Err(error) => {
             let mend = format!("install -d -m 0700 {}", folder.display());
-            return chart.note("state folder", State::Weak, format!("{}: {error}", folder.display()), mend);
+            chart.note("state folder", State::Weak, format!("{}: {error}", folder.display()), mend);
+            // Where it will be made.
+            return folder.ancestors().find(|folder| folder.exists()).map_or((), |folder| disk(folder, chart));
         }
     };
     let mode = metadata.mode() & 0o777;
@@ -239,6 +241,10 @@ fn state_folder(folder: &Path, chart: &mut Chart) {
             format!("chmod 700 {}", folder.display()),
         );
     }
+    disk(folder, chart);
+}
+
+fn disk(folder: &Path, chart: &mut Chart) {
     match rustix::fs::statvfs(folder) {
         Ok(space) => {
             let free = space.f_bavail.saturating_mul(space.f_frsize);

@@ -41,7 +41,8 @@ fn start(house: &House, http: &str) -> Daemon {
             house.succeed(&["enroll", person, photo.to_str().unwrap()]);
         }
         let tokens = house.path("secrets/http.tokens");
-        std::fs::write(&tokens, format!("panel recognize {PANEL}\nclerk people,admin {CLERK}\nscraper metrics {SCRAPER}\n")).unwrap();
+        std::fs::write(&tokens, format!("panel recognize {PANEL}\nclerk people,admin {CLERK}\nscraper metrics {SCRAPER}\n"))
+            .unwrap();
         std::fs::set_permissions(&tokens, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     }
     let config = house.path("config.toml");
@@ -287,7 +288,8 @@ fn a_person_is_enrolled_recognised_changed_and_erased_over_the_api() {
     let house = House::new();
     let daemon = start(&house, "open-scopes = [\"recognize\"]\n");
     let photo = |name: &str| std::fs::read(demo(&format!("people/{name}"))).unwrap();
-    let words = [("id", "person-b"), ("name", "B"), ("group", "staff"), ("group", "night"), ("consented_at", "2026-01-31T00:00:00Z")];
+    let words =
+        [("id", "person-b"), ("name", "B"), ("group", "staff"), ("group", "night"), ("consented_at", "2026-01-31T00:00:00Z")];
     let answer = daemon.post_form("/people", Some(CLERK), &words, &[&photo("person-b/person-b_0001.jpg"), b"no picture"]);
     assert_eq!(answer.0, 201, "{answer:?}");
     let enrolled = json(&answer);

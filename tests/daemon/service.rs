@@ -80,7 +80,8 @@ mount --bind /run/conf /etc/systemd
 tries=0; until [ -S /run/systemd/journal/stdout ]; do tries=$((tries + 1)); [ $tries -lt 200 ]; sleep 0.05; done
 systemd-cat -t faceid sh -c 'JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$@"' sh "$@" & daemon=$!
 tries=0
-until journalctl -D /run/log/journal -q -o cat MESSAGE_ID=2aa9252e22a4449aafbca71dd144c126 | grep -q ready; do
+has() { journalctl -D /run/log/journal -q -o cat MESSAGE_ID=$1 | grep -q .; }
+until has 2aa9252e22a4449aafbca71dd144c126 && has 073900f4259043a9aa659c3d8767c992; do
     tries=$((tries + 1)); [ $tries -lt 600 ] || { journalctl -D /run/log/journal --no-pager >&2; kill $daemon; exit 1; }; sleep 0.1
 done
 kill $daemon; wait $daemon || true
@@ -100,7 +101,8 @@ fn a_real_journal_keeps_message_ids_and_fields() {
     house.succeed(&["keygen"]);
     let config = house.path("config.toml");
     let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo/idle.mp4");
-    let camera = format!("[[cameras]]\nid = \"hall\"\n[cameras.source.file]\npath = \"{}\"\nloop = true\npaced = true\n", clip.display());
+    let camera =
+        format!("[[cameras]]\nid = \"hall\"\n[cameras.source.file]\npath = \"{}\"\nloop = true\npaced = true\n", clip.display());
     std::fs::write(&config, format!("[publish]\nhost = \"127.0.0.1\"\nport = 1\n{camera}")).unwrap();
     let daemon = house.command();
     let mut command = Command::new("unshare");
@@ -112,7 +114,8 @@ fn a_real_journal_keeps_message_ids_and_fields() {
     });
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
-    let entries: Vec<Value> = String::from_utf8(output.stdout).unwrap().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let entries: Vec<Value> =
+        String::from_utf8(output.stdout).unwrap().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let of = |id: &str| entries.iter().find(|entry| entry["MESSAGE_ID"] == id);
     for (id, field, value) in [
         ("2aa9252e22a4449aafbca71dd144c126", "SYSLOG_IDENTIFIER", "faceid"),
@@ -253,7 +256,10 @@ fn an_installation_is_undone_without_a_trace() {
         std::fs::write(root.path().join(folder).join(file), "biometric").unwrap();
     }
     run("uninstall.sh", &[]);
-    assert_eq!(files(root.path()), ["etc/faceid/config.toml", "etc/faceid/secrets/gallery.key", "var/lib/faceid/gallery/people.gallery"]);
+    assert_eq!(
+        files(root.path()),
+        ["etc/faceid/config.toml", "etc/faceid/secrets/gallery.key", "var/lib/faceid/gallery/people.gallery"]
+    );
     run("uninstall.sh", &["--purge"]);
     assert_eq!(files(root.path()), [""; 0]);
 }
@@ -281,10 +287,12 @@ fn every_line_of_the_troubleshooting_page_is_said_by_the_program() {
         let is_said = sources.iter().any(|source| {
             source.lines().any(|line| {
                 let mut rest = line;
-                parts.iter().all(|part| rest.find(part).is_some_and(|at| {
-                    rest = &rest[at + part.len()..];
-                    true
-                }))
+                parts.iter().all(|part| {
+                    rest.find(part).is_some_and(|at| {
+                        rest = &rest[at + part.len()..];
+                        true
+                    })
+                })
             })
         });
         assert!(is_said, "no line of the source says `{heading}`");
