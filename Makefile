@@ -3,7 +3,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 export ORT_DYLIB_PATH ?= $(wildcard $(CURDIR)/.cache/onnxruntime/libonnxruntime.so)
 
-.PHONY: deps build demo test lint deny skipped bench check-features
+.PHONY: deps build demo test lint deny skipped bench check-features package test-package
 
 # Installs the Debian packages that are missing, and ONNX Runtime's library for tests.
 deps:
@@ -56,3 +56,14 @@ bench: build
 check-features:
 	$(CARGO) clippy --release --locked --lib --bins --no-default-features --features ort -- -D warnings
 	$(CARGO) clippy --release --locked --lib --bins --no-default-features --features tract -- -D warnings
+
+# The .deb, in target/debian. The tool is no part of the build: `cargo install --locked cargo-deb`.
+package: build
+	$(CARGO) deb --no-build --strip
+
+# The package on a clean Debian root, and lintian's word. No part of `make test`: it needs root, a Debian mirror and minutes.
+test-package: package
+	@deb=$$(ls -t target/debian/faceid_*.deb | head -1); \
+	if command -v lintian >/dev/null; then lintian --fail-on error,warning --profile debian "$$deb"; else echo "SKIPPED: no lintian"; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v debootstrap >/dev/null; then tests/package/run.sh "$$deb"; \
+	else echo "SKIPPED: no root or no debootstrap: the package was not installed anywhere"; fi

@@ -70,7 +70,9 @@ fn sources() -> Vec<Source> {
         Source { name: path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned(), code }
     };
     // Whole files of tests are no part of the house.
-    let is_test = |path: &PathBuf| matches!(path.file_name().unwrap().to_str(), Some("tests.rs" | "simulated.rs" | "commented.rs"));
+    let is_test = |path: &PathBuf| {
+        matches!(path.file_name().unwrap().to_str(), Some("tests.rs" | "simulated.rs" | "commented.rs" | "manual.rs"))
+    };
     files.into_iter().filter(|path| !is_test(path)).map(read).collect()
 }
 

@@ -33,12 +33,14 @@ pub enum StillError {
     #[error("has more than {MAX_BYTES} bytes: make the photo smaller")]
     TooManyBytes,
     /// No or too many pixels.
-    #[error("has {width}x{height} pixels: give 1 to {MAX_SIDE} a side and at most {MAX_PIXELS} in all")]
+    #[error("has {width}x{height} pixels: give 1 to {MAX_SIDE} a side and at most {max_pixels} in all")]
     Size {
         /// Pixels in a row.
         width: u32,
         /// Rows.
         height: u32,
+        /// The most in all.
+        max_pixels: u64,
     },
     /// Not a picture, or of a kind that is not read.
     #[error("is {0}: give a JPEG, PNG, WebP or BMP")]
@@ -75,6 +77,12 @@ pub fn read_picture(path: &Path) -> Result<Picture, StillError> {
 /// Decodes a photo to RGB as it is meant to be seen: turned as EXIF says, 16 bits reduced to 8, transparency over black, CMYK
 /// converted, of an animation the first picture. Colour profiles are ignored.
 pub fn decode_picture(bytes: &[u8]) -> Result<Picture, StillError> {
+    decode_picture_within(bytes, MAX_PIXELS)
+}
+
+/// As [`decode_picture`], with at most `max_pixels`, where several may be decoded at once.
+pub fn decode_picture_within(bytes: &[u8], max_pixels: u64) -> Result<Picture, StillError> {
+    let max_pixels = max_pixels.min(MAX_PIXELS);
     if bytes.is_empty() {
         return Err(StillError::Empty);
     }
@@ -86,13 +94,13 @@ pub fn decode_picture(bytes: &[u8]) -> Result<Picture, StillError> {
     let refuse = |error: ImageError| refusal(name, &error);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_DECODE_BYTES);
+    limits.max_alloc = Some(MAX_DECODE_BYTES.min(8 * max_pixels + (16 << 20)));
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(refuse)?;
     let (width, height) = decoder.dimensions();
     let is_side = |side: u32| (1..=MAX_SIDE).contains(&side);
-    if !is_side(width) || !is_side(height) || u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(StillError::Size { width, height });
+    if !is_side(width) || !is_side(height) || u64::from(width) * u64::from(height) > max_pixels {
+        return Err(StillError::Size { width, height, max_pixels });
     }
     if format == ImageFormat::Jpeg && !is_whole_jpeg(bytes) {
         // The decoder fills what is missing with grey.
@@ -102,7 +110,7 @@ pub fn decode_picture(bytes: &[u8]) -> Result<Picture, StillError> {
     let mut image = DynamicImage::from_decoder(decoder).map_err(refuse)?;
     image.apply_orientation(orientation);
     let (width, height) = (image.width(), image.height());
-    Picture::from_rgb(width, height, to_rgb(image)).ok_or(StillError::Size { width, height })
+    Picture::from_rgb(width, height, to_rgb(image)).ok_or(StillError::Size { width, height, max_pixels })
 }
 
 fn to_rgb(image: DynamicImage) -> Vec<u8> {
@@ -226,7 +234,11 @@ mod tests {
     #[test]
     fn sizes_of_nothing_and_of_too_much_are_refused_before_decoding() {
         assert!(matches!(decode_picture(&png_header(0, 0)), Err(StillError::Size { .. } | StillError::Damaged { .. })));
-        assert!(matches!(decode_picture(&png_header(16_000, 16_000)), Err(StillError::Size { width: 16_000, height: 16_000 })));
+        assert!(matches!(decode_picture(&png_header(16_000, 16_000)), Err(StillError::Size { width: 16_000, height: 16_000, .. })));
+        assert!(matches!(
+            decode_picture_within(&png_header(1000, 1001), 1_000_000),
+            Err(StillError::Size { max_pixels: 1_000_000, .. })
+        ));
         assert!(matches!(decode_picture(&png_header(8192, 8192)), Err(StillError::Size { .. })));
         assert!(matches!(decode_picture(&vec![0; MAX_BYTES as usize + 1]), Err(StillError::TooManyBytes)));
     }

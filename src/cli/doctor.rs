@@ -1,6 +1,7 @@
 //! `doctor`: one line a thing: what works, what does not, and the command that mends it.
 
-use std::net::{TcpStream, ToSocketAddrs};
+mod machine;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,16 +9,22 @@ use serde_json::json;
 
 use super::context::Context;
 use super::{Places, Result, code, say, say_json};
-use crate::capture;
+use crate::capture::{self, Source};
 use crate::daemon::GRANT_KEY;
 use crate::gallery::{Gallery, GalleryError};
-use crate::inference;
 use crate::inference::packs::{self, FileState};
-use crate::publish::STATE_KEY;
-use crate::system::secret;
+use crate::publish::{Notice, STATE_KEY, Subscriber, certificates};
+use crate::system::clock;
+use crate::system::secret::{self, SecretError};
+use crate::types::Wall;
+use crate::{config, http, inference};
 
 /// Free space below which a journal or a gallery may not be written.
 const LEAST_FREE_BYTES: u64 = 64 * 1024 * 1024;
+/// How long before its end a certificate is spoken of.
+const SOON: Duration = Duration::from_secs(21 * 24 * 3600);
+/// Where `systemd/seal-keys` keeps what is sealed to the machine.
+const SEALED: &str = "/etc/faceid/sealed";
 
 /// `faceid doctor`
 #[derive(clap::Args)]
@@ -59,6 +66,7 @@ pub(super) fn doctor(places: &Places, args: &Args) -> Result {
     match Context::load(places) {
         Ok(context) => {
             chart.note("config", State::Works, "no findings", "");
+            machine::modes(&config::path(places.config.as_deref()), &context.config, &mut chart);
             examine(&context, &mut chart);
         }
         Err(failure) => chart.note("config", State::Broken, failure.message, "faceid check"),
@@ -91,8 +99,9 @@ fn examine(context: &Context, chart: &mut Chart) {
     keys(context, chart);
     gallery(context, chart);
     state_folder(&context.config.state_dir, chart);
-    clock(chart);
+    machine::examine(&context.config, chart);
     broker(context, chart);
+    api(context, chart);
 }
 
 fn cameras(context: &Context, chart: &mut Chart) {
@@ -108,7 +117,17 @@ fn cameras(context: &Context, chart: &mut Chart) {
     for camera in cameras {
         let check = format!("camera {}", camera.id);
         let description = capture::describe(camera);
-        if description.missing.is_empty() {
+        let device = match &camera.source {
+            Source::V4l2(source) => std::fs::File::open(&source.device).err().map(|error| (&source.device, error)),
+            _ => None,
+        };
+        if let Some((device, error)) = device {
+            let mend = match error.kind() {
+                std::io::ErrorKind::PermissionDenied => "usermod -aG video faceid, or run doctor as root",
+                _ => "ls /dev/video*; in the service a drop-in opens it: faceid.service.d/v4l2.conf",
+            };
+            chart.note(check, State::Broken, format!("{}: {error}", device.display()), mend);
+        } else if description.missing.is_empty() {
             chart.note(check, State::Works, description, "");
         } else {
             chart.note(check, State::Broken, &description, format!("apt-get install {}", description.missing.join(" ")));
@@ -163,8 +182,19 @@ fn keys(context: &Context, chart: &mut Chart) {
         let (path, is_credential) = secret::locate(name, folder);
         match secret::read(name, folder) {
             Ok(_) if is_credential => chart.note(format!("key {name}"), State::Works, "a systemd credential", ""),
+            Ok(_) if Path::new(SEALED).join(name).exists() => {
+                let says = format!("sealed to this machine, and a plain copy lies at {}", path.display());
+                chart.note(format!("key {name}"), State::Weak, says, format!("rm {}", path.display()))
+            }
             Ok(_) => {
                 chart.note(format!("key {name}"), State::Works, format!("a file only its owner may read, {}", path.display()), "")
+            }
+            // What is sealed only the service itself can read.
+            Err(SecretError::Unreadable { .. }) if Path::new(SEALED).join(name).exists() => {
+                chart.note(format!("key {name}"), State::Works, "sealed to this machine by systemd-creds", "")
+            }
+            Err(SecretError::Unreadable { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                chart.note(format!("key {name}"), State::Broken, "may not be read by you", "sudo faceid doctor")
             }
             Err(error) => chart.note(format!("key {name}"), State::Broken, error, "faceid keygen"),
         }
@@ -197,7 +227,9 @@ fn state_folder(folder: &Path, chart: &mut Chart) {
         Ok(metadata) => metadata,
         Err(error) => {
             let mend = format!("install -d -m 0700 {}", folder.display());
-            return chart.note("state folder", State::Weak, format!("{}: {error}", folder.display()), mend);
+            chart.note("state folder", State::Weak, format!("{}: {error}", folder.display()), mend);
+            // Where it will be made.
+            return folder.ancestors().find(|folder| folder.exists()).map_or((), |folder| disk(folder, chart));
         }
     };
     let mode = metadata.mode() & 0o777;
@@ -209,6 +241,10 @@ fn state_folder(folder: &Path, chart: &mut Chart) {
             format!("chmod 700 {}", folder.display()),
         );
     }
+    disk(folder, chart);
+}
+
+fn disk(folder: &Path, chart: &mut Chart) {
     match rustix::fs::statvfs(folder) {
         Ok(space) => {
             let free = space.f_bavail.saturating_mul(space.f_frsize);
@@ -224,28 +260,62 @@ fn state_folder(folder: &Path, chart: &mut Chart) {
     }
 }
 
-/// Grants carry times: a controller refuses them when the clocks disagree.
-fn clock(chart: &mut Chart) {
-    match crate::system::clock::time_service() {
-        Some(path) => chart.note("clock", State::Works, format!("a time service runs ({path})"), ""),
-        None => chart.note("clock", State::Weak, "no time service was found", "systemctl enable --now systemd-timesyncd"),
+/// Whether the broker takes us as the daemon would be taken, and how long the certificates between us hold.
+fn broker(context: &Context, chart: &mut Chart) {
+    let (mqtt, secrets) = (&context.config.publish, &context.config.secrets_dir);
+    let place = format!("{}:{}", mqtt.host, mqtt.port);
+    let mend = "start the broker or correct [publish]; decisions wait until it is back";
+    let topic = format!("{}/status", mqtt.topic_root(&context.config.device));
+    let wait = Duration::from_secs(u64::from(mqtt.connect_timeout_s.clamp(1, 10)));
+    let heard = Subscriber::start(mqtt, secrets, &topic).map(|subscriber| subscriber.next(wait));
+    match heard {
+        Ok(Some(Notice::Subscribed)) => chart.note("broker", State::Works, format!("{place} takes us"), ""),
+        Ok(Some(Notice::Problem(problem))) => chart.note("broker", State::Weak, problem, mend),
+        Ok(_) => chart.note("broker", State::Weak, format!("{place} does not answer"), mend),
+        Err(problem) => chart.note("broker", State::Broken, problem, "correct [publish] and its secrets"),
+    }
+    if !mqtt.tls.enabled {
+        let is_here = mqtt.host == "localhost" || mqtt.host.starts_with("127.") || mqtt.host == "::1";
+        if !is_here {
+            let says = "not encrypted: everybody on the way reads who passed, and when";
+            chart.note("broker's certificate", State::Weak, says, "set [publish.tls] enabled = true");
+        }
+        return;
+    }
+    let both = [
+        ("broker's certificate", certificates::of_broker(mqtt, secrets)),
+        ("this device's certificate", certificates::of_device(mqtt)),
+    ];
+    for (check, end) in both {
+        match end {
+            Ok(None) => {}
+            Ok(Some(end)) => expiry(check, end, chart),
+            Err(problem) => chart.note(check, State::Weak, problem, "correct [publish.tls]"),
+        }
     }
 }
 
-fn broker(context: &Context, chart: &mut Chart) {
-    let mqtt = &context.config.publish;
-    let place = format!("{}:{}", mqtt.host, mqtt.port);
-    let reached = (mqtt.host.as_str(), mqtt.port)
-        .to_socket_addrs()
-        .and_then(|mut addresses| addresses.next().ok_or_else(|| std::io::Error::other("the name has no address")))
-        .and_then(|address| TcpStream::connect_timeout(&address, Duration::from_secs(3)));
-    match reached {
-        Ok(_) => chart.note("broker", State::Works, format!("{place} answers"), ""),
-        Err(error) => chart.note(
-            "broker",
-            State::Weak,
-            format!("{place}: {error}"),
-            "start the broker or correct [publish]; decisions wait until it is back",
-        ),
+fn expiry(check: &str, end: Wall, chart: &mut Chart) {
+    let (now, says) = (clock::wall(), format!("holds until {}", end.rfc3339()));
+    let state = match () {
+        () if end <= now => State::Broken,
+        () if end <= now.plus(SOON) => State::Weak,
+        () => State::Works,
+    };
+    chart.note(check, state, says, if state == State::Works { "" } else { "renew it" });
+}
+
+/// The local API, where there is one.
+fn api(context: &Context, chart: &mut Chart) {
+    let settings = &context.config.http;
+    let Some(listen) = &settings.listen else { return };
+    let place = String::from(listen.clone());
+    match http::Tokens::read(&context.config.secrets_dir) {
+        Err(error) => chart.note("api", State::Weak, error, "correct the secret http.tokens; the daemon runs without the API"),
+        Ok(tokens) if tokens.is_empty() && settings.open_scopes.is_empty() => {
+            let mend = "write a line `NAME SCOPE TOKEN` into the secret http.tokens";
+            chart.note("api", State::Weak, format!("{place}, and nobody has a token"), mend);
+        }
+        Ok(_) => chart.note("api", State::Works, place, ""),
     }
 }

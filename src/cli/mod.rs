@@ -13,6 +13,8 @@ mod editor;
 mod eval;
 mod explain;
 mod gallery;
+#[cfg(test)]
+mod manual;
 mod models;
 mod people;
 mod recognize;

@@ -210,15 +210,7 @@ fn usable(shots: Shots) -> Result<Shots> {
 /// The embedding of a photo's only face, if it is good enough to be a reference.
 fn one_face(stack: &mut Stack, picture: &Picture, gate: &quality::Settings) -> Result<Embedding> {
     let faces = pipeline::look(stack, picture, gate).map_err(Failure::unavailable)?;
-    if faces.len() > 1 {
-        return Err(Failure::data(format!("{} faces: a reference photo shows one person", faces.len())));
-    }
-    let face = faces.into_iter().next().ok_or_else(|| Failure::data("no face found"))?;
-    let quality = face.quality.ok_or_else(|| Failure::data("the points found are no face"))?;
-    if let Some(refusal) = quality.refusals.first() {
-        return Err(Failure::data(format!("the face is refused: {}", refusal.as_str())));
-    }
-    face.embedding.ok_or_else(|| Failure::data("the network says nothing about this face"))
+    pipeline::reference(faces).map_err(Failure::data)
 }
 
 /// The embedding of a photo that is an aligned crop already: its five points are where the ArcFace template has them.

@@ -1,21 +1,22 @@
 //! What the local API gets of the daemon: the cameras' own recogniser, asked through a short queue, and the figures.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use super::supervisor::{Role, WorkerContext};
-use super::workers::Counts;
+use serde_json::{Value, json};
+
+use super::figures;
+use super::supervisor::{Role, WorkerContext, WorkerError};
+use super::workers::{self, Counts};
 use crate::access::Thresholds;
 use crate::capture::{Slots, still};
-use crate::gallery::{Gallery, Snapshot};
+use crate::gallery::{Gallery, GalleryError, IndexChoice, Snapshot};
 use crate::http::{Backend, Unavailable};
-use crate::pipeline::{Pipeline, Stage, StillFace, Timings};
-use crate::publish::Publisher;
-use crate::system::metrics::Lifetime;
-use crate::system::{clock, process};
-use crate::types::{CameraId, Frame, Picture};
+use crate::pipeline::{Pipeline, StillFace, Timings};
+use crate::publish::{Audit, Event, Publisher};
+use crate::system::{clock, messages};
+use crate::types::{CameraId, Embedding, Frame, Monotonic, Person, PersonId, Picture};
 use crate::vision::stack::PackThresholds;
 
 /// Pictures that wait for the recogniser. When full, the client is told to try again.
@@ -24,6 +25,10 @@ const ASKS: usize = 4;
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// A frame older than this means that no camera delivers; a door without one decides nothing.
 const STALE_FRAME: Duration = Duration::from_secs(10);
+/// How long the index's builder waits before it beats.
+const REBUILD_PATIENCE: Duration = Duration::from_millis(500);
+/// After a picture the recogniser belongs to the cameras alone for so many times as long as it took: a quarter of it is the API's.
+const CAMERAS_SHARE: u32 = 3;
 /// The API's first and longest wait between tries.
 pub(super) const RETRY: Role = Role::Restartable { floor: Duration::from_secs(1), ceiling: Duration::from_secs(30) };
 
@@ -35,7 +40,10 @@ pub(super) struct Ask {
 }
 
 /// The recogniser's end of the queue.
-pub(super) struct Asks(Receiver<Ask>);
+pub(super) struct Asks {
+    asked: Receiver<Ask>,
+    rest_until: Monotonic,
+}
 
 /// The API's end.
 #[derive(Clone)]
@@ -47,19 +55,31 @@ pub(super) struct Recogniser {
 /// Both ends. `slots` are what the recogniser waits on: an ask wakes it.
 pub(super) fn queue(slots: Slots<Frame>) -> (Recogniser, Asks) {
     let (asks, asked) = sync_channel(ASKS);
-    (Recogniser { asks, nudge: slots }, Asks(asked))
+    (Recogniser { asks, nudge: slots }, Asks { asked, rest_until: Monotonic::default() })
 }
 
 impl Asks {
-    /// Answers one ask, if there is any: between two frames one, so that a camera waits for one picture at most.
-    pub(super) fn serve(&self, pipeline: &mut Pipeline) {
-        if let Ok(Ask { picture, answer }) = self.0.try_recv() {
+    /// Answers one ask, if there is any and the cameras have had their share since the last: a camera waits for one picture at most.
+    pub(super) fn serve(&mut self, pipeline: &mut Pipeline) {
+        let began = clock::monotonic();
+        if began < self.rest_until {
+            return;
+        }
+        if let Ok(Ask { picture, answer }) = self.asked.try_recv() {
             let looked = pipeline.look_at_still(&picture).map_err(|error| {
                 log::warn!("a picture of the API could not be judged: {error}");
                 Unavailable::Failed
             });
             let _ = answer.try_send(looked);
+            let ended = clock::monotonic();
+            self.rest_until = ended.plus(ended.since(began) * CAMERAS_SHARE);
         }
+    }
+
+    /// How long a frame may be waited for before the next ask may be answered.
+    pub(super) fn patience(&self, most: Duration) -> Duration {
+        let rest = self.rest_until.since(clock::monotonic());
+        if rest.is_zero() { most } else { rest.min(most) }
     }
 }
 
@@ -87,11 +107,14 @@ pub(super) struct Api {
     pub(super) cameras: Vec<CameraId>,
     pub(super) publisher: Publisher,
     pub(super) provider: String,
+    pub(super) audit: Arc<Audit>,
+    pub(super) rebuild: SyncSender<()>,
+    pub(super) max_pixels: u64,
 }
 
 impl Backend for Api {
     fn decode(&self, bytes: &[u8]) -> Result<Picture, String> {
-        still::decode_picture(bytes).map_err(|error| error.to_string())
+        still::decode_picture_within(bytes, self.max_pixels).map_err(|error| error.to_string())
     }
 
     fn look(&self, picture: Picture) -> Result<Vec<StillFace>, Unavailable> {
@@ -120,48 +143,70 @@ impl Backend for Api {
         }
     }
 
-    fn metrics(&self) -> String {
-        let mut text = Exposition::default();
-        let cameras = || self.cameras.iter().zip(self.slots.writers());
-        text.family("faceid_frames_total", "counter", "Frames that a camera delivered");
-        cameras().for_each(|(id, slot)| text.sample("faceid_frames_total", &[("camera", id.as_str())], slot.counts().put));
-        text.family("faceid_frames_dropped_total", "counter", "Frames that a newer one replaced before anybody looked");
-        cameras()
-            .for_each(|(id, slot)| text.sample("faceid_frames_dropped_total", &[("camera", id.as_str())], slot.counts().replaced));
-        text.family("faceid_decisions_total", "counter", "Decisions by outcome and reason");
-        for ((outcome, reason), count) in self.counts.decisions() {
-            text.sample("faceid_decisions_total", &[("outcome", outcome), ("reason", reason)], count);
-        }
-        text.family("faceid_stage_seconds", "histogram", "Time of one stage on one frame or face");
-        for stage in Stage::ALL {
-            text.histogram("faceid_stage_seconds", &[("stage", stage.name())], &self.timings.of(stage).lifetime());
-        }
-        text.family("faceid_grant_seconds", "histogram", "From a track's first usable face to its grant");
-        text.histogram("faceid_grant_seconds", &[], &self.counts.grant_time.lifetime());
-        text.family("faceid_provider_info", "gauge", "Where the networks run");
-        text.sample("faceid_provider_info", &[("provider", &self.provider)], 1);
-        let (gallery, outbox) = (self.gallery.snapshot().stats(), self.publisher.counts());
-        for (name, kind, help, value) in [
-            ("faceid_frames_failed_total", "counter", "Frames that a stage failed on", self.counts.failures.get()),
-            ("faceid_reports_lost_total", "counter", "Reports that the decider had no room for", self.counts.reports_lost.get()),
-            ("faceid_gallery_people", "gauge", "People enrolled", gallery.people as u64),
-            ("faceid_gallery_templates", "gauge", "Templates enrolled", gallery.templates as u64),
-            ("faceid_outbox_waiting", "gauge", "Events that wait for the broker", outbox.waiting),
-            ("faceid_decisions_lost_total", "counter", "Decisions that the outbox had to give up", outbox.decisions_lost),
-            ("faceid_events_dropped_total", "counter", "Other events that were given up", outbox.events_dropped),
-            ("process_resident_memory_bytes", "gauge", "Memory in use", process::resident_bytes().unwrap_or(0)),
-        ] {
-            text.family(name, kind, help);
-            text.sample(name, &[], value);
-        }
-        text.family("process_cpu_seconds_total", "counter", "CPU time of the process");
-        text.sample("process_cpu_seconds_total", &[], process::cpu_time().as_secs_f64());
-        if let Some(celsius) = process::warmest_celsius() {
-            text.family("faceid_temperature_celsius", "gauge", "The warmest sensor");
-            text.sample("faceid_temperature_celsius", &[], celsius);
-        }
-        text.0
+    fn enroll(&self, person: Person, templates: Vec<Embedding>, by: &str) -> Result<(), GalleryError> {
+        let (id, count) = (person.id.clone(), templates.len());
+        self.gallery.enroll_many(vec![(person, templates)])?;
+        log::info!(MESSAGE_ID = messages::ENROLLED, people = id.as_str(), by = by; "enrolled");
+        self.note(by, json!({"enrolled": id, "templates": count}));
+        Ok(())
     }
+
+    fn set(&self, person: Person, by: &str) -> Result<(), GalleryError> {
+        let id = person.id.clone();
+        self.gallery.set(person)?;
+        log::info!(MESSAGE_ID = messages::CHANGED, person = id.as_str(), by = by; "changed");
+        self.note(by, json!({"changed": id}));
+        Ok(())
+    }
+
+    fn remove(&self, person: &PersonId, by: &str) -> Result<bool, GalleryError> {
+        self.gallery.remove(person)?;
+        log::info!(MESSAGE_ID = messages::REMOVED, person = person.as_str(), by = by; "removed");
+        self.note(by, json!({"removed": person}));
+        let compacted = self.gallery.compact_if_due();
+        if let Err(error) = &compacted {
+            log::error!("removed, but what is left of the templates on the disk is not gone yet: {error}");
+        }
+        Ok(compacted.is_ok())
+    }
+
+    fn rebuild(&self, by: &str) -> bool {
+        let begun = self.rebuild.try_send(()).is_ok();
+        if begun {
+            self.note(by, json!({"rebuild": "index"}));
+        }
+        begun
+    }
+
+    fn metrics(&self) -> String {
+        figures::text(self)
+    }
+}
+
+impl Api {
+    fn note(&self, by: &str, what: Value) {
+        let head = self.audit.append("api", json!({"by": by, "what": what}), clock::wall());
+        self.publisher.publish(Event::AuditHead(head));
+    }
+}
+
+/// Builds the search index anew whenever it is asked for, beside the worker that keeps it: what served before serves meanwhile.
+pub(super) fn rebuild(
+    context: &WorkerContext,
+    asked: &Receiver<()>,
+    gallery: &Gallery,
+    choice: IndexChoice,
+) -> Result<(), WorkerError> {
+    // Of this thread alone; without it the build is merely in the way.
+    let _ = rustix::process::nice(19);
+    while !context.stop().is_asked() {
+        context.beat();
+        if asked.recv_timeout(REBUILD_PATIENCE).is_ok() {
+            let report = gallery.build_index(choice, 1, context.stop());
+            log::info!("search index, as asked: {}", workers::index_line(&report));
+        }
+    }
+    Ok(())
 }
 
 /// Serves the API until told to stop.
@@ -171,54 +216,8 @@ pub(super) fn serve(
     secrets: &std::path::Path,
     state: &std::path::Path,
     api: &Arc<Api>,
-) -> Result<(), super::supervisor::WorkerError> {
+) -> Result<(), WorkerError> {
     let tokens = crate::http::Tokens::read(secrets)?;
     crate::http::run(settings, tokens, api.clone(), state, context.stop(), &|| context.beat())?;
     Ok(())
-}
-
-/// Prometheus' text form, version 0.0.4. Label values are ids and words of closed lists; quotes and backslashes are escaped all the same.
-#[derive(Default)]
-struct Exposition(String);
-
-impl Exposition {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escape(value))).collect();
-        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-        let _ = writeln!(self.0, "{name}{labels} {value}");
-    }
-
-    fn histogram(&mut self, name: &str, labels: &[(&str, &str)], lifetime: &Lifetime) {
-        let bucket = format!("{name}_bucket");
-        for (upper_s, count) in &lifetime.buckets {
-            let upper = upper_s.to_string();
-            self.sample(&bucket, &[labels, &[("le", upper.as_str())]].concat(), count);
-        }
-        self.sample(&bucket, &[labels, &[("le", "+Inf")]].concat(), lifetime.count);
-        self.sample(&format!("{name}_sum"), labels, lifetime.sum_s);
-        self.sample(&format!("{name}_count"), labels, lifetime.count);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn figures_are_written_as_prometheus_reads_them() {
-        let mut text = Exposition::default();
-        text.family("a_total", "counter", "Things");
-        text.sample("a_total", &[("camera", "d\"oor\\"), ("b", "c")], 3);
-        let lifetime = Lifetime { buckets: vec![(0.001, 1), (0.01, 4)], count: 5, sum_s: 0.25 };
-        text.histogram("t_seconds", &[("stage", "detect")], &lifetime);
-        let expected = "# HELP a_total Things\n# TYPE a_total counter\na_total{camera=\"d\\\"oor\\\\\",b=\"c\"} 3\n\
-            t_seconds_bucket{stage=\"detect\",le=\"0.001\"} 1\nt_seconds_bucket{stage=\"detect\",le=\"0.01\"} 4\n\
-            t_seconds_bucket{stage=\"detect\",le=\"+Inf\"} 5\nt_seconds_sum{stage=\"detect\"} 0.25\nt_seconds_count{stage=\"detect\"} 5\n";
-        assert_eq!(text.0, expected);
-    }
 }

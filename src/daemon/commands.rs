@@ -13,7 +13,7 @@ use crate::access;
 use crate::gallery::Gallery;
 use crate::publish::command::{Command, Gate, Refusal, Verb, answer_topic};
 use crate::publish::{Audit, Event, Publisher, Received, Reply, audit};
-use crate::system::clock;
+use crate::system::{clock, messages};
 use crate::types::{DoorId, Factor, GroupId, Monotonic, Person, PersonId, Wall};
 
 /// How long a message is waited for before the worker beats.
@@ -115,7 +115,7 @@ impl Commands {
         match self.gate.admit(&word, message, clock::wall()) {
             Ok(command) => {
                 let outcome = self.obey(&command);
-                log::info!(verb = word.as_str(), ok = outcome.is_ok(); "command");
+                log::info!(MESSAGE_ID = messages::COMMAND, verb = word.as_str(), ok = outcome.is_ok(); "command");
                 let detail = json!({
                     "verb": word, "args": command.args, "nonce": command.nonce, "issued_at": command.issued_at,
                     "error": outcome.as_ref().err(),
@@ -165,7 +165,7 @@ impl Commands {
         }
         self.refused = self.refused.saturating_add(1);
         if self.refused <= MOST_REFUSED {
-            log::warn!(verb = audit::outside(word).as_str(); "a command changes nothing: {refusal}");
+            log::warn!(MESSAGE_ID = messages::COMMAND_REFUSED, verb = audit::outside(word).as_str(); "a command changes nothing: {refusal}");
             self.note("command-refused", json!({ "verb": audit::outside(word), "why": refusal.to_string() }));
         }
         // An unknown verb has no topic of ours to answer on, and a retained one no sender who waits.

@@ -21,7 +21,7 @@ use super::events;
 use super::supervisor::{WorkerContext, WorkerError};
 use crate::gallery::{Gallery, GalleryError};
 use crate::publish::Publisher;
-use crate::system::clock;
+use crate::system::{clock, messages};
 use crate::types::{Embedding, ModelId, Monotonic, Person, PersonId};
 
 /// The socket in the state folder.
@@ -258,12 +258,12 @@ impl Control {
             Request::Enroll { model, people } => embeddings(&model, people).and_then(|people| {
                 let who: Vec<String> = people.iter().map(|(person, _)| person.id.to_string()).collect();
                 gallery.enroll_many(people)?;
-                log::info!(people = who.join(" ").as_str(); "enrolled");
+                log::info!(MESSAGE_ID = messages::ENROLLED, people = who.join(" ").as_str(); "enrolled");
                 Ok(())
             }),
             Request::Set(person) => gallery.set(person),
             Request::Remove(person) => gallery.remove(&person).map(|()| {
-                log::info!(person = person.as_str(); "removed");
+                log::info!(MESSAGE_ID = messages::REMOVED, person = person.as_str(); "removed");
                 if let Err(error) = gallery.compact_if_due() {
                     log::error!("removed, but what is left of the templates on the disk is not gone yet: {error}");
                 }
@@ -307,7 +307,7 @@ impl Control {
         }
         self.purged_at = Some(now);
         for person in self.gallery.purge(clock::wall())? {
-            log::warn!(person = person.as_str(), audit = "purged"; "the person's time had run out: removed with all templates");
+            log::warn!(MESSAGE_ID = messages::PURGED, person = person.as_str(), audit = "purged"; "the person's time had run out: removed with all templates");
         }
         Ok(())
     }
@@ -315,7 +315,7 @@ impl Control {
     fn tell_rollback(&mut self) {
         match self.gallery.rollback() {
             Some(rollback) if !self.alarmed => {
-                log::error!("the gallery is not the newest, nothing is granted: {rollback}");
+                log::error!(MESSAGE_ID = messages::ROLLBACK; "the gallery is not the newest, nothing is granted: {rollback}");
                 self.publisher.publish(events::rollback(&rollback.to_string()));
                 self.alarmed = true;
             }

@@ -5,6 +5,7 @@ mod api;
 mod commands;
 pub mod control;
 mod events;
+mod figures;
 mod keys;
 pub mod panic;
 pub mod service;
@@ -20,7 +21,7 @@ use std::path::PathBuf;
 
 use crate::config::Config;
 use crate::system::notify::Notifier;
-use crate::system::{logging, process, stop};
+use crate::system::{logging, messages, process, stop};
 
 /// Runs the daemon until it is told to stop or a vital worker fails. HUP reads the log's settings from `config_path` again and looks at
 /// the gallery at once; everything else of the config needs a restart.
@@ -36,7 +37,7 @@ pub fn run(config: &Config, config_path: Option<PathBuf>) -> Result<(), DaemonEr
     let service = Service::start(config, &Watchers::default(), (handle, ear))?;
     let outcome = service.watch(&notifier);
     if let Err(error) = &outcome {
-        log::error!("stopping: {error}");
+        log::error!(MESSAGE_ID = messages::FAILED; "stopping: {error}");
     }
     service.stop(&notifier);
     drop(signals);
@@ -52,6 +53,6 @@ fn reload(config_path: Option<&std::path::Path>) {
             }
             log::info!("log settings read again; everything else of the config changes with a restart");
         }
-        Err(error) => log::error!("the config was not read again: {error}"),
+        Err(error) => log::error!(MESSAGE_ID = messages::CONFIG_NOT_READ; "the config was not read again: {error}"),
     }
 }

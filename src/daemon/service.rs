@@ -34,7 +34,7 @@ use crate::system::metrics::Summary;
 use crate::system::notify::Notifier;
 use crate::system::secret::SecretError;
 use crate::system::seen::SeenError;
-use crate::system::{Stop, StopHandle, clock, process};
+use crate::system::{Stop, StopHandle, clock, messages, process};
 use crate::types::{CameraId, Monotonic};
 use crate::vision::VisionError;
 use crate::vision::stack::Stack;
@@ -178,12 +178,12 @@ impl Service {
         let began = Instant::now();
         let stack = Stack::open(&manifest, &config.models.pack, &config.models_dir(), &config.inference)?;
         for (model, provider) in &stack.providers {
-            log::info!(model = model.as_str(), provider = provider.as_str(); "network ready");
+            log::info!(MESSAGE_ID = messages::NETWORK_READY, model = model.as_str(), provider = provider.as_str(); "network ready");
         }
         log::info!(pack = stack.pack.as_str(), took_ms = began.elapsed().as_millis() as u64; "pack ready");
         let gallery = Arc::new(open_gallery(config, key, &stack, &stop.1)?);
         let stats = gallery.snapshot().stats();
-        log::info!(people = stats.people, templates = stats.templates; "gallery ready");
+        log::info!(MESSAGE_ID = messages::GALLERY_READY, people = stats.people, templates = stats.templates; "gallery ready");
         let context = publish::Context {
             device: config.device.clone(),
             boot_id: uuid::Uuid::new_v4(),
@@ -241,6 +241,8 @@ impl Service {
         if config.http.listen.is_none() {
             return Ok(asks);
         }
+        // One that is under way, and one that waits: a third is the second.
+        let (rebuild, rebuilds) = std::sync::mpsc::sync_channel(1);
         let api = Arc::new(Api {
             recogniser,
             gallery: self.gallery.clone(),
@@ -252,10 +254,20 @@ impl Service {
             cameras: self.cameras.clone(),
             publisher: self.publisher.clone(),
             provider: self.provider.clone(),
+            audit: self.audit.clone(),
+            rebuild,
+            max_pixels: config.http.max_upload_pixels,
         });
+        let io = |what: &str| {
+            let what = what.to_owned();
+            move |source| DaemonError::Io { what, source }
+        };
+        let (gallery, choice) = (self.gallery.clone(), config.gallery.index);
+        let build = move |context: &WorkerContext| api::rebuild(context, &rebuilds, &gallery, choice);
+        self.supervisor.spawn("rebuild", api::RETRY, 0, build).map_err(io("rebuild"))?;
         let (settings, secrets, state) = (config.http.clone(), config.secrets_dir.clone(), config.state_dir.clone());
         let work = move |context: &WorkerContext| api::serve(context, &settings, &secrets, &state, &api);
-        self.supervisor.spawn("http", api::RETRY, 0, work).map_err(|source| DaemonError::Io { what: "http".to_owned(), source })?;
+        self.supervisor.spawn("http", api::RETRY, 0, work).map_err(io("http"))?;
         Ok(asks)
     }
 
@@ -313,9 +325,11 @@ impl Service {
         self.supervisor.spawn("index", CAMERA_RETRY, 0, keep).map_err(io("index"))?;
         for (settings, slot) in config.cameras.iter().cloned().zip(self.slots.writers()) {
             let (secrets, publisher, watcher) = (config.secrets_dir.clone(), self.publisher.clone(), watchers.camera.clone());
+            let counts = self.counts.clone();
             let name = format!("cam-{}", settings.id);
-            let work =
-                move |context: &WorkerContext| workers::camera(context, &settings, &secrets, &slot, &publisher, watcher.as_ref());
+            let work = move |context: &WorkerContext| {
+                workers::camera(context, &settings, &secrets, &slot, &publisher, &counts, watcher.as_ref())
+            };
             self.supervisor.spawn(&name, CAMERA_RETRY, 0, work).map_err(io(&name))?;
         }
         Ok(())
@@ -355,6 +369,7 @@ impl Service {
             return Ok(());
         }
         notifier.ready(&self.status());
+        log::info!(MESSAGE_ID = messages::READY; "ready: {}", self.status());
         let (mut stats_at, mut keys_at) = (clock::monotonic(), clock::monotonic());
         self.supervisor.watch(notifier, || {
             let now = clock::monotonic();
@@ -375,6 +390,7 @@ impl Service {
     /// Stops the workers in their order and flushes the outbox.
     pub fn stop(self, notifier: &Notifier) {
         notifier.stopping("stopping");
+        log::info!(MESSAGE_ID = messages::STOPPING; "stopping");
         self.publisher.publish(Event::AuditHead(self.audit.append("stop", serde_json::Value::Null, clock::wall())));
         let late = self.supervisor.shut_down(STOP_DEADLINE);
         if !late.is_empty() {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::system::notify::Notifier;
-use crate::system::{Backoff, Stop, StopHandle, clock, stop};
+use crate::system::{Backoff, Stop, StopHandle, clock, messages, stop};
 use crate::types::Monotonic;
 
 /// Why a worker ended; any error will do, its text goes to the log.
@@ -339,7 +339,7 @@ impl Life {
             },
         };
         if let Some(failure) = &failure {
-            log::error!(worker = worker; "{failure}");
+            log::error!(MESSAGE_ID = messages::FAILED, worker = worker; "{failure}");
         }
         let failed = failure.is_some();
         {
@@ -382,7 +382,7 @@ impl Life {
             }
             let delay = backoff.next_delay();
             self.restarts.fetch_add(1, Relaxed);
-            log::warn!(worker = worker, error:% = error, retry_ms = delay.as_millis() as u64; "worker failed and will be started again");
+            log::warn!(MESSAGE_ID = messages::WORKER_FAILED, worker = worker, error:% = error, retry_ms = delay.as_millis() as u64; "worker failed and will be started again");
             if self.context.stop.sleep(delay) {
                 return None;
             }

@@ -16,8 +16,8 @@ use crate::capture::{self, CameraEvent, CameraSettings, CameraState, Slot, Slots
 use crate::gallery::{Gallery, IndexReport, IndexVerdict};
 use crate::pipeline::{Pipeline, Seen};
 use crate::publish::{Audit, Event, Publisher};
-use crate::system::clock;
 use crate::system::metrics::{Counter, Histogram};
+use crate::system::{clock, messages};
 use crate::types::{Attempt, CameraId, Decision, Frame, Mark, Moment, Observation, Outcome, PersonId, Presence, Reason, TrackId};
 
 /// Vision → decider. When full, the newest report is dropped and counted: the track's next frame brings another.
@@ -44,6 +44,10 @@ pub struct Counts {
     pub last_frame: Heartbeat,
     /// Decisions by outcome and reason.
     by_reason: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    /// Attempts without a decision, by reason.
+    attempts_by_reason: Mutex<BTreeMap<&'static str, u64>>,
+    /// How the cameras are.
+    cameras: Mutex<BTreeMap<CameraId, CameraLine>>,
     /// Decisions, granted.
     pub granted: Counter,
     /// Decisions, not granted.
@@ -62,10 +66,38 @@ impl Counts {
         self.by_reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Attempts that ended without a decision, by reason.
+    pub fn attempts(&self) -> BTreeMap<&'static str, u64> {
+        self.attempts_by_reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How each camera that was heard of is.
+    pub(super) fn cameras(&self) -> BTreeMap<CameraId, CameraLine> {
+        self.cameras.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_camera(&self, event: &CameraEvent) {
+        let mut cameras = self.cameras.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = cameras.entry(event.camera.clone()).or_default();
+        line.is_online = event.state == CameraState::Online;
+        line.connects += u64::from(line.is_online);
+    }
+
+    fn count_attempt(&self, reason: &'static str) {
+        *self.attempts_by_reason.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+    }
+
     fn count(&self, decision: &Decision) {
         let key = (decision.outcome.as_str(), decision.reason.as_str());
         *self.by_reason.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
     }
+}
+
+/// How a camera is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct CameraLine {
+    pub(super) is_online: bool,
+    pub(super) connects: u64,
 }
 
 /// What vision tells the decider.
@@ -106,15 +138,19 @@ pub(super) fn camera(
     secrets: &Path,
     slot: &Slot<Frame>,
     publisher: &Publisher,
+    counts: &Counts,
     watcher: Option<&CameraWatcher>,
 ) -> Result<(), WorkerError> {
     let tell = |event: CameraEvent| {
         match event.state {
             CameraState::Online | CameraState::Ended => {
-                log::info!(camera = event.camera.as_str(), state = event.state.as_str(); "{}", event.reason);
+                log::info!(MESSAGE_ID = messages::CAMERA_CHANGED, camera = event.camera.as_str(), state = event.state.as_str(); "{}", event.reason);
             }
-            _ => log::warn!(camera = event.camera.as_str(), state = event.state.as_str(); "{}", event.reason),
+            _ => {
+                log::warn!(MESSAGE_ID = messages::CAMERA_CHANGED, camera = event.camera.as_str(), state = event.state.as_str(); "{}", event.reason)
+            }
         }
+        counts.note_camera(&event);
         if let Some(watcher) = watcher {
             watcher(&event);
         }
@@ -148,7 +184,7 @@ impl Vision {
                 self.pipeline.settle(&camera, track);
             }
             self.asks.serve(&mut self.pipeline);
-            match self.slots.take_any(PATIENCE) {
+            match self.slots.take_any(self.asks.patience(PATIENCE)) {
                 Taken::Item(_, frame) => {
                     ended = false;
                     self.take(&frame)?;
@@ -249,6 +285,7 @@ impl Decisions {
             Report::Observed(observation) => self.decide(&observation),
             Report::Missed(attempt) => {
                 let reason = attempt.refusal.map_or("too-short", |refusal| refusal.as_str());
+                self.counts.count_attempt(reason);
                 log::info!(camera = attempt.camera.as_str(), track = attempt.track.0, reason = reason; "nobody was decided");
                 self.publisher.publish(events::attempt(attempt));
             }
@@ -294,7 +331,7 @@ impl Decisions {
                 self.counts.refusal_time.record(took);
             }
             log::info!(
-                door = decision.door.as_str(), camera = decision.camera.as_str(), track = decision.track.0,
+                MESSAGE_ID = messages::DECIDED, door = decision.door.as_str(), camera = decision.camera.as_str(), track = decision.track.0,
                 outcome = decision.outcome.as_str(), reason = decision.reason.as_str(),
                 person = decision.person.as_ref().map_or("-", PersonId::as_str), frames = decision.evidence.frames;
                 "decided"
@@ -321,7 +358,7 @@ impl Decisions {
             let expires_at = decision.decided_at.plus(self.grant_lifetime);
             let detail = events::audited(&decision);
             if !self.publisher.publish(events::decision(decision, name, expires_at)) {
-                log::error!("the outbox is full: a decision was not published");
+                log::error!(MESSAGE_ID = messages::DECISION_LOST; "the outbox is full: a decision was not published");
             }
             // After the publishing: the outbox has it on disk already, and nobody at the door waits for the trail.
             let head = self.audit.append("decision", detail, clock::wall());

@@ -6,9 +6,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::Unavailable;
-use crate::gallery::Snapshot;
+use crate::gallery::{GalleryError, Snapshot};
 use crate::pipeline::{self, StillFace};
-use crate::types::BoundingBox;
+use crate::types::{BoundingBox, Person, Wall};
 use crate::vision::stack::PackThresholds;
 
 /// The most candidates that are named.
@@ -45,6 +45,21 @@ impl From<Unavailable> for Problem {
             Unavailable::Failed => Self::new(StatusCode::UNPROCESSABLE_ENTITY, reason.to_string()),
             Unavailable::Busy | Unavailable::Late => Self::too_many(1),
         }
+    }
+}
+
+impl From<GalleryError> for Problem {
+    fn from(error: GalleryError) -> Self {
+        let status = match &error {
+            GalleryError::NoSuchPerson { .. } => StatusCode::NOT_FOUND,
+            GalleryError::InvalidPerson { .. } | GalleryError::NoTemplates { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            GalleryError::TooManyTemplates { .. } | GalleryError::TooLarge { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            // Somebody has to look at the device first.
+            GalleryError::RolledBack { .. } | GalleryError::OpenedReadOnly { .. } => StatusCode::CONFLICT,
+            GalleryError::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, error.to_string())
     }
 }
 
@@ -91,6 +106,19 @@ pub(super) fn liveness(faces: &[StillFace], thresholds: &PackThresholds) -> Valu
         })
     });
     json!({"results": results.collect::<Vec<_>>()})
+}
+
+/// What is kept of a person, without templates.
+pub(super) fn person(person: &Person, templates: usize) -> Value {
+    json!({
+        "id": person.id,
+        "name": person.name,
+        "groups": person.groups,
+        "templates": templates,
+        "enrolled_at": person.enrolled_at.rfc3339(),
+        "consented_at": person.consented_at.map(Wall::rfc3339),
+        "expires_at": person.expires_at.map(Wall::rfc3339),
+    })
 }
 
 /// x, y, width, height in whole pixels.

@@ -98,6 +98,11 @@ impl Tokens {
         Ok(Self(entries))
     }
 
+    /// Whether nobody has one.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whose token it is.
     pub(super) fn bearer(&self, token: &str) -> Option<Bearer> {
         let digest: [u8; 32] = Sha256::digest(token).into();

@@ -8,8 +8,10 @@
 
 mod answers;
 mod auth;
+mod form;
 mod limits;
 mod openapi;
+mod people;
 mod routes;
 
 use std::net::SocketAddr;
@@ -22,11 +24,11 @@ use thiserror::Error;
 
 pub use auth::{Scope, Tokens};
 
-use crate::gallery::Snapshot;
+use crate::gallery::{GalleryError, Snapshot};
 use crate::pipeline::StillFace;
-use crate::system::Stop;
 use crate::system::secret::SecretError;
-use crate::types::Picture;
+use crate::system::{Stop, messages};
+use crate::types::{Embedding, Person, PersonId, Picture};
 use crate::vision::stack::PackThresholds;
 
 /// The name of the tokens' file among the secrets.
@@ -51,13 +53,21 @@ pub struct Settings {
     pub open_scopes: Vec<Scope>,
     /// The longest upload, in bytes (65536 to 26214400).
     pub max_upload_bytes: usize,
+    /// The most pixels of an upload, told before it is decoded (65536 to 50331648). Three are decoded at once, at 3 bytes a pixel.
+    pub max_upload_pixels: u64,
     /// Requests a minute and token, remembered over a restart (1 to 100000).
     pub requests_per_minute: u32,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { listen: None, open_scopes: Vec::new(), max_upload_bytes: 8 << 20, requests_per_minute: 600 }
+        Self {
+            listen: None,
+            open_scopes: Vec::new(),
+            max_upload_bytes: 8 << 20,
+            max_upload_pixels: 25_000_000,
+            requests_per_minute: 600,
+        }
     }
 }
 
@@ -67,6 +77,7 @@ impl Settings {
         let mut findings = Vec::new();
         let ranges = [
             ("max-upload-bytes", self.max_upload_bytes as u64, 1 << 16, 25 << 20),
+            ("max-upload-pixels", self.max_upload_pixels, 1 << 16, 48 << 20),
             ("requests-per-minute", u64::from(self.requests_per_minute), 1, 100_000),
         ];
         for (key, value, low, high) in ranges {
@@ -171,6 +182,14 @@ pub trait Backend: Send + Sync + 'static {
     fn has_liveness(&self) -> bool;
     /// Why the daemon could not decide now; nothing when it could.
     fn not_ready(&self) -> Option<String>;
+    /// Enrols a person, or gives an enrolled one more templates; durable when it returns. `by` is whose request it is.
+    fn enroll(&self, person: Person, templates: Vec<Embedding>, by: &str) -> Result<(), GalleryError>;
+    /// Replaces what is kept of an enrolled person besides templates.
+    fn set(&self, person: Person, by: &str) -> Result<(), GalleryError>;
+    /// Removes a person; whether the disk is free of the templates as well.
+    fn remove(&self, person: &PersonId, by: &str) -> Result<bool, GalleryError>;
+    /// Begins to build the search index anew; false when that is under way already.
+    fn rebuild(&self, by: &str) -> bool;
     /// The figures, in Prometheus' text form.
     fn metrics(&self) -> String;
 }
@@ -211,12 +230,12 @@ pub fn run(
                 Listen::Loopback(address) => {
                     let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
                     // Port 0 asks the system for a free one.
-                    log::info!(listen = listener.local_addr()?.to_string().as_str(); "the API listens");
+                    log::info!(MESSAGE_ID = messages::API_LISTENS, listen = listener.local_addr()?.to_string().as_str(); "the API listens");
                     Ok(axum::serve(listener, app).with_graceful_shutdown(until_stopped).await?)
                 }
                 Listen::Unix(path) => {
                     let listener = bind_unix(path).map_err(failed)?;
-                    log::info!(listen = place.as_str(); "the API listens");
+                    log::info!(MESSAGE_ID = messages::API_LISTENS, listen = place.as_str(); "the API listens");
                     Ok(axum::serve(listener, app).with_graceful_shutdown(until_stopped).await?)
                 }
             }

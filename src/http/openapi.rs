@@ -29,6 +29,16 @@ pub(super) fn document() -> Value {
             "live": {"type": "boolean"}, "score": or_null(json!({"type": "number", "minimum": 0, "maximum": 1})), "box": rectangle,
         },
     }));
+    let id = json!({"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"});
+    let time = json!({"type": ["string", "null"], "format": "date-time"});
+    let person = json!({
+        "type": "object", "required": ["id", "name", "groups", "templates", "enrolled_at", "consented_at", "expires_at"],
+        "properties": {
+            "id": id, "name": or_null(json!({"type": "string"})), "groups": {"type": "array", "items": id},
+            "templates": {"type": "integer", "minimum": 0}, "enrolled_at": {"type": "string", "format": "date-time"},
+            "consented_at": time, "expires_at": time,
+        },
+    });
     let threshold = json!({
         "name": "threshold", "in": "query", "required": false, "schema": {"type": "number", "minimum": -1, "maximum": 1},
         "description": "The least comparison score of a match; without it the pack's own",
@@ -41,13 +51,19 @@ pub(super) fn document() -> Value {
         },
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "schemas": {"Problem": {
+            "schemas": {"Person": person, "Problem": {
                 "type": "object", "required": ["error"], "properties": {"error": {"type": "string"}},
             }},
         },
         "paths": {
             "/recognize_face": {"post": upload("Who is on a picture", &recognized, &json!([threshold]), &[])},
             "/liveness": {"post": upload("Whether the faces on a picture are of living people", &live, &json!([]), &["501"])},
+            "/people": people(&id),
+            "/people/{person}": one_person(&id, &time),
+            "/rebuild_index": {"post": {
+                "summary": "Build the search index anew, in the background", "security": [{"token": []}],
+                "responses": with("202", described("It has begun, or was under way", status()), &["401", "403", "429"]),
+            }},
             "/metrics": {"get": {
                 "summary": "Figures for Prometheus", "security": [{"token": []}],
                 "responses": responses(json!({"text/plain": {"schema": {"type": "string"}}}), &["401", "403", "429"]),
@@ -60,6 +76,84 @@ pub(super) fn document() -> Value {
             "/openapi.json": {"get": {
                 "summary": "This document", "responses": responses(json!({"application/json": {"schema": {"type": "object"}}}), &[]),
             }},
+        },
+    })
+}
+
+fn a_person() -> Value {
+    json!({"application/json": {"schema": {"$ref": "#/components/schemas/Person"}}})
+}
+
+fn people(id: &Value) -> Value {
+    let all = json!({"application/json": {"schema": {
+        "type": "object", "required": ["people", "next"],
+        "properties": {
+            "people": {"type": "array", "items": {"$ref": "#/components/schemas/Person"}},
+            "next": {"type": ["string", "null"], "description": "`after` of the next page; null on the last"},
+        },
+    }}});
+    let enrolled = json!({"application/json": {"schema": {
+        "type": "object", "required": ["person", "templates_added", "refused"],
+        "properties": {
+            "person": {"$ref": "#/components/schemas/Person"}, "templates_added": {"type": "integer", "minimum": 1},
+            "refused": {"type": "array", "items": {
+                "type": "object", "required": ["file", "reason"],
+                "properties": {"file": {"type": "integer", "minimum": 0}, "reason": {"type": "string"}},
+            }},
+        },
+    }}});
+    json!({
+        "get": {
+            "summary": "Who is enrolled, by id, a page at a time", "security": [{"token": []}],
+            "parameters": [
+                {"name": "after", "in": "query", "required": false, "schema": id, "description": "Only who comes after this id"},
+                {"name": "limit", "in": "query", "required": false, "schema": {"type": "integer", "minimum": 1, "maximum": 10000}},
+            ],
+            "responses": responses(all, &["400", "401", "403", "429"]),
+        },
+        "post": {
+            "summary": "Enrol a person from one to five photos, or give an enrolled one more templates", "security": [{"token": []}],
+            "requestBody": {"required": true, "content": {"multipart/form-data": {"schema": {
+                "type": "object", "required": ["id", "file"], "additionalProperties": false,
+                "properties": {
+                    "id": id, "name": {"type": "string", "minLength": 1, "maxLength": 256},
+                    "group": {"type": "array", "items": id, "maxItems": 64},
+                    "consented_at": {"type": "string", "format": "date-time"}, "expires_at": {"type": "string", "format": "date-time"},
+                    "allow_duplicate": {"type": "boolean", "description": "Enrol a face that is enrolled under another id"},
+                    "file": {"type": "array", "minItems": 1, "maxItems": 5, "items": {"type": "string", "format": "binary"}},
+                },
+            }}}},
+            "responses": with("201", described("Enrolled", enrolled), &["400", "401", "403", "408", "409", "413", "422", "429"]),
+        },
+    })
+}
+
+fn one_person(id: &Value, time: &Value) -> Value {
+    let change = json!({
+        "type": "object", "additionalProperties": false,
+        "properties": {
+            "name": {"type": ["string", "null"], "minLength": 1, "maxLength": 256},
+            "groups": {"type": "array", "items": id, "maxItems": 64}, "consented_at": time, "expires_at": time,
+        },
+    });
+    let removed = json!({"application/json": {"schema": {
+        "type": "object", "required": ["removed", "erased_from_disk"],
+        "properties": {"removed": id, "erased_from_disk": {"type": "boolean"}},
+    }}});
+    json!({
+        "parameters": [{"name": "person", "in": "path", "required": true, "schema": id}],
+        "get": {
+            "summary": "One person, without templates", "security": [{"token": []}],
+            "responses": responses(a_person(), &["400", "401", "403", "404", "429"]),
+        },
+        "patch": {
+            "summary": "Change what is kept besides templates: what is absent stays, null takes away", "security": [{"token": []}],
+            "requestBody": {"required": true, "content": {"application/json": {"schema": change}}},
+            "responses": responses(a_person(), &["400", "401", "403", "404", "409", "413", "422", "429"]),
+        },
+        "delete": {
+            "summary": "Remove a person with every template", "security": [{"token": []}],
+            "responses": responses(removed, &["400", "401", "403", "404", "409", "429"]),
         },
     })
 }
@@ -80,8 +174,12 @@ fn upload(summary: &str, result: &Value, parameters: &Value, more: &[&str]) -> V
 }
 
 fn responses(content: Value, problems: &[&str]) -> Value {
+    with("200", described("As asked", content), problems)
+}
+
+fn with(code: &str, answer: Value, problems: &[&str]) -> Value {
     let problem = json!({"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}});
-    let mut all = serde_json::Map::from_iter([("200".to_owned(), described("As asked", content))]);
+    let mut all = serde_json::Map::from_iter([(code.to_owned(), answer)]);
     all.extend(problems.iter().map(|code| ((*code).to_owned(), described("The body says why", problem.clone()))));
     Value::Object(all)
 }

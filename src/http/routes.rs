@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::multipart::MultipartError;
+use axum::extract::multipart::MultipartRejection;
 use axum::extract::{DefaultBodyLimit, Extension, Multipart, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -11,30 +11,43 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answers::{self, Problem};
 use super::auth::{Scope, Tokens};
+use super::form::{self, Form};
 use super::limits::{ANYBODY, Limits};
-use super::{Backend, REQUEST_DEADLINE, Settings, openapi};
+use super::{BLOCKING_THREADS, Backend, REQUEST_DEADLINE, Settings, openapi, people};
 use crate::pipeline::StillFace;
 use crate::system::clock;
 use crate::types::Score;
 use crate::vision::stack::PackThresholds;
 
-/// Room for the parts' own headers beside the picture.
-const MULTIPART_OVERHEAD_BYTES: usize = 16 << 10;
-/// Fields of a form that are looked at before it is refused.
-const MOST_FIELDS: usize = 8;
+/// Uploads that are taken in, decoded and judged at once; with the limit of bytes it bounds their memory.
+const UPLOADS: usize = BLOCKING_THREADS + 5;
 
-struct App {
+pub(super) struct App {
     tokens: Tokens,
     open_scopes: Vec<Scope>,
     limits: Arc<Limits>,
-    backend: Arc<dyn Backend>,
-    max_upload_bytes: usize,
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) max_upload_bytes: usize,
+    uploads: Arc<Semaphore>,
 }
 
-type Shared = State<Arc<App>>;
+impl App {
+    /// Leave to send pictures, for as long as it is held.
+    pub(super) fn begin_upload(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.uploads.clone().try_acquire_owned().map_err(|_| Problem::too_many(1))
+    }
+}
+
+/// Whose request it is, for the audit trail.
+#[derive(Clone)]
+pub(super) struct Who(pub(super) String);
+
+pub(super) type Shared = State<Arc<App>>;
+pub(super) type SentForm = Result<Multipart, MultipartRejection>;
 
 /// Everything that is answered.
 pub(super) fn router(settings: &Settings, tokens: Tokens, backend: Arc<dyn Backend>, limits: Arc<Limits>) -> Router {
@@ -44,21 +57,28 @@ pub(super) fn router(settings: &Settings, tokens: Tokens, backend: Arc<dyn Backe
         limits,
         backend,
         max_upload_bytes: settings.max_upload_bytes,
+        uploads: Arc::new(Semaphore::new(UPLOADS)),
     });
     let guarded = |router: Router<Arc<App>>, scope: Scope| {
         router.route_layer(middleware::from_fn_with_state(app.clone(), admit)).route_layer(Extension(scope))
     };
     let recognize = Router::new().route("/recognize_face", post(recognize_face)).route("/liveness", post(liveness));
     let metrics = Router::new().route("/metrics", get(metrics));
+    let care = Router::new()
+        .route("/people", get(people::list).post(people::enroll))
+        .route("/people/{person}", get(people::show).patch(people::change).delete(people::remove));
+    let admin = Router::new().route("/rebuild_index", post(people::rebuild_index));
     Router::new()
         .merge(guarded(recognize, Scope::Recognize))
         .merge(guarded(metrics, Scope::Metrics))
+        .merge(guarded(care, Scope::People))
+        .merge(guarded(admin, Scope::Admin))
         .route("/healthz", get(|| async { Json(json!({"status": "ok"})) }))
         .route("/readyz", get(readyz))
         .route("/openapi.json", get(|| async { Json(openapi::document()) }))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such route: see /openapi.json") })
         .method_not_allowed_fallback(|| async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the route has no such method") })
-        .layer(DefaultBodyLimit::max(settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES))
+        .layer(DefaultBodyLimit::max(settings.max_upload_bytes + form::OVERHEAD_BYTES))
         .layer(middleware::from_fn(in_time))
         .with_state(app)
 }
@@ -72,14 +92,17 @@ async fn in_time(request: Request, next: Next) -> Response {
 }
 
 /// Lets a request through that has the route's scope and is not one too many.
-async fn admit(State(app): Shared, Extension(scope): Extension<Scope>, request: Request, next: Next) -> Response {
+async fn admit(State(app): Shared, Extension(scope): Extension<Scope>, mut request: Request, next: Next) -> Response {
     match admitted(&app, scope, request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(name) => {
+            request.extensions_mut().insert(Who(name));
+            next.run(request).await
+        }
         Err(problem) => problem.into_response(),
     }
 }
 
-fn admitted(app: &App, scope: Scope, headers: &HeaderMap) -> Result<(), Problem> {
+fn admitted(app: &App, scope: Scope, headers: &HeaderMap) -> Result<String, Problem> {
     let now = clock::wall();
     let name = match bearer_token(headers) {
         None if app.open_scopes.contains(&scope) => ANYBODY.to_owned(),
@@ -96,7 +119,8 @@ fn admitted(app: &App, scope: Scope, headers: &HeaderMap) -> Result<(), Problem>
             }
         },
     };
-    app.limits.take(&name, now).map_err(Problem::too_many)
+    app.limits.take(&name, now).map_err(Problem::too_many)?;
+    Ok(name)
 }
 
 fn bearer_token(headers: &HeaderMap) -> Option<&str> {
@@ -114,7 +138,7 @@ struct RecognizeQuery {
 async fn recognize_face(
     State(app): Shared,
     query: Result<Query<RecognizeQuery>, axum::extract::rejection::QueryRejection>,
-    form: Result<Multipart, axum::extract::multipart::MultipartRejection>,
+    form: SentForm,
 ) -> Result<Json<Value>, Problem> {
     let query = query.map_err(|_| Problem::bad("the only parameter is `threshold`"))?.0;
     let mut thresholds = app.backend.thresholds();
@@ -122,61 +146,43 @@ async fn recognize_face(
         let wrong = || Problem::bad("`threshold` is a comparison score: -1 to 1");
         thresholds.matching = text.parse().ok().and_then(|value: f32| Score::new(value).ok()).ok_or_else(wrong)?;
     }
-    let bytes = upload(&app, form).await?;
-    judged(app, bytes, move |faces, app| answers::recognized(faces, &app.backend.snapshot(), &thresholds)).await
+    judged(app, form, move |faces, app| answers::recognized(faces, &app.backend.snapshot(), &thresholds)).await
 }
 
-async fn liveness(
-    State(app): Shared,
-    form: Result<Multipart, axum::extract::multipart::MultipartRejection>,
-) -> Result<Json<Value>, Problem> {
+async fn liveness(State(app): Shared, form: SentForm) -> Result<Json<Value>, Problem> {
     if !app.backend.has_liveness() {
         return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "the model pack claims no liveness"));
     }
     let thresholds: PackThresholds = app.backend.thresholds();
-    let bytes = upload(&app, form).await?;
-    judged(app, bytes, move |faces, _| answers::liveness(faces, &thresholds)).await
+    judged(app, form, move |faces, _| answers::liveness(faces, &thresholds)).await
 }
 
-/// The part `file` of a form.
-async fn upload(app: &App, form: Result<Multipart, axum::extract::multipart::MultipartRejection>) -> Result<Vec<u8>, Problem> {
-    let needed = || Problem::bad("send multipart/form-data with the picture in `file`");
-    let mut form = form.map_err(|_| needed())?;
-    let limit = app.max_upload_bytes;
-    let too_large = move |error: MultipartError| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("send at most {limit} bytes")),
-        _ => Problem::bad("the form is damaged or cut off"),
-    };
-    for _ in 0..MOST_FIELDS {
-        let Some(field) = form.next_field().await.map_err(too_large)? else { break };
-        if field.name() == Some("file") {
-            let bytes = field.bytes().await.map_err(too_large)?;
-            if bytes.len() > limit {
-                return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("send at most {limit} bytes")));
-            }
-            return Ok(bytes.to_vec());
-        }
-    }
-    Err(needed())
-}
-
-/// Decodes and looks away from the server's own thread, and answers.
+/// Takes the picture in, decodes and looks away from the server's own thread, and answers.
 async fn judged(
     app: Arc<App>,
-    bytes: Vec<u8>,
+    form: SentForm,
     answer: impl FnOnce(&[StillFace], &App) -> Value + Send + 'static,
 ) -> Result<Json<Value>, Problem> {
-    let work = move || -> Result<Value, Problem> {
+    let permit = app.begin_upload()?;
+    let bytes = Form::picture(form, app.max_upload_bytes).await?;
+    in_background(move || {
+        let _permit = permit;
         let picture = app.backend.decode(&bytes).map_err(|reason| Problem::bad(format!("the picture {reason}")))?;
         drop(bytes);
         let faces = app.backend.look(picture)?;
         Ok(answer(&faces, &app))
-    };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(answered) => answered.map(Json),
-        // The pool is shutting down: the daemon stops.
-        Err(_) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping")),
-    }
+    })
+    .await
+    .map(Json)
+}
+
+/// Runs what may block on a thread of its own kind.
+pub(super) async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    // The pool is shutting down when this fails: the daemon stops.
+    let stopping = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping");
+    tokio::task::spawn_blocking(work).await.map_err(stopping)?
 }
 
 async fn readyz(State(app): Shared) -> Response {

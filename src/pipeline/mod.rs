@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use still::{Asked, StillFace, Verdict, judge, look, look_at_subject};
+pub use still::{Asked, NoReference, StillFace, Verdict, judge, look, look_at_subject, reference};
 use visit::{Face, Recent, Taken, Visit};
 
 use crate::capture::{MotionGate, MotionSettings};
@@ -201,6 +201,9 @@ struct View {
     presence: u32,
 }
 
+/// The most faces of one photo that are judged while cameras wait: about as long as a second of frames on the slowest board.
+const MOST_FACES_OF_A_STILL: usize = 16;
+
 /// The stages of one worker, and each camera's state.
 pub struct Pipeline {
     settings: Settings,
@@ -211,9 +214,9 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Every face of a photo, the largest first, with the cameras' own networks.
+    /// The largest faces of a photo, the largest first, [`MOST_FACES_OF_A_STILL`] at most, with the cameras' own networks.
     pub fn look_at_still(&mut self, picture: &Picture) -> Result<Vec<StillFace>, PipelineError> {
-        look(&mut self.stack, picture, &self.settings.quality)
+        still::look_at_most(&mut self.stack, picture, &self.settings.quality, MOST_FACES_OF_A_STILL)
     }
 
     /// A pipeline over opened networks. Without a gallery every observation says so, and nothing is ever granted; a gallery that was

@@ -1,8 +1,10 @@
 //! The stages over one photo: for enrolment, for the command line and for the HTTP interface.
 
+use thiserror::Error;
+
 use super::PipelineError;
 use crate::gallery::Snapshot;
-use crate::types::{Detection, Embedding, PadScore, PersonId, Picture, Reason, Score};
+use crate::types::{Detection, Embedding, PadScore, PersonId, Picture, Reason, Refusal, Score};
 use crate::vision::stack::{PackThresholds, Stack};
 use crate::vision::{Quality, VisionError, align, assess, quality};
 
@@ -31,8 +33,19 @@ pub enum Asked {
 
 /// Every face of a photo, the largest first. Quality is told, not enforced: enrolment refuses by it, recognition reports it.
 pub fn look(stack: &mut Stack, picture: &Picture, settings: &quality::Settings) -> Result<Vec<StillFace>, PipelineError> {
+    look_at_most(stack, picture, settings, usize::MAX)
+}
+
+/// As [`look`], of the `most` largest faces: where cameras wait meanwhile, a picture of a crowd must not hold them up.
+pub(super) fn look_at_most(
+    stack: &mut Stack,
+    picture: &Picture,
+    settings: &quality::Settings,
+    most: usize,
+) -> Result<Vec<StillFace>, PipelineError> {
     let mut detections = stack.detector.detect(picture)?;
     detections.sort_by(|a, b| b.bounding_box.area().total_cmp(&a.bounding_box.area()));
+    detections.truncate(most);
     detections.into_iter().map(|detection| describe(stack, picture, detection, settings, Asked::Everything)).collect()
 }
 
@@ -57,6 +70,39 @@ fn subject(detections: Vec<Detection>, picture: &Picture) -> Option<Detection> {
         face.width.max(face.height) - (center.x - middle_x).hypot(center.y - middle_y)
     };
     detections.into_iter().max_by(|a, b| claim(a).total_cmp(&claim(b)))
+}
+
+/// Why a photo is no reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum NoReference {
+    /// Nobody is on it.
+    #[error("no face found")]
+    NoFace,
+    /// It is not guessed who is meant.
+    #[error("{0} faces: a reference photo shows one person")]
+    Several(usize),
+    /// The points are no face.
+    #[error("the points found are no face")]
+    NoPoints,
+    /// Not good enough.
+    #[error("the face is refused: {}", .0.as_str())]
+    Refused(Refusal),
+    /// The network gives no embedding.
+    #[error("the network says nothing about this face")]
+    NoAnswer,
+}
+
+/// The embedding of a photo's only face, if it is good enough to be a reference.
+pub fn reference(faces: Vec<StillFace>) -> Result<Embedding, NoReference> {
+    if faces.len() > 1 {
+        return Err(NoReference::Several(faces.len()));
+    }
+    let face = faces.into_iter().next().ok_or(NoReference::NoFace)?;
+    let quality = face.quality.ok_or(NoReference::NoPoints)?;
+    if let Some(refusal) = quality.refusals.first() {
+        return Err(NoReference::Refused(*refusal));
+    }
+    face.embedding.ok_or(NoReference::NoAnswer)
 }
 
 /// What is said of one face of one photo. It is no decision: nothing here opens a door.

@@ -124,7 +124,7 @@ pub(super) fn options(settings: &Settings, secrets: &Path, client_id: &str) -> R
 
 /// A TLS client that trusts `ca-file` alone. The provider is named here rather than looked up in rustls's process-wide slot, so that
 /// no other part of the program can decide it for us.
-fn tls(settings: &Settings, secrets: &Path) -> Result<ClientConfig, Problem> {
+pub(super) fn tls(settings: &Settings, secrets: &Path) -> Result<ClientConfig, Problem> {
     let tls = &settings.tls;
     let setup = |what: String| Problem::Setup(what);
     let mut roots = RootCertStore::empty();
@@ -146,7 +146,7 @@ fn tls(settings: &Settings, secrets: &Path) -> Result<ClientConfig, Problem> {
     builder.with_client_auth_cert(certificates(file)?, key).map_err(|error| setup(format!("{}: {error}", file.display())))
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
+pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let wrong = |detail: String| Problem::Setup(format!("{}: {detail}", file.display()));
     let certificates = CertificateDer::pem_file_iter(file)
         .map_err(|error| wrong(error.to_string()))?

@@ -7,6 +7,7 @@
 pub mod audit;
 #[cfg(feature = "demo-broker")]
 pub mod broker;
+pub mod certificates;
 pub mod command;
 pub mod connect;
 pub mod discovery;

@@ -65,6 +65,8 @@ pub struct Counts {
     pub decisions_lost: u64,
     /// Other events that were given up.
     pub events_dropped: u64,
+    /// Connections to the broker.
+    pub connections: u64,
     /// Decisions that the disk did not take: they were published, and a restart forgets them.
     pub decisions_not_durable: u64,
 }
@@ -212,6 +214,7 @@ impl Outbox {
 
     /// A new connection: nothing that was not confirmed counts as handed out.
     pub(super) fn reconnected(&mut self) {
+        self.counts.connections += 1;
         self.line.iter_mut().for_each(|entry| entry.handed_out = false);
         self.states.values_mut().for_each(|kept| kept.handed_out = false);
         self.loss_handed_out = false;

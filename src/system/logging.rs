@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use systemd_journal_logger::JournalLog;
 use thiserror::Error;
 
-use super::clock;
+use super::{clock, messages};
 use crate::types::Wall;
 
 /// Our crate's own target, which is not worth a reader's time and is taken off.
@@ -204,6 +204,10 @@ fn message(record: &Record<'_>) -> String {
     struct Fields<'a>(&'a mut String);
     impl<'kvs> VisitSource<'kvs> for Fields<'_> {
         fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
+            // For programs; people read the words.
+            if key.as_str() == messages::FIELD {
+                return Ok(());
+            }
             let value = escape(&value.to_string());
             let plain = !value.is_empty() && !value.contains([' ', '"', '=']);
             let shown = if plain { value } else { format!("\"{}\"", value.replace('"', "\\\"")) };

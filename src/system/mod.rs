@@ -4,6 +4,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod logging;
+pub mod messages;
 pub mod metrics;
 pub mod notify;
 pub mod process;

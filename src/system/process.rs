@@ -1,6 +1,7 @@
 //! What this process has used, and what must not be seen of it.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
@@ -51,9 +52,20 @@ pub fn age() -> Duration {
 
 /// The warmest thermal zone in degrees Celsius, where the kernel knows one.
 pub fn warmest_celsius() -> Option<f32> {
-    let zones = std::fs::read_dir("/sys/class/thermal").ok()?;
-    let read = |zone: std::fs::DirEntry| std::fs::read_to_string(zone.path().join("temp")).ok()?.trim().parse::<f32>().ok();
-    zones.flatten().filter_map(read).map(|thousandths| thousandths / 1000.0).max_by(f32::total_cmp)
+    temperatures().into_iter().map(|(_, celsius)| celsius).max_by(f32::total_cmp)
+}
+
+/// The thermal zones that the kernel knows, by their folders' names: what each measures, and degrees Celsius.
+pub fn temperatures() -> Vec<(String, f32)> {
+    let Ok(zones) = std::fs::read_dir("/sys/class/thermal") else { return Vec::new() };
+    let mut zones: Vec<_> = zones.flatten().map(|zone| zone.path()).collect();
+    zones.sort();
+    let word = |path: &Path| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    let read = |zone: &std::path::PathBuf| {
+        let thousandths: f32 = word(&zone.join("temp"))?.parse().ok()?;
+        Some((word(&zone.join("type")).unwrap_or_default(), thousandths / 1000.0))
+    };
+    zones.iter().filter_map(read).collect()
 }
 
 #[cfg(test)]

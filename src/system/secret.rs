@@ -41,8 +41,8 @@ pub enum SecretError {
     },
 }
 
-/// Reads secret `name`: an absolute path as it is, otherwise `$CREDENTIALS_DIRECTORY/name` (systemd's `LoadCredential=`), otherwise
-/// `fallback/name`. A file outside the credentials directory must be closed to group and others.
+/// Reads secret `name`: an absolute path as it is, otherwise `$CREDENTIALS_DIRECTORY/name` or `…/secrets_name` (systemd's
+/// `LoadCredential=`), otherwise `fallback/name`. A file outside the credentials directory must be closed to group and others.
 pub fn read(name: &str, fallback: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let (path, is_credential) = locate(name, fallback);
     let unreadable = |source| SecretError::Unreadable { name: name.to_owned(), path: path.clone(), source };
@@ -81,8 +81,9 @@ pub fn locate(name: &str, fallback: &Path) -> (PathBuf, bool) {
         return (PathBuf::from(name), false);
     }
     if let Some(folder) = std::env::var_os("CREDENTIALS_DIRECTORY") {
-        let path = Path::new(&folder).join(name);
-        if path.exists() {
+        // `LoadCredential=secrets:FOLDER` puts the credential's own name before each file's.
+        let names = [name.to_owned(), format!("secrets_{name}")];
+        if let Some(path) = names.iter().map(|name| Path::new(&folder).join(name)).find(|path| path.exists()) {
             return (path, true);
         }
     }

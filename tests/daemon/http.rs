@@ -13,6 +13,7 @@ use super::House;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const PANEL: &str = "panel-token-of-more-than-thirty-two-characters";
+const CLERK: &str = "clerk-token-of-more-than-thirty-two-characters";
 const SCRAPER: &str = "scraper-token-of-more-than-thirty-two-characters";
 
 struct Daemon {
@@ -40,7 +41,8 @@ fn start(house: &House, http: &str) -> Daemon {
             house.succeed(&["enroll", person, photo.to_str().unwrap()]);
         }
         let tokens = house.path("secrets/http.tokens");
-        std::fs::write(&tokens, format!("panel recognize {PANEL}\nscraper metrics {SCRAPER}\n")).unwrap();
+        std::fs::write(&tokens, format!("panel recognize {PANEL}\nclerk people,admin {CLERK}\nscraper metrics {SCRAPER}\n"))
+            .unwrap();
         std::fs::set_permissions(&tokens, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     }
     let config = house.path("config.toml");
@@ -89,12 +91,26 @@ impl Daemon {
 
     /// Posts `bytes` as the part `file`, as every HTTP library does.
     fn post(&self, path: &str, token: Option<&str>, bytes: &[u8]) -> (u16, String) {
+        self.post_form(path, token, &[], &[bytes])
+    }
+
+    /// Posts words and pictures.
+    fn post_form(&self, path: &str, token: Option<&str>, words: &[(&str, &str)], pictures: &[&[u8]]) -> (u16, String) {
         let token = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
-        let mut body = b"--frontier\r\nContent-Disposition: form-data; name=\"file\"; filename=\"face.jpg\"\r\n\
-            Content-Type: image/jpeg\r\n\r\n"
-            .to_vec();
-        body.extend_from_slice(bytes);
-        body.extend_from_slice(b"\r\n--frontier--\r\n");
+        let mut body = Vec::new();
+        for (name, word) in words {
+            let part = format!("--frontier\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{word}\r\n");
+            body.extend_from_slice(part.as_bytes());
+        }
+        for bytes in pictures {
+            body.extend_from_slice(
+                b"--frontier\r\nContent-Disposition: form-data; name=\"file\"; filename=\"face.jpg\"\r\n\
+                Content-Type: image/jpeg\r\n\r\n",
+            );
+            body.extend_from_slice(bytes);
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(b"--frontier--\r\n");
         let mut request = format!(
             "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{token}Content-Type: multipart/form-data; \
              boundary=frontier\r\nContent-Length: {}\r\n\r\n",
@@ -103,6 +119,18 @@ impl Daemon {
         .into_bytes();
         request.extend(body);
         self.send(&request)
+    }
+}
+
+impl Daemon {
+    /// A request with a JSON body.
+    fn ask(&self, method: &str, path: &str, token: &str, body: &str) -> (u16, String) {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        self.send(head.as_bytes())
     }
 }
 
@@ -171,6 +199,13 @@ fn the_seed_projects_client_works_unchanged_and_figures_are_told() {
         "faceid_frames_total{camera=\"hall\"} ",
         "faceid_gallery_people 2",
         "faceid_stage_seconds_bucket{stage=\"detect\",le=\"+Inf\"}",
+        "faceid_frame_age_seconds_count ",
+        "faceid_camera_online{camera=\"hall\"} 1",
+        "faceid_camera_connects_total{camera=\"hall\"} 1",
+        "faceid_broker_connected 0",
+        "faceid_broker_connects_total 0",
+        "faceid_outbox_waiting ",
+        "faceid_provider_info{provider=",
     ] {
         assert!(figures.contains(wanted), "{wanted} is not in {figures}");
     }
@@ -199,4 +234,92 @@ fn rates_are_remembered_over_a_restart() {
     std::fs::write(house.path("state/http-limits.json"), rates.to_string()).unwrap();
     let daemon = start(&house, settings);
     assert_eq!(daemon.post("/liveness", None, &photo).0, 429);
+}
+
+#[test]
+fn a_person_that_cannot_be_enrolled_as_asked_is_refused_and_nobody_is_changed() {
+    let house = House::new();
+    let daemon = start(&house, "max-upload-pixels = 1000000\n");
+    let photo = |name: &str| std::fs::read(demo(&format!("people/{name}"))).unwrap();
+    let (a, b) = (photo("person-a/person-a_0002.jpg"), photo("person-b/person-b_0001.jpg"));
+    let other = [("id", "somebody-else")];
+    for (words, pictures, status) in [
+        (&other[..], vec![], 400),
+        (&[][..], vec![&b[..]], 400),
+        (&[("id", "no id")][..], vec![&b], 400),
+        (&[("id", "person-b"), ("nmae", "B")][..], vec![&b], 400),
+        (&[("id", "person-b"), ("id", "person-e")][..], vec![&b], 400),
+        (&[("id", "person-b"), ("expires_at", "tomorrow")][..], vec![&b], 400),
+        (&[("id", "person-b"), ("group", "no group")][..], vec![&b], 400),
+        (&[("id", "person-b"), ("allow_duplicate", "perhaps")][..], vec![&b], 400),
+        (&[("id", "person-b")][..], vec![&b; 6], 400),
+        (&[("id", "person-b")][..], vec![b"no picture"], 422),
+        (&other[..], vec![&a], 409),
+    ] {
+        let answer = daemon.post_form("/people", Some(CLERK), words, &pictures);
+        assert_eq!(answer.0, status, "{words:?}: {answer:?}");
+        assert!(json(&answer)["error"].is_string(), "{answer:?}");
+    }
+    for (method, path, token, body, status) in [
+        ("GET", "/people", PANEL, "", 403),
+        ("POST", "/rebuild_index", PANEL, "", 403),
+        ("GET", "/people?limit=0", CLERK, "", 400),
+        ("GET", "/people?after=no%20id", CLERK, "", 400),
+        ("GET", "/people/nobody", CLERK, "", 404),
+        ("GET", "/people/%ff", CLERK, "", 400),
+        ("PATCH", "/people/nobody", CLERK, "{}", 404),
+        ("PATCH", "/people/person-a", CLERK, "{", 400),
+        ("PATCH", "/people/person-a", CLERK, "{\"nmae\": \"A\"}", 400),
+        ("PATCH", "/people/person-a", CLERK, "{\"groups\": null}", 400),
+        ("PATCH", "/people/person-a", CLERK, "{\"name\": \"\"}", 422),
+        ("DELETE", "/people/nobody", CLERK, "", 404),
+        ("PUT", "/people/person-a", CLERK, "{}", 405),
+    ] {
+        let answer = daemon.ask(method, path, token, body);
+        assert_eq!(answer.0, status, "{method} {path}: {answer:?}");
+    }
+    let people = json(&daemon.get("/people", Some(CLERK)));
+    let ids: Vec<&str> = people["people"].as_array().unwrap().iter().map(|person| person["id"].as_str().unwrap()).collect();
+    assert_eq!((ids, people["people"][0]["name"].is_null()), (vec!["person-a", "person-c"], true), "{people}");
+}
+
+#[test]
+fn a_person_is_enrolled_recognised_changed_and_erased_over_the_api() {
+    let house = House::new();
+    let daemon = start(&house, "open-scopes = [\"recognize\"]\n");
+    let photo = |name: &str| std::fs::read(demo(&format!("people/{name}"))).unwrap();
+    let words =
+        [("id", "person-b"), ("name", "B"), ("group", "staff"), ("group", "night"), ("consented_at", "2026-01-31T00:00:00Z")];
+    let answer = daemon.post_form("/people", Some(CLERK), &words, &[&photo("person-b/person-b_0001.jpg"), b"no picture"]);
+    assert_eq!(answer.0, 201, "{answer:?}");
+    let enrolled = json(&answer);
+    assert_eq!((&enrolled["templates_added"], &enrolled["refused"][0]["file"]), (&Value::from(1), &Value::from(1)), "{enrolled}");
+    assert_eq!(enrolled["person"]["groups"], serde_json::json!(["staff", "night"]), "{enrolled}");
+    assert_eq!(enrolled["person"]["consented_at"], "2026-01-31T00:00:00.000Z", "{enrolled}");
+
+    let seen = json(&daemon.post("/recognize_face", None, &photo("person-b/person-b_0002.jpg")));
+    assert_eq!(seen["results"][0]["identity"], "person-b", "{seen}");
+
+    let page = json(&daemon.get("/people?limit=2", Some(CLERK)));
+    assert_eq!((page["people"].as_array().unwrap().len(), &page["next"]), (2, &Value::from("person-b")), "{page}");
+    let page = json(&daemon.get("/people?limit=2&after=person-b", Some(CLERK)));
+    assert_eq!((&page["people"][0]["id"], &page["next"]), (&Value::from("person-c"), &Value::Null), "{page}");
+
+    let answer = daemon.ask("PATCH", "/people/person-b", CLERK, "{\"name\": null, \"expires_at\": \"2999-01-01T00:00:00Z\"}");
+    let changed = json(&answer);
+    assert_eq!((answer.0, &changed["name"], &changed["groups"][1]), (200, &Value::Null, &Value::from("night")), "{answer:?}");
+    assert_eq!(daemon.ask("POST", "/rebuild_index", CLERK, "").0, 202);
+
+    // The command line sees it, and the daemon stays the gallery's only writer.
+    assert!(house.succeed(&["people", "show", "person-b"]).contains("expires 2999"), "the command line sees another gallery");
+    let answer = daemon.ask("DELETE", "/people/person-b", CLERK, "");
+    assert_eq!((answer.0, &json(&answer)["erased_from_disk"]), (200, &Value::from(true)), "{answer:?}");
+    assert_eq!(daemon.get("/people/person-b", Some(CLERK)).0, 404);
+    let seen = json(&daemon.post("/recognize_face", None, &photo("person-b/person-b_0002.jpg")));
+    assert!(seen["results"][0]["identity"].is_null(), "{seen}");
+    drop(daemon);
+    let trail = house.succeed(&["audit", "export"]);
+    for wanted in ["\"enrolled\":\"person-b\"", "\"changed\":\"person-b\"", "\"removed\":\"person-b\"", "\"by\":\"clerk\""] {
+        assert!(trail.contains(wanted), "{wanted} is not in {trail}");
+    }
 }

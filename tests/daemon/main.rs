@@ -13,6 +13,7 @@ mod killed;
 mod mosquitto;
 #[path = "../support/rtsp_server.rs"]
 mod rtsp_server;
+mod service;
 mod show_it;
 mod store;
 mod verbs;

@@ -1,0 +1,164 @@
+//! The daemon's figures in Prometheus' text form, for `GET /metrics`.
+
+use std::fmt::Write;
+
+use super::api::Api;
+use crate::pipeline::Stage;
+use crate::publish::State;
+use crate::system::metrics::Lifetime;
+use crate::system::process;
+
+/// Everything, as of now.
+pub(super) fn text(api: &Api) -> String {
+    let mut text = Exposition::default();
+    text.family("faceid_build_info", "gauge", "This program");
+    text.sample("faceid_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    text.family("faceid_provider_info", "gauge", "Where the networks run");
+    text.sample("faceid_provider_info", &[("provider", &api.provider)], 1);
+    cameras(&mut text, api);
+    decisions(&mut text, api);
+    times(&mut text, api);
+    plain(&mut text, api);
+    text.family("process_cpu_seconds_total", "counter", "CPU time of the process");
+    text.sample("process_cpu_seconds_total", &[], process::cpu_time().as_secs_f64());
+    let sensors = process::temperatures();
+    if !sensors.is_empty() {
+        text.family("faceid_temperature_celsius", "gauge", "The machine's thermal zones");
+        for (number, (kind, celsius)) in sensors.iter().enumerate() {
+            text.sample("faceid_temperature_celsius", &[("zone", &number.to_string()), ("kind", kind)], celsius);
+        }
+    }
+    text.0
+}
+
+fn cameras(text: &mut Exposition, api: &Api) {
+    let all = || api.cameras.iter().zip(api.slots.writers());
+    text.family("faceid_frames_total", "counter", "Frames that a camera delivered");
+    all().for_each(|(id, slot)| text.sample("faceid_frames_total", &[("camera", id.as_str())], slot.counts().put));
+    text.family("faceid_frames_dropped_total", "counter", "Frames that a newer one replaced before anybody looked");
+    all().for_each(|(id, slot)| text.sample("faceid_frames_dropped_total", &[("camera", id.as_str())], slot.counts().replaced));
+    let lines = api.counts.cameras();
+    text.family("faceid_camera_online", "gauge", "Whether a camera delivers usable frames");
+    lines.iter().for_each(|(id, line)| text.sample("faceid_camera_online", &[("camera", id.as_str())], u8::from(line.is_online)));
+    text.family(
+        "faceid_camera_connects_total",
+        "counter",
+        "How often a camera came online: each after the first is a reconnection",
+    );
+    lines.iter().for_each(|(id, line)| text.sample("faceid_camera_connects_total", &[("camera", id.as_str())], line.connects));
+}
+
+fn decisions(text: &mut Exposition, api: &Api) {
+    text.family("faceid_decisions_total", "counter", "Decisions by outcome and reason");
+    for ((outcome, reason), count) in api.counts.decisions() {
+        text.sample("faceid_decisions_total", &[("outcome", outcome), ("reason", reason)], count);
+    }
+    text.family("faceid_attempts_total", "counter", "Attempts that ended without a decision, by reason");
+    for (reason, count) in api.counts.attempts() {
+        text.sample("faceid_attempts_total", &[("reason", reason)], count);
+    }
+}
+
+fn times(text: &mut Exposition, api: &Api) {
+    text.family("faceid_stage_seconds", "histogram", "Time of one stage on one frame or face");
+    for stage in Stage::ALL {
+        text.histogram("faceid_stage_seconds", &[("stage", stage.name())], &api.timings.of(stage).lifetime());
+    }
+    for (name, help, histogram) in [
+        ("faceid_frame_age_seconds", "From a frame's capture to the end of its stages", &api.counts.frame_age),
+        ("faceid_grant_seconds", "From a track's first usable face to its grant", &api.counts.grant_time),
+        ("faceid_refusal_seconds", "From a track's first usable face to a decision that opens nothing", &api.counts.refusal_time),
+    ] {
+        text.family(name, "histogram", help);
+        text.histogram(name, &[], &histogram.lifetime());
+    }
+}
+
+fn plain(text: &mut Exposition, api: &Api) {
+    let (counts, gallery, outbox) = (&api.counts, api.gallery.snapshot().stats(), api.publisher.counts());
+    let is_connected = matches!(api.publisher.state(), State::Online { .. });
+    for (name, kind, help, value) in [
+        ("faceid_frames_judged_total", "counter", "Frames that the recogniser took", counts.frames.get()),
+        ("faceid_frames_detected_total", "counter", "Frames that the detector looked at", counts.looked.get()),
+        ("faceid_frames_failed_total", "counter", "Frames that a stage failed on", counts.failures.get()),
+        ("faceid_reports_lost_total", "counter", "Reports that the decider had no room for", counts.reports_lost.get()),
+        ("faceid_gallery_people", "gauge", "People enrolled", gallery.people as u64),
+        ("faceid_gallery_templates", "gauge", "Templates enrolled", gallery.templates as u64),
+        ("faceid_gallery_generation", "gauge", "Writes of the gallery so far", gallery.generation),
+        (
+            "faceid_gallery_rolled_back",
+            "gauge",
+            "1 while an older gallery keeps every door shut",
+            api.gallery.rollback().is_some().into(),
+        ),
+        ("faceid_broker_connected", "gauge", "Whether the broker is there", is_connected.into()),
+        (
+            "faceid_broker_connects_total",
+            "counter",
+            "Connections to the broker: each after the first is a reconnection",
+            outbox.connections,
+        ),
+        ("faceid_outbox_waiting", "gauge", "Events that wait for the broker", outbox.waiting),
+        ("faceid_outbox_decisions_waiting", "gauge", "Decisions among them", outbox.decisions_waiting),
+        ("faceid_decisions_delivered_total", "counter", "Decisions that the broker confirmed", outbox.decisions_delivered),
+        ("faceid_decisions_lost_total", "counter", "Decisions that the outbox had to give up", outbox.decisions_lost),
+        (
+            "faceid_decisions_not_durable_total",
+            "counter",
+            "Decisions published without being on disk",
+            outbox.decisions_not_durable,
+        ),
+        ("faceid_events_dropped_total", "counter", "Other events that were given up", outbox.events_dropped),
+        ("faceid_uptime_seconds", "gauge", "Since the process started", process::age().as_secs()),
+        ("process_resident_memory_bytes", "gauge", "Memory in use", process::resident_bytes().unwrap_or(0)),
+    ] {
+        text.family(name, kind, help);
+        text.sample(name, &[], value);
+    }
+}
+
+/// Prometheus' text form, version 0.0.4. Label values are ids and words of closed lists; quotes and backslashes are escaped all the same.
+#[derive(Default)]
+struct Exposition(String);
+
+impl Exposition {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escape(value))).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let _ = writeln!(self.0, "{name}{labels} {value}");
+    }
+
+    fn histogram(&mut self, name: &str, labels: &[(&str, &str)], lifetime: &Lifetime) {
+        let bucket = format!("{name}_bucket");
+        for (upper_s, count) in &lifetime.buckets {
+            let upper = upper_s.to_string();
+            self.sample(&bucket, &[labels, &[("le", upper.as_str())]].concat(), count);
+        }
+        self.sample(&bucket, &[labels, &[("le", "+Inf")]].concat(), lifetime.count);
+        self.sample(&format!("{name}_sum"), labels, lifetime.sum_s);
+        self.sample(&format!("{name}_count"), labels, lifetime.count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_written_as_prometheus_reads_them() {
+        let mut text = Exposition::default();
+        text.family("a_total", "counter", "Things");
+        text.sample("a_total", &[("camera", "d\"oor\\"), ("b", "c")], 3);
+        let lifetime = Lifetime { buckets: vec![(0.001, 1), (0.01, 4)], count: 5, sum_s: 0.25 };
+        text.histogram("t_seconds", &[("stage", "detect")], &lifetime);
+        let expected = "# HELP a_total Things\n# TYPE a_total counter\na_total{camera=\"d\\\"oor\\\\\",b=\"c\"} 3\n\
+            t_seconds_bucket{stage=\"detect\",le=\"0.001\"} 1\nt_seconds_bucket{stage=\"detect\",le=\"0.01\"} 4\n\
+            t_seconds_bucket{stage=\"detect\",le=\"+Inf\"} 5\nt_seconds_sum{stage=\"detect\"} 0.25\nt_seconds_count{stage=\"detect\"} 5\n";
+        assert_eq!(text.0, expected);
+    }
+}
