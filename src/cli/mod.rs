@@ -120,7 +120,7 @@ enum Verb {
     #[cfg(feature = "demo-broker")]
     Demo(demo::Args),
     /// Run the daemon
-    Run,
+    Run(run::RunArgs),
     /// Print every finding in the config, exit 78 when the daemon would not run with it; or explain who may pass a door
     Check(run::CheckArgs),
     /// Enrol a person from photos, from a clip or at a camera
@@ -181,7 +181,7 @@ pub fn main() -> ExitCode {
     let outcome = match args.verb {
         #[cfg(feature = "demo-broker")]
         Verb::Demo(args) => demo::demo(&places, &args),
-        Verb::Run => run::run(&places),
+        Verb::Run(args) => run::run(&places, &args),
         Verb::Check(args) => run::check(&places, &args),
         Verb::Enroll(args) => people::enroll(&places, &args),
         Verb::Import(args) => people::import(&places, &args),

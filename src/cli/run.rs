@@ -44,10 +44,18 @@ pub(super) struct KeygenArgs {
     public: bool,
 }
 
-pub(super) fn run(places: &Places) -> Result {
+/// `faceid run`
+#[derive(clap::Args)]
+pub(super) struct RunArgs {
+    /// Begin with an empty memory of blocks, places and lock-downs where the kept one is lost or was changed, instead of locking every door down
+    #[arg(long)]
+    accept_lost_state: bool,
+}
+
+pub(super) fn run(places: &Places, args: &RunArgs) -> Result {
     let context = Context::load(places)?;
     logging::init(&context.config.log).map_err(|error| Failure::new(code::CONFIG, error))?;
-    let exit = daemon::run(&context.config, Some(config::path(places.config.as_deref())));
+    let exit = daemon::run(&context.config, Some(config::path(places.config.as_deref())), args.accept_lost_state);
     exit.map(|()| code::YES).map_err(|error| Failure::new(error.exit_code(), error))
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::access_state::AccessState;
 use super::api::Asks;
+use super::enrol::Enrolments;
 use super::events;
 use super::supervisor::{Heartbeat, WorkerContext, WorkerError};
 use crate::access::{Clock, Command, CredentialRead, Decider, Input};
@@ -18,7 +19,9 @@ use crate::pipeline::{Pipeline, Seen};
 use crate::publish::{Audit, Event, Publisher};
 use crate::system::clock;
 use crate::system::metrics::{Counter, Histogram};
-use crate::types::{Attempt, CameraId, Decision, Frame, Mark, Moment, Observation, Outcome, PersonId, Presence, Reason, TrackId};
+use crate::types::{
+    Attempt, CameraId, Decision, Frame, Mark, Moment, Observation, Outcome, PersonId, Presence, Reason, Sighting, TrackId,
+};
 
 /// Vision → decider. When full, the newest report is dropped and counted: the track's next frame brings another.
 const REPORTS: usize = 64;
@@ -74,6 +77,8 @@ pub(super) enum Report {
     Ended(CameraId, TrackId),
     Standing(CameraId, u32),
     Missed(Attempt),
+    /// A camera that must agree looked.
+    Seen(Sighting),
     /// Somebody presented a card or a number.
     Presented(CredentialRead),
     /// An operator's orders, and who waits to hear that they are in force and will outlive a restart.
@@ -136,6 +141,7 @@ pub(super) struct Vision {
     pub(super) watcher: Option<FrameWatcher>,
     pub(super) cameras: Vec<CameraId>,
     pub(super) asks: Asks,
+    pub(super) enrolments: Enrolments,
     pub(super) failures: u32,
 }
 
@@ -148,6 +154,7 @@ impl Vision {
                 self.pipeline.settle(&camera, track);
             }
             self.asks.serve(&mut self.pipeline);
+            self.enrolments.look_after(clock::monotonic());
             match self.slots.take_any(PATIENCE) {
                 Taken::Item(_, frame) => {
                     ended = false;
@@ -172,6 +179,10 @@ impl Vision {
     fn take(&mut self, frame: &Frame) -> Result<(), WorkerError> {
         self.counts.frames.increment();
         self.counts.last_frame.beat();
+        // While somebody is enrolled at a camera, it decides nothing.
+        if self.enrolments.take(&mut self.pipeline, frame) {
+            return Ok(());
+        }
         match self.pipeline.process(frame) {
             Ok(seen) => {
                 self.failures = 0;
@@ -195,11 +206,12 @@ impl Vision {
     }
 
     fn report(&self, camera: &CameraId, seen: Seen) {
+        let sighting = seen.sighting.map(Report::Seen);
         let standing = seen.presence.map(|faces| Report::Standing(camera.clone(), faces));
         let observed = seen.observations.into_iter().map(Report::Observed);
         let missed = seen.attempts.into_iter().map(Report::Missed);
         let ended = seen.ended.into_iter().map(|track| Report::Ended(camera.clone(), track));
-        for report in observed.chain(missed).chain(ended).chain(standing) {
+        for report in sighting.into_iter().chain(observed).chain(missed).chain(ended).chain(standing) {
             if let Err(TrySendError::Full(_)) = self.reports.try_send(report) {
                 self.counts.reports_lost.increment();
             }
@@ -241,6 +253,7 @@ impl Decisions {
                 Err(RecvTimeoutError::Timeout) if !context.stop().is_asked() => {}
                 Err(_) => return Ok(()),
             }
+            self.look_after_challenges();
         }
     }
 
@@ -252,6 +265,7 @@ impl Decisions {
                 log::info!(camera = attempt.camera.as_str(), track = attempt.track.0, reason = reason; "nobody was decided");
                 self.publisher.publish(events::attempt(attempt));
             }
+            Report::Seen(sighting) => self.tell(Input::Sighting(sighting), clock::now()),
             Report::Presented(read) => self.tell(Input::Credential(read), clock::now()),
             Report::Ordered(orders, answer) => {
                 // Who waited too long does not hear it; the orders hold all the same.
@@ -278,55 +292,84 @@ impl Decisions {
         self.tell(Input::Clock(clock), now);
         let decisions = self.decider.decide(observation, now, &mut grant_id);
         self.keep_state(now);
-        if self.decider.is_decided(&observation.camera, observation.track) {
-            // Vision drains this queue before each frame; should it be full, the track only costs effort for a while longer.
-            let _ = self.decided.try_send((observation.camera.clone(), observation.track));
-        }
         for decision in decisions {
             let took = decision.decided_at.monotonic.since(observation.first_usable_at.monotonic);
             let is_granted = decision.outcome == Outcome::Granted;
-            self.counts.count(&decision);
             if is_granted {
-                self.counts.granted.increment();
-                self.counts.grant_time.record(took);
+                self.counts.grant_time.record(took)
             } else {
-                self.counts.refused.increment();
-                self.counts.refusal_time.record(took);
+                self.counts.refusal_time.record(took)
             }
-            log::info!(
-                door = decision.door.as_str(), camera = decision.camera.as_str(), track = decision.track.0,
-                outcome = decision.outcome.as_str(), reason = decision.reason.as_str(),
-                person = decision.person.as_ref().map_or("-", PersonId::as_str), frames = decision.evidence.frames;
-                "decided"
-            );
-            if let Some(watcher) = &self.watcher {
-                watcher(&decision);
-            }
-            if decision.reason == Reason::Spoof {
-                self.publisher.publish(events::spoof(&decision));
-            }
-            for mark in &decision.marks {
-                match mark {
-                    Mark::Duress => drop(self.publisher.publish(events::duress(&decision))),
-                    Mark::Passback => log::warn!(door = decision.door.as_str(); "let through twice in the same direction"),
-                }
-            }
-            if let (true, Some(person)) = (is_granted, &decision.person) {
+            if let (true, false, Some(person)) = (is_granted, observation.ended, &decision.person) {
                 let standing = self.standing.entry(decision.camera.clone()).or_default();
-                if !observation.ended && standing.people.insert(decision.track, person.clone()).is_none() {
+                if standing.people.insert(decision.track, person.clone()).is_none() {
                     self.tell_presence(&decision.camera);
                 }
             }
-            let name = decision.person.as_ref().and_then(|id| self.gallery.snapshot().person(id).and_then(|p| p.name.clone()));
-            let expires_at = decision.decided_at.plus(self.grant_lifetime);
-            let detail = events::audited(&decision);
-            if !self.publisher.publish(events::decision(decision, name, expires_at)) {
-                log::error!("the outbox is full: a decision was not published");
-            }
-            // After the publishing: the outbox has it on disk already, and nobody at the door waits for the trail.
-            let head = self.audit.append("decision", detail, clock::wall());
-            self.publisher.publish(Event::AuditHead(head));
+            self.conclude(decision);
         }
+        self.settle(&observation.camera, observation.track);
+    }
+
+    /// Asks people at doors what they are to do, and denies whoever did not.
+    fn look_after_challenges(&mut self) {
+        for prompt in self.decider.take_prompts() {
+            log::info!(door = prompt.door.as_str(), camera = prompt.camera.as_str(), track = prompt.track.0; "asked to turn the head");
+            self.publisher.publish(Event::Prompt(prompt));
+        }
+        let now = clock::now();
+        let overdue = self.decider.overdue(now);
+        self.keep_state(now);
+        for decision in overdue {
+            let (camera, track) = (decision.camera.clone(), decision.track);
+            self.conclude(decision);
+            self.settle(&camera, track);
+        }
+    }
+
+    /// Vision makes no more effort for a track that is decided.
+    fn settle(&self, camera: &CameraId, track: TrackId) {
+        if self.decider.is_decided(camera, track) {
+            // Vision drains this queue before each frame; should it be full, the track only costs effort for a while longer.
+            let _ = self.decided.try_send((camera.clone(), track));
+        }
+    }
+
+    /// Tells everybody of a decision.
+    fn conclude(&mut self, decision: Decision) {
+        self.counts.count(&decision);
+        if decision.outcome == Outcome::Granted {
+            self.counts.granted.increment()
+        } else {
+            self.counts.refused.increment()
+        }
+        log::info!(
+            door = decision.door.as_str(), camera = decision.camera.as_str(), track = decision.track.0,
+            outcome = decision.outcome.as_str(), reason = decision.reason.as_str(),
+            person = decision.person.as_ref().map_or("-", PersonId::as_str), frames = decision.evidence.frames;
+            "decided"
+        );
+        if let Some(watcher) = &self.watcher {
+            watcher(&decision);
+        }
+        if decision.reason == Reason::Spoof {
+            self.publisher.publish(events::spoof(&decision));
+        }
+        for mark in &decision.marks {
+            match mark {
+                Mark::Duress => drop(self.publisher.publish(events::duress(&decision))),
+                Mark::Passback => log::warn!(door = decision.door.as_str(); "let through twice in the same direction"),
+            }
+        }
+        let name = decision.person.as_ref().and_then(|id| self.gallery.snapshot().person(id).and_then(|p| p.name.clone()));
+        let expires_at = decision.decided_at.plus(self.grant_lifetime);
+        let detail = events::audited(&decision);
+        if !self.publisher.publish(events::decision(decision, name, expires_at)) {
+            log::error!("the outbox is full: a decision was not published");
+        }
+        // After the publishing: the outbox has it on disk already, and nobody at the door waits for the trail.
+        let head = self.audit.append("decision", detail, clock::wall());
+        self.publisher.publish(Event::AuditHead(head));
     }
 
     fn tell(&mut self, input: Input, now: Moment) {

@@ -25,7 +25,7 @@ pub use mqtt::{Publisher, State, Worker};
 pub use outbox::Counts;
 pub use payload::{
     Alarm, AlarmKind, AttemptEvent, Birth, CONTRACT_VERSION, CameraStats, CameraStatus, CameraWord, Clock, Context, DecisionEvent,
-    Discovery, Event, Latency, Models, Policy, PresenceEvent, Reply, Stats,
+    Discovery, Event, Latency, Models, Policy, PresenceEvent, Reply, Snapshot, Stats,
 };
 pub use sealed::{STATE_KEY, SealedError, StateKey};
 pub use settings::{Settings, Tls};

@@ -28,6 +28,9 @@ pub const STATE_KEY: &str = "state.key";
 
 const KEY_BYTES: usize = 32;
 const MAGIC: [u8; 16] = *b"faceid-log/1\0\0\0\0";
+/// What a whole sealed text is bound to, beside its purpose.
+const WHOLE_MAGIC: &[u8] = b"faceid-state/1";
+const SALT_BYTES: usize = 32;
 const FIRST_AT: usize = 16;
 const SALT_AT: usize = 24;
 const COMMITMENT_AT: usize = 56;
@@ -115,8 +118,44 @@ impl StateKey {
         text
     }
 
+    /// Seals a whole text of its own, as a file that is written anew each time: salt, then AES-256-GCM under a key that HKDF-SHA256
+    /// derives from this one, the salt and the purpose. A salt is never used twice, so one nonce is enough.
+    pub fn seal(&self, purpose: &str, plain: &[u8]) -> Result<Vec<u8>, SealedError> {
+        let mut sealed = vec![0; SALT_BYTES];
+        getrandom::fill(&mut sealed).map_err(|error| SealedError::Random(error.to_string()))?;
+        let gcm = self.whole(purpose, &sealed);
+        let mut text = plain.to_vec();
+        #[expect(clippy::expect_used, reason = "a state is far shorter than GCM's limit")]
+        let tag = gcm
+            .encrypt_inout_detached(&[0; 12].into(), WHOLE_MAGIC, text.as_mut_slice().into())
+            .expect("a state is far shorter than GCM's limit");
+        sealed.extend_from_slice(&text);
+        sealed.extend_from_slice(&tag);
+        Ok(sealed)
+    }
+
+    /// What [`StateKey::seal`] sealed for this purpose under this key; nothing where a bit of it differs.
+    pub fn open(&self, purpose: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (salt, rest) = sealed.split_at_checked(SALT_BYTES)?;
+        let (text, tag) = rest.split_last_chunk::<TAG_BYTES>()?;
+        let mut plain = text.to_vec();
+        let gcm = self.whole(purpose, salt);
+        let opened = gcm.decrypt_inout_detached(&[0; 12].into(), WHOLE_MAGIC, plain.as_mut_slice().into(), &Tag::from(*tag));
+        opened.ok().map(|()| plain)
+    }
+
+    fn whole(&self, purpose: &str, salt: &[u8]) -> Aes256Gcm {
+        let derived = Hkdf::<Sha256>::new(Some(salt), self.0.as_slice());
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        #[expect(clippy::expect_used, reason = "32 bytes are within HKDF's limit")]
+        derived
+            .expand_multi_info(&[WHOLE_MAGIC, b" ", purpose.as_bytes()], key.as_mut_slice())
+            .expect("32 bytes are within HKDF's limit");
+        Aes256Gcm::new(&(*key).into())
+    }
+
     /// A second holder of the same key.
-    pub(super) fn share(&self) -> Self {
+    pub fn share(&self) -> Self {
         Self(self.0.clone())
     }
 }
