@@ -18,6 +18,7 @@ mod people;
 mod recognize;
 mod run;
 mod shots;
+mod snapshot;
 mod watch;
 
 use std::io::{IsTerminal, Write};
@@ -141,6 +142,8 @@ enum Verb {
     Audit(audit::AuditVerb),
     /// Sign a command, send it to a device and print the answer
     Command(command::Args),
+    /// Open a picture that a device sealed and published after `command snapshot-on`
+    Snapshot(snapshot::Args),
     /// Care for the sealed gallery
     #[command(subcommand)]
     Gallery(gallery::GalleryVerb),
@@ -190,6 +193,7 @@ pub fn main() -> ExitCode {
         Verb::Liveness(args) => recognize::liveness(&places, &args),
         Verb::Door(args) => door::door(&places, &args),
         Verb::Audit(verb) => audit::audit(&places, &verb),
+        Verb::Snapshot(args) => snapshot::snapshot(&places, &args),
         Verb::Command(args) => command::command(&places, &args),
         Verb::Gallery(verb) => gallery::gallery(&places, &verb),
         Verb::Models(verb) => models::models(&places, &verb),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::enrol::{self, EnrollArgs, Enroller};
+use super::snapshots::{OnArgs, Snapshots};
 use super::supervisor::{WorkerContext, WorkerError};
 use super::workers::Report;
 use crate::access;
@@ -40,6 +41,7 @@ pub(super) struct Commands {
     pub(super) decider: SyncSender<Report>,
     pub(super) gallery: Arc<Gallery>,
     pub(super) enroller: Enroller,
+    pub(super) snapshots: Snapshots,
     /// The cameras that a person may be enrolled at.
     pub(super) cameras: Vec<CameraId>,
     /// A face as alike as this to somebody's is that person's.
@@ -255,8 +257,16 @@ impl Commands {
             }
             // Begun elsewhere, because it lasts.
             Verb::Enroll => Err("an enrolment is begun, not obeyed".to_owned()),
-            Verb::SnapshotOff | Verb::SnapshotOn => {
-                Err(format!("this version cannot {} over MQTT: use `faceid` on the device", command.verb.as_str()))
+            Verb::SnapshotOn => {
+                let OnArgs { seconds } = args(&command.args)?;
+                self.snapshots.allow(clock::monotonic(), seconds)?;
+                let until = clock::wall().plus(Duration::from_secs(seconds));
+                log::warn!(seconds = seconds; "faces leave the device, sealed to their recipient");
+                Ok(json!({ "until": until.rfc3339() }))
+            }
+            Verb::SnapshotOff => {
+                self.snapshots.forbid();
+                Ok(Value::Null)
             }
         }
     }

@@ -10,6 +10,7 @@ mod keys;
 pub mod panic;
 pub mod service;
 pub mod signals;
+mod snapshots;
 pub mod supervisor;
 pub mod workers;
 

@@ -17,6 +17,7 @@ use super::control::Control;
 use super::enrol::{self, Enrolments};
 use super::events;
 use super::keys::{ENDORSE_EVERY, KeyRing, read_grant_key};
+use super::snapshots::Snapshots;
 use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
 use super::workers::{self, CameraWatcher, Counts, DecisionWatcher, Decisions, FrameWatcher, Vision};
 use crate::access::grant::{GrantError, KeySet};
@@ -84,6 +85,9 @@ pub enum DaemonError {
     /// The operators' keys are no keys.
     #[error("[publish] operator-keys: {0}")]
     Operators(String),
+    /// Nobody's key.
+    #[error("[publish] snapshot-recipient {0}")]
+    Recipient(String),
     /// The policy cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -116,7 +120,11 @@ impl DaemonError {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            DaemonError::Config(_) | DaemonError::Policy(_) | DaemonError::NoCamera | DaemonError::Operators(_) => 78,
+            DaemonError::Config(_)
+            | DaemonError::Policy(_)
+            | DaemonError::NoCamera
+            | DaemonError::Operators(_)
+            | DaemonError::Recipient(_) => 78,
             DaemonError::Secret(_) | DaemonError::GrantKey(_) => 77,
             DaemonError::Sealed(SealedError::Secret(_) | SealedError::Malformed | SealedError::WrongKey { .. }) => 77,
             DaemonError::Gallery(GalleryError::Key(_) | GalleryError::WrongKey { .. }) => 77,
@@ -144,6 +152,7 @@ struct Parts {
     pipeline: Pipeline,
     asks: Asks,
     enrolments: Enrolments,
+    snapshots: Snapshots,
     decider: Decider,
     state: AccessState,
     courier: publish::Worker,
@@ -239,6 +248,7 @@ impl Service {
         let pipeline = pipeline.with_witnesses(witnesses(config));
         service.timings = pipeline.timings();
         let wires = workers::wires();
+        let snapshots = Snapshots::new(config.publish.snapshot_recipient.as_deref()).map_err(DaemonError::Recipient)?;
         let commands = Commands {
             root: config.publish.topic_root(&config.device),
             gate: record.gate,
@@ -248,6 +258,7 @@ impl Service {
             decider: wires.0.reports.clone(),
             gallery: service.gallery.clone(),
             enroller,
+            snapshots: snapshots.clone(),
             cameras: enrolling_cameras(config),
             matching: at_doors.matching,
             enrolling: None,
@@ -256,7 +267,7 @@ impl Service {
         };
         service.spawn_commands(commands)?;
         let asks = service.spawn_api(config, at_doors)?;
-        service.spawn(config, watchers, Parts { pipeline, asks, enrolments, decider, state, courier, ends: wires })?;
+        service.spawn(config, watchers, Parts { pipeline, asks, enrolments, snapshots, decider, state, courier, ends: wires })?;
         Ok(service)
     }
 
@@ -288,7 +299,7 @@ impl Service {
         &mut self,
         config: &Config,
         watchers: &Watchers,
-        Parts { pipeline, asks, enrolments, decider, state, courier, ends }: Parts,
+        Parts { pipeline, asks, enrolments, snapshots, decider, state, courier, ends }: Parts,
     ) -> Result<(), DaemonError> {
         let (wires, reports, decided) = ends;
         let io = |what: &str| {
@@ -308,6 +319,7 @@ impl Service {
             counts: self.counts.clone(),
             watcher: watchers.decision.clone(),
             standing: std::collections::HashMap::new(),
+            snapshots: snapshots.clone(),
         };
         let mut vision = Vision {
             pipeline,
@@ -319,6 +331,7 @@ impl Service {
             cameras: self.cameras.clone(),
             asks,
             enrolments,
+            snapshots,
             failures: 0,
         };
         let deliver = move |context: &WorkerContext| {

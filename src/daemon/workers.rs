@@ -7,10 +7,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::access_state::AccessState;
 use super::api::Asks;
 use super::enrol::Enrolments;
 use super::events;
+use super::snapshots::Snapshots;
 use super::supervisor::{Heartbeat, WorkerContext, WorkerError};
 use crate::access::{Clock, Command, CredentialRead, Decider, Input};
 use crate::capture::{self, CameraEvent, CameraSettings, CameraState, Slot, Slots, Taken};
@@ -73,7 +76,8 @@ impl Counts {
 
 /// What vision tells the decider.
 pub(super) enum Report {
-    Observed(Observation),
+    /// With the face, while operators are allowed to see it.
+    Observed(Observation, Option<Zeroizing<Vec<u8>>>),
     Ended(CameraId, TrackId),
     Standing(CameraId, u32),
     Missed(Attempt),
@@ -142,6 +146,7 @@ pub(super) struct Vision {
     pub(super) cameras: Vec<CameraId>,
     pub(super) asks: Asks,
     pub(super) enrolments: Enrolments,
+    pub(super) snapshots: Snapshots,
     pub(super) failures: u32,
 }
 
@@ -165,7 +170,7 @@ impl Vision {
                     ended = true;
                     for camera in self.cameras.clone() {
                         let seen = self.pipeline.end_of_stream(&camera);
-                        self.report(&camera, seen);
+                        self.report(&camera, None, seen);
                     }
                 }
                 Taken::Closed => {
@@ -193,7 +198,7 @@ impl Vision {
                 if let Some(watcher) = &self.watcher {
                     watcher(frame, &seen);
                 }
-                self.report(&frame.camera, seen);
+                self.report(&frame.camera, Some(frame), seen);
                 Ok(())
             }
             Err(error) => {
@@ -205,10 +210,14 @@ impl Vision {
         }
     }
 
-    fn report(&self, camera: &CameraId, seen: Seen) {
+    fn report(&self, camera: &CameraId, frame: Option<&Frame>, seen: Seen) {
         let sighting = seen.sighting.map(Report::Seen);
         let standing = seen.presence.map(|faces| Report::Standing(camera.clone(), faces));
-        let observed = seen.observations.into_iter().map(Report::Observed);
+        let now = clock::monotonic();
+        let observed = seen.observations.into_iter().map(|observation| {
+            let portrait = frame.and_then(|frame| self.snapshots.portrait(frame, &observation, now));
+            Report::Observed(observation, portrait)
+        });
         let missed = seen.attempts.into_iter().map(Report::Missed);
         let ended = seen.ended.into_iter().map(|track| Report::Ended(camera.clone(), track));
         for report in sighting.into_iter().chain(observed).chain(missed).chain(ended).chain(standing) {
@@ -235,6 +244,7 @@ pub(super) struct Decisions {
     pub(super) counts: Arc<Counts>,
     pub(super) watcher: Option<DecisionWatcher>,
     pub(super) standing: HashMap<CameraId, Standing>,
+    pub(super) snapshots: Snapshots,
 }
 
 /// Who stands before one camera.
@@ -259,7 +269,7 @@ impl Decisions {
 
     fn hear(&mut self, report: Report) {
         match report {
-            Report::Observed(observation) => self.decide(&observation),
+            Report::Observed(observation, portrait) => self.decide(&observation, portrait.as_ref().map(|jpeg| jpeg.as_slice())),
             Report::Missed(attempt) => {
                 let reason = attempt.refusal.map_or("too-short", |refusal| refusal.as_str());
                 log::info!(camera = attempt.camera.as_str(), track = attempt.track.0, reason = reason; "nobody was decided");
@@ -285,7 +295,7 @@ impl Decisions {
         }
     }
 
-    fn decide(&mut self, observation: &Observation) {
+    fn decide(&mut self, observation: &Observation, portrait: Option<&[u8]>) {
         let mut grant_id = || uuid::Uuid::now_v7().to_string();
         let now = clock::now();
         let clock = if events::clock_quality().synced { Clock::Synchronised } else { Clock::Unsure };
@@ -306,7 +316,12 @@ impl Decisions {
                     self.tell_presence(&decision.camera);
                 }
             }
+            let snapshot =
+                portrait.and_then(|jpeg| self.snapshots.event(&decision, jpeg, now.monotonic, observation.captured_at.wall));
             self.conclude(decision);
+            if let Some(snapshot) = snapshot {
+                self.publisher.publish(snapshot);
+            }
         }
         self.settle(&observation.camera, observation.track);
     }

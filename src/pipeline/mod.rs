@@ -4,6 +4,7 @@
 //! Effort follows need. Nobody moves: no network runs. Nobody is undecided: detection alone runs, at a slower pace. A track is undecided:
 //! every frame is looked at, liveness and embedding run on its usable faces until it is decided, then never again for that track.
 
+mod portrait;
 mod still;
 mod visit;
 mod witness;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use portrait::portrait;
 pub use still::{Asked, StillFace, Verdict, judge, look, look_at_subject};
 use visit::{Face, Recent, Taken, Visit};
 pub use witness::Witness;

@@ -27,6 +27,6 @@ pub use payload::{
     Alarm, AlarmKind, AttemptEvent, Birth, CONTRACT_VERSION, CameraStats, CameraStatus, CameraWord, Clock, Context, DecisionEvent,
     Discovery, Event, Latency, Models, Policy, PresenceEvent, Reply, Snapshot, Stats,
 };
-pub use sealed::{STATE_KEY, SealedError, StateKey};
+pub use sealed::{Recipient, STATE_KEY, SealedError, StateKey, seal_to};
 pub use settings::{Settings, Tls};
 pub use subscribe::{Notice, Received, Said, Subscriber, Wants};

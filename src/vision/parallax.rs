@@ -18,8 +18,10 @@ const NOSE_RESIDUAL: f32 = 0.53;
 const CLEARLY_TURNED: f32 = 0.913;
 /// A residual below this share of what a head would have is a picture's.
 const FLAT_SHARE: f32 = 0.4;
-/// So many pairs of frames must speak for a picture, and at least so many times as many as for a head.
+/// So many pairs of frames must speak for a picture, one in so many of all there are (a few do by the points' unrest alone), and so many
+/// times as many as for a head.
 const LEAST_PAIRS: u32 = 8;
+const LEAST_SHARE: u32 = 8;
 const LEAST_LEAD: u32 = 4;
 
 /// What the points' movement says so far.
@@ -39,6 +41,7 @@ pub enum Motion {
 pub struct Parallax {
     kept: Vec<Shape>,
     next: usize,
+    pairs: u32,
     flat: u32,
     solid: u32,
 }
@@ -52,6 +55,7 @@ impl Parallax {
         let Some(shape) = shape(points) else { return };
         for other in &self.kept {
             let Some((foreshortening, residual)) = compare(other, &shape) else { continue };
+            self.pairs = self.pairs.saturating_add(1);
             if foreshortening > CLEARLY_TURNED {
                 continue;
             }
@@ -72,7 +76,9 @@ impl Parallax {
     /// What they say.
     pub fn motion(&self) -> Motion {
         match () {
-            () if self.flat >= LEAST_PAIRS && self.flat >= LEAST_LEAD.saturating_mul(self.solid) => Motion::Flat,
+            () if self.flat >= LEAST_PAIRS.max(self.pairs / LEAST_SHARE) && self.flat >= LEAST_LEAD.saturating_mul(self.solid) => {
+                Motion::Flat
+            }
             () if self.solid >= LEAST_PAIRS && self.solid > self.flat => Motion::Solid,
             () => Motion::Unclear,
         }

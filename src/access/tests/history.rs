@@ -356,7 +356,7 @@ fn guard(door: &str, blind: Option<Blind>) -> DoorLiveness {
 }
 
 fn rules(policy: &str, blind: Option<Blind>) -> (Settings, Rules) {
-    let mut settings = Settings::default();
+    let mut settings = Settings { deny_flat: true, ..Settings::default() };
     let mut rules: PolicySettings = toml::from_str(policy).unwrap();
     match blind {
         Some(Blind::Schedule) => rules.doors.iter_mut().flat_map(|d| &mut d.allow).for_each(|allow| allow.schedule = None),
