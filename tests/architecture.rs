@@ -17,6 +17,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("image", &["capture/still.rs", "cli/"]),
     ("aes_gcm", &["gallery/seal", "publish/sealed.rs"]),
     ("hkdf", &["gallery/seal", "publish/sealed.rs"]),
+    ("x25519_dalek", &["publish/sealed.rs"]),
     ("instant_distance", &["gallery/index/"]),
     ("rayon", &["gallery/index/"]),
     ("ed25519_dalek", &["access/grant.rs"]),

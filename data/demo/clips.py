@@ -144,6 +144,47 @@ class Held(Live):
 
 
 @dataclass
+class Turning(Live):
+    """A person who looks into the camera, turns the head by `turn` degrees (positive towards the image's right), and looks back."""
+    turn: float = 32.0
+    wait: float = 1.6
+
+    def pose(self, t):
+        pose = super().pose(t)
+        s = t - self.late - self.come - self.wait
+        if pose is not None and 0 <= s <= 2.2 and t < self.late + self.come + self.stay:
+            pose.yaw += self.turn * float(np.sin(np.pi * s / 2.2) ** .7)
+        return pose
+
+
+@dataclass
+class HeldTurning(Held):
+    """A phone or a sheet that is turned before the camera as a head would be: to both sides by `turn` degrees, then up and down."""
+    turn: float = 40.0
+
+    def at(self, t):
+        pose = self.pose(t)
+        s = t - self.late - self.come - .8
+        if pose is None or not 0 <= s <= self.stay - .8:
+            return super().at(t)
+        if not hasattr(self, "_held"):
+            self._held = self.picture()
+        swing = self.turn * float(np.sin(2 * np.pi * .5 * s))
+        sideways = s < (self.stay - .8) / 2
+        held = self._held
+
+        class Swung:
+            def meshes(_, x, y, z, yaw, pitch, roll):
+                return held.meshes(x, y, z, yaw=swing if sideways else yaw, pitch=pitch if sideways else swing, roll=roll)
+
+        self._held = Swung()
+        try:
+            return super().at(t)
+        finally:
+            self._held = held
+
+
+@dataclass
 class Clip:
     """Visits, each with the second at which it begins, over a light and a camera."""
     name: str
@@ -178,7 +219,16 @@ def clips():
     far, far_s = _line(Live("person-a", "too-far", side=-1, away=1, x=30, z=420, come=2.5, stay=3.0, go=2.0), gap=1.0)
     dark, dark_s = _line(Live("person-a", "dark", side=1, away=-1, stay=3.0), gap=1.0)
     night, night_s = _line(Live("person-a", "granted", side=1, away=-1, stay=2.6), Live("person-b", "unknown", side=-1, away=1, stay=2.6))
+    turn, turn_s = _line(Turning("person-a", "granted", side=-1, away=1, stay=4.4), gap=1.0)
+    heads, heads_s = _line(*(Turning(person, "granted", side=-1, away=1, stay=4.4, turn=turn)
+                             for person in ("person-a", "person-b", "person-c") for turn in (30.0, -30.0)))
+    pictures, pictures_s = _line(*(HeldTurning(person, "spoof", kind=kind, bearer=bearer, stay=4.8)
+                                   for person, bearer in (("person-a", "person-b"), ("person-c", "person-a"))
+                                   for kind in ("phone", "paper")))
     return [
+        Clip("turn-left", turn, turn_s, note="A looks into the camera, then to A's own left, and back"),
+        Clip("turning-heads", heads, heads_s, note="three people turn their heads, each to both sides"),
+        Clip("turning-pictures", pictures, pictures_s, note="phones and sheets of paper are turned before the camera as a head would be"),
         Clip("door", door, door_s, note="A, then B, A on a phone, A on paper, A and C together"),
         Clip("turned-away", away, away_s, note="A walks up and looks aside all the time"),
         Clip("too-far", far, far_s, note="A passes at the far end of the hall"),

@@ -4,10 +4,10 @@ use thiserror::Error;
 
 use super::policy::CredentialNumber;
 use super::rules::Clock;
-use crate::types::{CameraId, DoorId, Factor, Moment, PersonId, TrackId};
+use crate::types::{CameraId, DoorId, Factor, Moment, PersonId, Sighting, TrackId};
 
 /// Something that changes what will be decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Input {
     /// An operator's order. Whether it may be given (its signature, its time, whether it was seen before) is judged by who brings it.
     Command(Command),
@@ -17,6 +17,8 @@ pub enum Input {
     Clock(Clock),
     /// A track has ended.
     TrackEnded(CameraId, TrackId),
+    /// A second camera, which must agree, looked.
+    Sighting(Sighting),
 }
 
 /// An operator's order.

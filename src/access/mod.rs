@@ -6,6 +6,8 @@
 //! while that can come; [`rules`] is the policy made ready, [`policy`] and [`schedule`] are how it is written, [`explain`] tells what it
 //! would say. [`throttle`] and [`passback`] remember; what must outlive the process is a [`State`], which the decider's owner keeps.
 
+mod challenge;
+mod doors;
 pub mod explain;
 pub mod grant;
 mod input;
@@ -16,6 +18,7 @@ pub mod schedule;
 mod state;
 mod throttle;
 mod verdict;
+mod witness;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -23,8 +26,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    CameraId, Decision, DeviceId, DoorId, Factor, Mark, Moment, Observation, Outcome, PadScore, PersonId, Reason, Score, TrackId,
+    CameraId, Decision, DeviceId, DoorId, Factor, Mark, Moment, Observation, Outcome, PadScore, PersonId, Prompt, Reason, Score,
+    Side, TrackId,
 };
+use challenge::Pending;
+pub use doors::{ChallengeKind, DoorLiveness, DoorSettings, WitnessSettings};
 use grant::{Claims, GrantKey};
 use input::Waiting;
 pub use input::{Command, Credential, CredentialRead, Input, InputError};
@@ -35,21 +41,12 @@ pub use state::State;
 use state::{Lockdown, Ms, ms};
 use throttle::{Places, Throttle};
 use verdict::Verdict;
+use witness::Witnesses;
 
 /// The most tracks whose decision is remembered; older ones have long ended.
 const REMEMBERED_TRACKS: usize = 4096;
 /// The most approaches that are remembered; they last for seconds.
 const REMEMBERED_APPROACHES: usize = 1024;
-
-/// One door and the cameras that watch its approach.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct DoorSettings {
-    /// The door's id: the audience of its grants.
-    pub id: DoorId,
-    /// The cameras whose decisions are about this door.
-    pub cameras: Vec<CameraId>,
-}
 
 /// What becomes of a face that two people's references resemble too closely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -81,6 +78,9 @@ pub struct Settings {
     pub grant_lifetime_s: u64,
     /// Whether a grant needs liveness. Turning it off lets a photo open the door.
     pub require_liveness: bool,
+    /// Whether a face whose points move as those of a flat picture that is turned is denied as an attack. Off, because a detector's
+    /// points are too restless for it to be worth what it costs: see PROJECT_REPORT.md, and measure with `faceid eval motion`.
+    pub deny_flat: bool,
     /// What becomes of ambiguous faces: `deny` or `review`.
     pub ambiguous: Ambiguous,
     /// The least comparison score of a match; without it the model's own from the manifest.
@@ -101,6 +101,7 @@ impl Default for Settings {
             max_age_ms: 1000,
             grant_lifetime_s: 5,
             require_liveness: true,
+            deny_flat: false,
             ambiguous: Ambiguous::Deny,
             match_threshold: None,
             margin: None,
@@ -161,6 +162,8 @@ pub struct Decider {
     rules: Rules,
     cameras: HashMap<CameraId, Vec<DoorId>>,
     doors: Vec<DoorId>,
+    /// What each door asks for besides the pictures.
+    liveness: HashMap<DoorId, DoorLiveness>,
     key: GrantKey,
     clock: Clock,
     decided: HashMap<(CameraId, TrackId), HashSet<DoorId>>,
@@ -176,8 +179,17 @@ pub struct Decider {
     throttle: Throttle,
     passback: Passback,
     lockdown: Lockdown,
+    witnesses: Witnesses,
+    /// Who was asked to turn the head and has not yet.
+    pending: HashMap<(CameraId, TrackId, DoorId), Pending>,
+    prompts: Vec<Prompt>,
+    /// Where the side comes from that nobody can foresee; without it a challenge is failed.
+    sides: Option<Sides>,
     changed: bool,
 }
+
+/// Gives a side that nobody can foresee, or none where the system has no randomness.
+pub type Sides = Box<dyn FnMut() -> Option<Side> + Send>;
 
 impl Decider {
     /// A decider for these doors. Cameras that watch no door decide nothing. Until it is told better, the clock is unsure.
@@ -201,6 +213,7 @@ impl Decider {
             settings,
             cameras,
             doors: doors.iter().map(|door| door.id.clone()).collect(),
+            liveness: doors.iter().map(|door| (door.id.clone(), door.liveness.clone())).collect(),
             key,
             clock: Clock::Unsure,
             decided: HashMap::new(),
@@ -212,9 +225,18 @@ impl Decider {
             throttle: Throttle::new(rules.throttle.clone()),
             passback: Passback::new(rules.areas.clone()),
             lockdown: Lockdown::default(),
+            witnesses: Witnesses::new(doors.iter().filter_map(|door| door.liveness.witness.as_ref())),
+            pending: HashMap::new(),
+            prompts: Vec::new(),
+            sides: None,
             changed: false,
             rules,
         }
+    }
+
+    /// The same with a source of sides for its challenges.
+    pub fn with_sides(self, sides: Sides) -> Self {
+        Self { sides: Some(sides), ..self }
     }
 
     /// Takes an observation and gives a decision for each door of its camera, or none while the track should gather more evidence or
@@ -228,10 +250,12 @@ impl Decider {
                 continue;
             }
             let verdict = self.verdict(observation, &door, now);
+            let Some(verdict) = self.challenge(observation, &door, verdict, now) else { continue };
             if !self.is_ripe(&verdict, observation, &door) {
                 continue;
             }
             self.remember(&track, &door);
+            self.pending.remove(&(track.0.clone(), track.1, door.clone()));
             decisions.extend(self.conclude(observation, door, verdict, now, grant_id));
         }
         decisions
@@ -249,6 +273,7 @@ impl Decider {
             Input::Command(command) => return self.obey(command),
             Input::Credential(read) => return self.read(read, now),
             Input::Clock(clock) => self.clock = clock,
+            Input::Sighting(sighting) => self.witnesses.hear(sighting),
             Input::TrackEnded(camera, track) => {
                 self.places.ended(&camera, track, ms(now.monotonic), self.rules.throttle.cool_down_ms);
             }

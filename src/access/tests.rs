@@ -1,13 +1,13 @@
 //! The decider's rules, each by its history.
 
 use super::*;
-use crate::types::{BoundingBox, Candidate, Monotonic, Profile, Wall};
+use crate::types::{BoundingBox, Candidate, Monotonic, Place, Profile, Sighting, Wall, WitnessKind};
 
 mod history;
 mod policy;
 
 fn decider(settings: Settings) -> Decider {
-    let doors = [DoorSettings { id: DoorId::new("front").unwrap(), cameras: vec![CameraId::new("cam").unwrap()] }];
+    let doors = [DoorSettings::new(DoorId::new("front").unwrap(), vec![CameraId::new("cam").unwrap()])];
     let thresholds = Thresholds { matching: Score::new(0.3).unwrap(), margin: 0.05, liveness: PadScore::new(0.5).unwrap() };
     let rules = Rules::new(&PolicySettings::default()).unwrap();
     Decider::new(DeviceId::new("unit").unwrap(), settings, thresholds, &doors, rules, GrantKey::from_seed(&[7; 32]).unwrap())
@@ -36,6 +36,9 @@ fn observation(candidates: Vec<Candidate>, liveness: Option<f32>) -> Observation
         frames: 5,
         quality: 0.8,
         bounding_box: BoundingBox::default(),
+        place: Place::default(),
+        yaw: Some(0.0),
+        is_flat: false,
         ended: false,
     }
 }

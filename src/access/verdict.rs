@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::passback::Standing;
 use super::policy::DoorMode;
 use super::state::ms;
+use super::witness::Testimony;
 use super::{Decider, Thresholds, Waiting};
 use crate::types::{Candidate, DoorId, Evidence, Factor, Mark, Moment, Observation, PersonId, Reason};
 
@@ -27,7 +28,7 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
-    fn refused(reason: Reason, weight: u32) -> Self {
+    pub(super) fn refused(reason: Reason, weight: u32) -> Self {
         Verdict::Refused { reason, person: None, weight, awaits_credential: false }
     }
 
@@ -43,6 +44,7 @@ impl Decider {
         let patience = Duration::from_millis(self.settings.patience_ms);
         match verdict {
             Verdict::Match { .. } => self.has_its_frames(observation, door),
+            Verdict::Refused { reason: Reason::Challenge, .. } => true,
             Verdict::Refused { awaits_credential: true, .. } => {
                 observation.ended || age >= patience.max(self.rules.door(door).factor_window)
             }
@@ -59,6 +61,7 @@ impl Decider {
         let rule = self.rules.door(door);
         let thresholds = rule.thresholds(self.thresholds);
         self.is_live(observation, thresholds)?;
+        self.is_witnessed(observation, door)?;
         let waiting = (rule.mode == DoorMode::TwoFactor).then(|| self.waiting_at(door, now));
         let candidate = match waiting {
             None => identify(observation, thresholds)?,
@@ -107,6 +110,9 @@ impl Decider {
 
     fn is_live(&self, observation: &Observation, thresholds: Thresholds) -> Result<(), Verdict> {
         match observation.liveness {
+            _ if observation.is_flat && self.settings.deny_flat => {
+                Err(Verdict::refused(Reason::Spoof, self.rules.throttle.spoof_weight))
+            }
             _ if !self.settings.require_liveness => Ok(()),
             None => Err(Verdict::refused(Reason::LivenessUncertain, 0)),
             Some(score) if score < thresholds.liveness => Err(Verdict::refused(Reason::Spoof, self.rules.throttle.spoof_weight)),
@@ -114,7 +120,18 @@ impl Decider {
         }
     }
 
-    fn has_its_frames(&self, observation: &Observation, door: &DoorId) -> bool {
+    /// Whether the door's second camera sees the same face. It can only take a grant away: that it sees nobody is an attack, that it
+    /// says nothing is nobody's fault and opens nothing.
+    fn is_witnessed(&self, observation: &Observation, door: &DoorId) -> Result<(), Verdict> {
+        let Some(settings) = self.liveness.get(door).and_then(|liveness| liveness.witness.as_ref()) else { return Ok(()) };
+        match self.witnesses.testimony(settings, observation) {
+            Testimony::Agrees => Ok(()),
+            Testimony::Disagrees => Err(Verdict::refused(Reason::Spoof, self.rules.throttle.spoof_weight)),
+            Testimony::Silent => Err(Verdict::refused(Reason::Witness, 0)),
+        }
+    }
+
+    pub(super) fn has_its_frames(&self, observation: &Observation, door: &DoorId) -> bool {
         let needed = self.rules.door(door).min_frames.unwrap_or(self.settings.min_frames);
         let is_judged = !self.settings.require_liveness || observation.liveness_frames >= self.settings.min_liveness_frames;
         observation.frames >= needed && is_judged

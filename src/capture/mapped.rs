@@ -26,7 +26,10 @@ pub(super) fn picture(sample: &gst::Sample) -> Result<Picture, String> {
         gst_video::VideoFormat::Nv12 => Layout::Nv12,
         gst_video::VideoFormat::Gray8 => Layout::Gray,
         gst_video::VideoFormat::Rgb => Layout::Rgb,
-        other => return Err(format!("frames of format {other:?} cannot be used: give I420, NV12, GRAY8 or RGB")),
+        gst_video::VideoFormat::Gray16Le => Layout::Depth,
+        other => {
+            return Err(format!("frames of format {other:?} cannot be used: give I420, NV12, GRAY8, RGB or, for depth, GRAY16_LE"));
+        }
     };
     let colors = info.colorimetry();
     let colorimetry = Colorimetry {

@@ -1,7 +1,7 @@
 //! Which GStreamer elements serve which source, and what of it is installed.
 //!
 //! All sources but `launch` and `csi` go through `decodebin`, which takes the decoder of the highest rank (on a Jetson that is
-//! `nvv4l2decoder`); with `hardware = "software"` accelerators are passed over. Frames leave in I420, NV12 or GRAY8 system memory:
+//! `nvv4l2decoder`); with `hardware = "software"` accelerators are passed over. Frames leave in I420, NV12, GRAY8 or (depth) GRAY16_LE system memory:
 //! `nvvidconv` brings them out of NVMM where it exists, and `videoconvert` passes through untouched what is one of these already. RGB
 //! is not on offer, because `videoconvert` would prefer it to I420 for a 4:2:2 camera, at several times the price.
 
@@ -75,7 +75,7 @@ mod with_gstreamer {
     use crate::system::secret;
 
     /// What frames may leave the pipeline as.
-    const LAYOUTS: [&str; 3] = ["I420", "NV12", "GRAY8"];
+    const LAYOUTS: [&str; 4] = ["I420", "NV12", "GRAY8", "GRAY16_LE"];
     /// How long connecting, and each answer of an RTSP server, may take: a host that drops packets must not hold a try so long that
     /// its return is missed.
     const RTSP_ANSWER_MS: u64 = 3000;

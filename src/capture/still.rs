@@ -113,6 +113,17 @@ pub fn decode_picture_within(bytes: &[u8], max_pixels: u64) -> Result<Picture, S
     Picture::from_rgb(width, height, to_rgb(image)).ok_or(StillError::Size { width, height, max_pixels })
 }
 
+/// A small picture as JPEG, from `3 * width * height` bytes of RGB; nothing when they are not as many.
+pub fn encode_jpeg(width: u32, height: u32, rgb: &[u8]) -> Option<Vec<u8>> {
+    if rgb.len() != 3 * width as usize * height as usize {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 85);
+    encoder.encode(rgb, width, height, image::ExtendedColorType::Rgb8).ok()?;
+    Some(bytes)
+}
+
 fn to_rgb(image: DynamicImage) -> Vec<u8> {
     if !image.color().has_alpha() {
         return image.into_rgb8().into_raw();

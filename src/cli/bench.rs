@@ -157,8 +157,7 @@ fn pipeline(places: &Places, args: &PipelineArgs) -> Result {
     let synthetic = if args.own_gallery { Duration::ZERO } else { process::age().saturating_sub(making) };
     let id = |text: &str| CameraId::new(text).map_err(|error| Failure::new(code::BUG, error));
     let camera = id("clip")?;
-    let door =
-        DoorSettings { id: DoorId::new("bench").map_err(|error| Failure::new(code::BUG, error))?, cameras: vec![camera.clone()] };
+    let door = DoorSettings::new(DoorId::new("bench").map_err(|error| Failure::new(code::BUG, error))?, vec![camera.clone()]);
     let device = DeviceId::new("bench").map_err(|error| Failure::new(code::BUG, error))?;
     let key = GrantKey::generate().map_err(Failure::unavailable)?;
     // The bench's door is in nobody's policy, and a clip's attacks must not shut it.

@@ -215,7 +215,7 @@ fn scratch_config(places: &Places, scratch: &Scratch, clip: &Path, keep: bool, p
     super::run::make_keys(&config, false)?;
     config.device = DeviceId::new("demo").map_err(|e| bug(&e))?;
     let id = CameraId::new("entrance").map_err(|e| bug(&e))?;
-    config.doors = vec![DoorSettings { id: DoorId::new("front").map_err(|e| bug(&e))?, cameras: vec![id.clone()] }];
+    config.doors = vec![DoorSettings::new(DoorId::new("front").map_err(|e| bug(&e))?, vec![id.clone()])];
     // The clip's six visits, two of them attacks, come within 35 seconds at one door: there the throttle would have shut it.
     config.policy.throttle.failures = 0;
     config.cameras = vec![super::shots::file_camera(id, clip, keep, true)];
@@ -287,7 +287,12 @@ fn watchers(watched: &Arc<Mutex<Watched>>, truth: Option<Truth>, snapshots: Opti
             _ => watched.faults.push(format!("camera {}: {}: {}", event.camera, event.state.as_str(), event.reason)),
         }
     };
-    Ok(Watchers { frame: Some(Arc::new(frame)), decision: Some(Arc::new(decision)), camera: Some(Arc::new(camera)) })
+    Ok(Watchers {
+        frame: Some(Arc::new(frame)),
+        decision: Some(Arc::new(decision)),
+        camera: Some(Arc::new(camera)),
+        accept_lost_state: false,
+    })
 }
 
 /// The newest frame with the decision drawn on it.

@@ -3,6 +3,7 @@
 pub(super) mod calibrate;
 mod identification;
 mod liveness;
+mod motion;
 mod verification;
 
 use std::collections::BTreeMap;
@@ -37,6 +38,8 @@ pub(super) enum EvalVerb {
     Identification(identification::Args),
     /// Presentation attacks: APCER of each species and BPCER
     Liveness(liveness::Args),
+    /// What the cues over several frames are worth, on clips: the networks fused, the points' parallax, the turn of the head
+    Motion(motion::Args),
 }
 
 /// What the verbs have in common.
@@ -55,6 +58,7 @@ pub(super) fn eval(places: &Places, verb: &EvalVerb) -> Result {
         EvalVerb::Verification(args) => verification::run(places, args),
         EvalVerb::Identification(args) => identification::run(places, args),
         EvalVerb::Liveness(args) => liveness::run(places, args),
+        EvalVerb::Motion(args) => motion::run(places, args),
     }
 }
 

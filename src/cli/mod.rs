@@ -20,6 +20,7 @@ mod people;
 mod recognize;
 mod run;
 mod shots;
+mod snapshot;
 mod watch;
 
 use std::io::{IsTerminal, Write};
@@ -122,7 +123,7 @@ enum Verb {
     #[cfg(feature = "demo-broker")]
     Demo(demo::Args),
     /// Run the daemon
-    Run,
+    Run(run::RunArgs),
     /// Print every finding in the config, exit 78 when the daemon would not run with it; or explain who may pass a door
     Check(run::CheckArgs),
     /// Enrol a person from photos, from a clip or at a camera
@@ -143,6 +144,8 @@ enum Verb {
     Audit(audit::AuditVerb),
     /// Sign a command, send it to a device and print the answer
     Command(command::Args),
+    /// Open a picture that a device sealed and published after `command snapshot-on`
+    Snapshot(snapshot::Args),
     /// Care for the sealed gallery
     #[command(subcommand)]
     Gallery(gallery::GalleryVerb),
@@ -183,7 +186,7 @@ pub fn main() -> ExitCode {
     let outcome = match args.verb {
         #[cfg(feature = "demo-broker")]
         Verb::Demo(args) => demo::demo(&places, &args),
-        Verb::Run => run::run(&places),
+        Verb::Run(args) => run::run(&places, &args),
         Verb::Check(args) => run::check(&places, &args),
         Verb::Enroll(args) => people::enroll(&places, &args),
         Verb::Import(args) => people::import(&places, &args),
@@ -192,6 +195,7 @@ pub fn main() -> ExitCode {
         Verb::Liveness(args) => recognize::liveness(&places, &args),
         Verb::Door(args) => door::door(&places, &args),
         Verb::Audit(verb) => audit::audit(&places, &verb),
+        Verb::Snapshot(args) => snapshot::snapshot(&places, &args),
         Verb::Command(args) => command::command(&places, &args),
         Verb::Gallery(verb) => gallery::gallery(&places, &verb),
         Verb::Models(verb) => models::models(&places, &verb),

@@ -39,15 +39,26 @@ pub(super) struct KeygenArgs {
     /// Make the key that commands are signed with, and print its public half for `operator-keys`
     #[arg(long, conflicts_with_all = ["force", "rotate", "retire", "public"])]
     operator: bool,
+    /// Make the key that pictures of `snapshot-on` are opened with, and print its public half for `snapshot-recipient`. Keep it off the device
+    #[arg(long, conflicts_with_all = ["force", "rotate", "retire", "public", "operator"])]
+    snapshots: bool,
     /// Only print the public keys, a JWK set that controllers pin
     #[arg(long, conflicts_with = "force")]
     public: bool,
 }
 
-pub(super) fn run(places: &Places) -> Result {
+/// `faceid run`
+#[derive(clap::Args)]
+pub(super) struct RunArgs {
+    /// Begin with an empty memory of blocks, places and lock-downs where the kept one is lost or was changed, instead of locking every door down
+    #[arg(long)]
+    accept_lost_state: bool,
+}
+
+pub(super) fn run(places: &Places, args: &RunArgs) -> Result {
     let context = Context::load(places)?;
     logging::init(&context.config.log).map_err(|error| Failure::new(code::CONFIG, error))?;
-    let exit = daemon::run(&context.config, Some(config::path(places.config.as_deref())));
+    let exit = daemon::run(&context.config, Some(config::path(places.config.as_deref())), args.accept_lost_state);
     exit.map(|()| code::YES).map_err(|error| Failure::new(error.exit_code(), error))
 }
 
@@ -80,6 +91,9 @@ pub(super) fn keygen(places: &Places, args: &KeygenArgs) -> Result {
     if args.public {
         say(key_ring(&context.config)?.public().to_jwk_set());
         return Ok(code::YES);
+    }
+    if args.snapshots {
+        return super::snapshot::make_key(folder);
     }
     if args.operator {
         return make_operator(&context.config);
@@ -165,7 +179,7 @@ pub(super) fn make_private_folder(folder: &Path) -> Result<()> {
 }
 
 /// Writes a new secret that only its owner can read, never through a moment when others could.
-fn write_private(path: &Path, content: &[u8]) -> Result<()> {
+pub(super) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
     let fail = |error: std::io::Error| Failure::new(code::PERMISSION, format!("{}: {error}", path.display()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(fail)?;
     file.write_all(content).and_then(|()| file.sync_all()).map_err(fail)

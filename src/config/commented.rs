@@ -21,6 +21,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("publish.password-secret", "\"mqtt-password\""),
     ("publish.client-id", "\"faceid-lobby\""),
     ("publish.operator-keys", "\"/etc/faceid/operators.json\""),
+    ("publish.snapshot-recipient", "\"B6N8vBQgk8i3VdwbEOhstCY3StFqqFPtC9_AsrhtHHw\""),
     ("http.listen", "\"127.0.0.1:8000\""),
     ("controller.door", "\"front\""),
     ("controller.pinned-keys", "\"/etc/faceid/device-keys.json\""),

@@ -24,7 +24,7 @@ use crate::capture::CameraSettings;
 use crate::inference::InferenceError;
 use crate::inference::manifest::Manifest;
 use crate::system::logging;
-use crate::types::DeviceId;
+use crate::types::{CameraId, DeviceId};
 use crate::{access, door, gallery, http, inference, pipeline, publish};
 
 /// Where the config is unless told otherwise.
@@ -252,11 +252,8 @@ impl Config {
         for (index, camera) in cameras.iter().enumerate() {
             judged.extend(section(&format!("cameras.{index}"), camera.findings()));
         }
-        for (index, door) in doors.iter().enumerate().filter(|(_, door)| door.cameras.is_empty()) {
-            judged.push((
-                format!("doors.{index}.cameras"),
-                format!("door `{}` has no camera and would never open: name one", door.id),
-            ));
+        for (index, door) in doors.iter().enumerate() {
+            judged.extend(section(&format!("doors.{index}"), door.findings()));
         }
         judged
     }
@@ -282,9 +279,25 @@ impl Config {
                     judged.push((key, format!("there is no camera `{id}`: add it or name another")));
                 }
             }
+            if let Some(witness) = &door.liveness.witness {
+                judged.extend(self.relate_witness(index, &witness.camera));
+            }
         }
         judged.extend(section("policy", self.policy.relate(self.doors.iter().map(|door| &door.id))));
         judged
+    }
+}
+
+impl Config {
+    /// A camera that must agree is there, and is no door's own: it would agree with itself.
+    fn relate_witness(&self, door: usize, witness: &CameraId) -> Option<(String, String)> {
+        let key = format!("doors.{door}.liveness.witness.camera");
+        if !self.cameras.iter().any(|camera| camera.id == *witness) {
+            return Some((key, format!("there is no camera `{witness}`: add it or name another")));
+        }
+        let watched = self.doors.iter().find(|door| door.cameras.contains(witness))?;
+        let text = format!("camera `{witness}` watches door `{}`: a second camera that must agree watches none", watched.id);
+        Some((key, text))
     }
 }
 

@@ -1,12 +1,14 @@
 //! Carries out what operators command over MQTT, answers, and audits both what was done and what was refused.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::enrol::{self, EnrollArgs, Enroller};
+use super::snapshots::{OnArgs, Snapshots};
 use super::supervisor::{WorkerContext, WorkerError};
 use super::workers::Report;
 use crate::access;
@@ -14,10 +16,12 @@ use crate::gallery::Gallery;
 use crate::publish::command::{Command, Gate, Refusal, Verb, answer_topic};
 use crate::publish::{Audit, Event, Publisher, Received, Reply, audit};
 use crate::system::{clock, messages};
-use crate::types::{DoorId, Factor, GroupId, Monotonic, Person, PersonId, Wall};
+use crate::types::{CameraId, DoorId, Embedding, Factor, GroupId, Monotonic, Person, PersonId, Score, Wall};
 
 /// How long a message is waited for before the worker beats.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// And while somebody waits to hear how an enrolment ended.
+const WHILE_ENROLLING: Duration = Duration::from_millis(100);
 /// How long an order waits for the decider, which takes milliseconds.
 const ORDER_DEADLINE: Duration = Duration::from_secs(5);
 /// Decisions of one answer to `replay`; more would not fit into a packet.
@@ -36,8 +40,23 @@ pub(super) struct Commands {
     /// To the decider, which knows what is locked down and keeps it over a restart.
     pub(super) decider: SyncSender<Report>,
     pub(super) gallery: Arc<Gallery>,
+    pub(super) enroller: Enroller,
+    pub(super) snapshots: Snapshots,
+    /// The cameras that a person may be enrolled at.
+    pub(super) cameras: Vec<CameraId>,
+    /// A face as alike as this to somebody's is that person's.
+    pub(super) matching: Score,
+    pub(super) enrolling: Option<Enrolling>,
     pub(super) refused: u32,
     pub(super) refused_since: Monotonic,
+}
+
+/// An enrolment under way: who waits for its end.
+pub(super) struct Enrolling {
+    args: EnrollArgs,
+    nonce: String,
+    message: Received,
+    outcome: Receiver<enrol::Outcome>,
 }
 
 #[derive(Deserialize, Default)]
@@ -92,7 +111,8 @@ impl Commands {
     pub(super) fn run(&mut self, context: &WorkerContext) -> Result<(), WorkerError> {
         loop {
             context.beat();
-            match self.inbox.recv_timeout(PATIENCE) {
+            self.end_enrolment();
+            match self.inbox.recv_timeout(if self.enrolling.is_some() { WHILE_ENROLLING } else { PATIENCE }) {
                 Ok(message) => self.hear(&message),
                 Err(RecvTimeoutError::Timeout) if !context.stop().is_asked() => {}
                 Err(_) => return Ok(()),
@@ -114,7 +134,20 @@ impl Commands {
         }
         match self.gate.admit(&word, message, clock::wall()) {
             Ok(command) => {
-                let outcome = self.obey(&command);
+                let outcome = match command.verb {
+                    // Its answer comes when it has ended; that it began is audited now.
+                    Verb::Enroll => match self.begin_enrolment(&command, message) {
+                        Ok(()) => {
+                            self.note(
+                                "command",
+                                json!({ "verb": word, "args": command.args, "nonce": command.nonce, "began": true }),
+                            );
+                            return;
+                        }
+                        Err(why) => Err(why),
+                    },
+                    _ => self.obey(&command),
+                };
                 log::info!(MESSAGE_ID = messages::COMMAND, verb = word.as_str(), ok = outcome.is_ok(); "command");
                 let detail = json!({
                     "verb": word, "args": command.args, "nonce": command.nonce, "issued_at": command.issued_at,
@@ -222,10 +255,79 @@ impl Commands {
                 self.gallery.compact().map_err(|error| error.to_string())?;
                 Ok(self.size())
             }
-            Verb::Enroll | Verb::SnapshotOff | Verb::SnapshotOn => {
-                Err(format!("this version cannot {} over MQTT: use `faceid` on the device", command.verb.as_str()))
+            // Begun elsewhere, because it lasts.
+            Verb::Enroll => Err("an enrolment is begun, not obeyed".to_owned()),
+            Verb::SnapshotOn => {
+                let OnArgs { seconds } = args(&command.args)?;
+                self.snapshots.allow(clock::monotonic(), seconds)?;
+                let until = clock::wall().plus(Duration::from_secs(seconds));
+                log::warn!(seconds = seconds; "faces leave the device, sealed to their recipient");
+                Ok(json!({ "until": until.rfc3339() }))
+            }
+            Verb::SnapshotOff => {
+                self.snapshots.forbid();
+                Ok(Value::Null)
             }
         }
+    }
+
+    fn begin_enrolment(&mut self, command: &Command, message: &Received) -> Result<(), String> {
+        let args: EnrollArgs = needed(&command.args)?;
+        if !self.cameras.contains(&args.camera) {
+            return Err(format!("there is no camera `{}` that a person could be enrolled at", args.camera));
+        }
+        if !enrol::SECONDS.contains(&args.seconds) {
+            return Err(format!("its args: seconds: give {} to {}", enrol::SECONDS.start(), enrol::SECONDS.end()));
+        }
+        if self.enrolling.is_some() {
+            return Err("somebody is being enrolled: wait".to_owned());
+        }
+        let until = clock::monotonic().plus(Duration::from_secs(args.seconds));
+        let outcome = self.enroller.begin(args.camera.clone(), until)?;
+        self.enrolling = Some(Enrolling { args, nonce: command.nonce.clone(), message: message.clone(), outcome });
+        Ok(())
+    }
+
+    /// Writes down who was enrolled and answers, once the enrolment has ended.
+    fn end_enrolment(&mut self) {
+        let gathered = match self.enrolling.as_ref().map(|enrolling| enrolling.outcome.try_recv()) {
+            None | Some(Err(TryRecvError::Empty)) => return,
+            Some(Ok(gathered)) => gathered,
+            Some(Err(TryRecvError::Disconnected)) => Err("the daemon is stopping".to_owned()),
+        };
+        let Some(Enrolling { args, nonce, message, .. }) = self.enrolling.take() else { return };
+        let outcome = gathered.and_then(|faces| self.enroll(&args, faces));
+        log::info!(person = args.person.as_str(), ok = outcome.is_ok(); "an enrolment at a camera has ended");
+        let detail = json!({ "verb": "enroll", "person": args.person, "nonce": nonce, "error": outcome.as_ref().err() });
+        self.note("command", detail);
+        self.answer(Verb::Enroll.as_str(), &message, Some(&nonce), &outcome);
+    }
+
+    fn enroll(&self, args: &EnrollArgs, faces: Vec<Embedding>) -> Result<Value, String> {
+        let snapshot = self.gallery.snapshot();
+        let twin = snapshot.nearest_other(&args.person, &faces).map_err(|error| error.to_string())?;
+        if let Some(twin) = twin.filter(|twin| twin.score >= self.matching && !args.allow_duplicate) {
+            return Err(format!("this face is already enrolled as {}; nobody was enrolled", twin.person));
+        }
+        let known = snapshot.person(&args.person).cloned();
+        let person = match known {
+            Some(known) => Person {
+                name: args.name.clone().or(known.name),
+                groups: if args.groups.is_empty() { known.groups } else { args.groups.clone() },
+                ..known
+            },
+            None => Person {
+                id: args.person.clone(),
+                name: args.name.clone(),
+                groups: args.groups.clone(),
+                consented_at: None,
+                expires_at: None,
+                enrolled_at: clock::wall(),
+            },
+        };
+        let added = faces.len();
+        self.gallery.enroll_many(vec![(person, faces)]).map_err(|error| error.to_string())?;
+        Ok(json!({ "person": args.person, "templates_added": added }))
     }
 
     /// Locks these doors down or releases them, all for none. It is in force and written down when this returns without an error.

@@ -72,6 +72,12 @@ pub(super) fn duress(decision: &Decision) -> Event {
     })
 }
 
+/// The memory of blocks, places and lock-downs is gone, or is not what this device wrote.
+pub(super) fn lost_state(outcome: &str) -> Event {
+    let detail = format!("what was remembered of blocks, places and lock-downs is gone or was changed; {outcome}");
+    Event::Alarm(Alarm { kind: AlarmKind::Tamper, door: None, camera: None, detail, at: clock::wall() })
+}
+
 /// A gallery that is older than it was.
 pub(super) fn rollback(detail: &str) -> Event {
     let detail = format!("{detail}; nothing is granted until `faceid gallery verify --accept-rollback`");

@@ -4,12 +4,14 @@ mod access_state;
 mod api;
 mod commands;
 pub mod control;
+mod enrol;
 mod events;
 mod figures;
 mod keys;
 pub mod panic;
 pub mod service;
 pub mod signals;
+mod snapshots;
 pub mod supervisor;
 pub mod workers;
 
@@ -25,7 +27,7 @@ use crate::system::{logging, messages, process, stop};
 
 /// Runs the daemon until it is told to stop or a vital worker fails. HUP reads the log's settings from `config_path` again and looks at
 /// the gallery at once; everything else of the config needs a restart.
-pub fn run(config: &Config, config_path: Option<PathBuf>) -> Result<(), DaemonError> {
+pub fn run(config: &Config, config_path: Option<PathBuf>, accept_lost_state: bool) -> Result<(), DaemonError> {
     if let Err(error) = process::forbid_core_dumps() {
         log::warn!("a crash could leave a core dump: {error}");
     }
@@ -34,7 +36,7 @@ pub fn run(config: &Config, config_path: Option<PathBuf>) -> Result<(), DaemonEr
     let signals = signals.map_err(|source| DaemonError::Io { what: "signals".to_owned(), source })?;
     let notifier = Notifier::from_env();
     notifier.status("starting");
-    let service = Service::start(config, &Watchers::default(), (handle, ear))?;
+    let service = Service::start(config, &Watchers { accept_lost_state, ..Watchers::default() }, (handle, ear))?;
     let outcome = service.watch(&notifier);
     if let Err(error) = &outcome {
         log::error!(MESSAGE_ID = messages::FAILED; "stopping: {error}");

@@ -10,22 +10,24 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use super::access_state::AccessState;
+use super::access_state::{AccessState, Kept};
 use super::api::{self, Api, Asks};
 use super::commands::Commands;
 use super::control::Control;
+use super::enrol::{self, Enrolments};
 use super::events;
 use super::keys::{ENDORSE_EVERY, KeyRing, read_grant_key};
+use super::snapshots::Snapshots;
 use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
-use super::workers::{self, CameraWatcher, Counts, DecisionWatcher, Decisions, FrameWatcher, Report, Vision};
+use super::workers::{self, CameraWatcher, Counts, DecisionWatcher, Decisions, FrameWatcher, Vision};
 use crate::access::grant::{GrantError, KeySet};
 use crate::access::rules::PolicyError;
-use crate::access::{Decider, Rules, Thresholds};
+use crate::access::{Decider, Rules, State, Thresholds};
 use crate::capture::Slots;
 use crate::config::{Config, ConfigError};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
 use crate::inference::InferenceError;
-use crate::pipeline::{Pipeline, Stage, Timings};
+use crate::pipeline::{Pipeline, Stage, Timings, Witness};
 use crate::publish::command::Gate;
 use crate::publish::{
     self, Audit, Birth, CameraStats, Discovery, Event, Journal, Latency, Publisher, SealedError, StateKey, Stats, discovery,
@@ -35,7 +37,7 @@ use crate::system::notify::Notifier;
 use crate::system::secret::SecretError;
 use crate::system::seen::SeenError;
 use crate::system::{Stop, StopHandle, clock, messages, process};
-use crate::types::{CameraId, Monotonic};
+use crate::types::{CameraId, Monotonic, Side};
 use crate::vision::VisionError;
 use crate::vision::stack::Stack;
 
@@ -83,6 +85,9 @@ pub enum DaemonError {
     /// The operators' keys are no keys.
     #[error("[publish] operator-keys: {0}")]
     Operators(String),
+    /// Nobody's key.
+    #[error("[publish] snapshot-recipient {0}")]
+    Recipient(String),
     /// The policy cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -115,7 +120,11 @@ impl DaemonError {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            DaemonError::Config(_) | DaemonError::Policy(_) | DaemonError::NoCamera | DaemonError::Operators(_) => 78,
+            DaemonError::Config(_)
+            | DaemonError::Policy(_)
+            | DaemonError::NoCamera
+            | DaemonError::Operators(_)
+            | DaemonError::Recipient(_) => 78,
             DaemonError::Secret(_) | DaemonError::GrantKey(_) => 77,
             DaemonError::Sealed(SealedError::Secret(_) | SealedError::Malformed | SealedError::WrongKey { .. }) => 77,
             DaemonError::Gallery(GalleryError::Key(_) | GalleryError::WrongKey { .. }) => 77,
@@ -125,7 +134,7 @@ impl DaemonError {
     }
 }
 
-/// Who else wants to hear what the daemon does: the demo.
+/// What whoever starts the daemon wants of it: the demo hears what it does, an operator accepts a loss.
 #[derive(Default, Clone)]
 pub struct Watchers {
     /// Every frame with what was seen on it.
@@ -134,13 +143,18 @@ pub struct Watchers {
     pub decision: Option<DecisionWatcher>,
     /// Every change of a camera.
     pub camera: Option<CameraWatcher>,
+    /// Whether a lost memory of blocks, places and lock-downs is begun anew instead of locking every door down.
+    pub accept_lost_state: bool,
 }
 
 /// What the workers are made of.
 struct Parts {
     pipeline: Pipeline,
     asks: Asks,
+    enrolments: Enrolments,
+    snapshots: Snapshots,
     decider: Decider,
+    state: AccessState,
     courier: publish::Worker,
     ends: workers::Ends,
 }
@@ -198,17 +212,19 @@ impl Service {
         if config.publish.home_assistant {
             publisher.publish(discovery_event(config));
         }
-        let detail = serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "keys": keys.public().kids().collect::<Vec<_>>() });
-        publisher.publish(Event::AuditHead(record.audit.append("start", detail, clock::wall())));
+        let has_run = record.audit.head().n > 0;
 
         let pack = stack.thresholds;
         let thresholds = Thresholds { matching: pack.matching, margin: pack.margin, liveness: pack.liveness };
         let at_doors = thresholds.with(&config.access);
         let rules = Rules::new(&config.policy)?;
-        let mut decider = Decider::new(config.device.clone(), config.access.clone(), thresholds, &config.doors, rules, grant_key);
-        if let Some(state) = AccessState::new(&config.state_dir).load() {
-            decider.restore(state, clock::now());
-        }
+        let mut decider = Decider::new(config.device.clone(), config.access.clone(), thresholds, &config.doors, rules, grant_key)
+            .with_sides(Box::new(side));
+        let state = AccessState::new(&config.state_dir, record.key);
+        restore(&mut decider, &state, &publisher, &record.audit, (has_run, watchers.accept_lost_state))?;
+        // The state was written down before this: from this entry on its absence is a loss.
+        let detail = serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "keys": keys.public().kids().collect::<Vec<_>>() });
+        publisher.publish(Event::AuditHead(record.audit.append("start", detail, clock::wall())));
         let cameras: Vec<CameraId> = config.cameras.iter().map(|camera| camera.id.clone()).collect();
         let mut service = Self {
             supervisor: Supervisor::new(stop.0, stop.1),
@@ -226,12 +242,32 @@ impl Service {
             looked_before: AtomicU64::new(0),
             _lock: lock,
         };
+        let least_liveness = config.access.require_liveness.then_some(at_doors.liveness);
+        let (enroller, enrolments) = enrol::queue(least_liveness, at_doors.matching);
         let pipeline = Pipeline::new(config.pipeline.clone(), stack, Some(service.gallery.clone()));
+        let pipeline = pipeline.with_witnesses(witnesses(config));
         service.timings = pipeline.timings();
         let wires = workers::wires();
-        service.spawn_commands(config, &mut courier, wires.0.reports.clone(), record.gate)?;
+        let snapshots = Snapshots::new(config.publish.snapshot_recipient.as_deref()).map_err(DaemonError::Recipient)?;
+        let commands = Commands {
+            root: config.publish.topic_root(&config.device),
+            gate: record.gate,
+            inbox: commanded(&mut courier),
+            publisher: service.publisher.clone(),
+            audit: service.audit.clone(),
+            decider: wires.0.reports.clone(),
+            gallery: service.gallery.clone(),
+            enroller,
+            snapshots: snapshots.clone(),
+            cameras: enrolling_cameras(config),
+            matching: at_doors.matching,
+            enrolling: None,
+            refused: 0,
+            refused_since: clock::monotonic(),
+        };
+        service.spawn_commands(commands)?;
         let asks = service.spawn_api(config, at_doors)?;
-        service.spawn(config, watchers, Parts { pipeline, asks, decider, courier, ends: wires })?;
+        service.spawn(config, watchers, Parts { pipeline, asks, enrolments, snapshots, decider, state, courier, ends: wires })?;
         Ok(service)
     }
 
@@ -275,7 +311,7 @@ impl Service {
         &mut self,
         config: &Config,
         watchers: &Watchers,
-        Parts { pipeline, asks, decider, courier, ends }: Parts,
+        Parts { pipeline, asks, enrolments, snapshots, decider, state, courier, ends }: Parts,
     ) -> Result<(), DaemonError> {
         let (wires, reports, decided) = ends;
         let io = |what: &str| {
@@ -285,7 +321,7 @@ impl Service {
         let vital = Role::Vital { stale_after: STALE_AFTER };
         let mut decisions = Decisions {
             decider,
-            state: AccessState::new(&config.state_dir),
+            state,
             reports,
             decided: wires.decided,
             publisher: self.publisher.clone(),
@@ -295,6 +331,7 @@ impl Service {
             counts: self.counts.clone(),
             watcher: watchers.decision.clone(),
             standing: std::collections::HashMap::new(),
+            snapshots: snapshots.clone(),
         };
         let mut vision = Vision {
             pipeline,
@@ -305,6 +342,8 @@ impl Service {
             watcher: watchers.frame.clone(),
             cameras: self.cameras.clone(),
             asks,
+            enrolments,
+            snapshots,
             failures: 0,
         };
         let deliver = move |context: &WorkerContext| {
@@ -335,26 +374,7 @@ impl Service {
         Ok(())
     }
 
-    fn spawn_commands(
-        &mut self,
-        config: &Config,
-        courier: &mut publish::Worker,
-        decider: std::sync::mpsc::SyncSender<Report>,
-        gate: Gate,
-    ) -> Result<(), DaemonError> {
-        let (queue, inbox) = std::sync::mpsc::sync_channel(COMMANDS);
-        courier.hear_commands(queue);
-        let mut commands = Commands {
-            root: config.publish.topic_root(&config.device),
-            gate,
-            inbox,
-            publisher: self.publisher.clone(),
-            audit: self.audit.clone(),
-            decider,
-            gallery: self.gallery.clone(),
-            refused: 0,
-            refused_since: clock::monotonic(),
-        };
+    fn spawn_commands(&mut self, mut commands: Commands) -> Result<(), DaemonError> {
         let io = |source| DaemonError::Io { what: "commands".to_owned(), source };
         self.supervisor.spawn("commands", COURIER_RETRY, 2, move |context| commands.run(context)).map_err(io)
     }
@@ -463,6 +483,7 @@ struct Record {
     journal: Journal,
     audit: Arc<Audit>,
     gate: Gate,
+    key: StateKey,
 }
 
 impl Record {
@@ -475,7 +496,7 @@ impl Record {
         let audit = Audit::open(&config.state_dir.join("audit"), &key, u64::from(settings.audit_mib) * MIB)?;
         let operators = settings.operator_keys.as_deref().map(read_operators).transpose()?;
         let gate = Gate::new(config.device.clone(), operators, &config.state_dir.join("nonces"))?;
-        Ok(Self { journal, audit: Arc::new(audit), gate })
+        Ok(Self { journal, audit: Arc::new(audit), gate, key })
     }
 }
 
@@ -496,6 +517,73 @@ fn discovery_event(config: &Config) -> Event {
 fn latency(summary: &Summary) -> Option<Latency> {
     let ms = |us: u64| us as f32 / 1e3;
     (summary.n > 0).then(|| Latency { p50_ms: ms(summary.p50_us), p99_ms: ms(summary.p99_us) })
+}
+
+/// Takes up what an earlier run kept, and writes down at once what is remembered now. A memory that was lost may have held a lock-down:
+/// then every door is locked down until a release, unless the operator has accepted the loss.
+fn restore(
+    decider: &mut Decider,
+    state: &AccessState,
+    publisher: &Publisher,
+    audit: &Audit,
+    (has_run, accept): (bool, bool),
+) -> Result<(), DaemonError> {
+    let now = clock::now();
+    match state.load(has_run) {
+        Kept::Nothing => {}
+        Kept::State(kept) => decider.restore(kept, now),
+        Kept::Lost(why) => {
+            let path = state.path();
+            let outcome = if accept { "an operator accepted the loss" } else { "every door is locked down" };
+            log::error!(
+                "{}: {why}; it may have held a lock-down: {outcome}. Release the doors by command, or run once with \
+                 --accept-lost-state",
+                path.display()
+            );
+            publisher.publish(events::lost_state(outcome));
+            let detail = serde_json::json!({ "why": why, "accepted": accept });
+            publisher.publish(Event::AuditHead(audit.append("access-state-lost", detail, clock::wall())));
+            if !accept {
+                decider.restore(State::lost(), now);
+            }
+        }
+    }
+    let io = |source| DaemonError::Io { what: state.path().display().to_string(), source };
+    state.save(&decider.state(now)).map_err(io)
+}
+
+/// The queue that the courier puts commands into.
+fn commanded(courier: &mut publish::Worker) -> std::sync::mpsc::Receiver<publish::Received> {
+    let (queue, inbox) = std::sync::mpsc::sync_channel(COMMANDS);
+    courier.hear_commands(queue);
+    inbox
+}
+
+/// A side that nobody can foresee.
+fn side() -> Option<Side> {
+    let mut byte = [0];
+    getrandom::fill(&mut byte).ok()?;
+    Some(if byte[0] & 1 == 0 { Side::Left } else { Side::Right })
+}
+
+/// The cameras that must agree with others, each with those.
+fn witnesses(config: &Config) -> Vec<Witness> {
+    let mut witnesses: Vec<Witness> = Vec::new();
+    for door in &config.doors {
+        let Some(named) = &door.liveness.witness else { continue };
+        match witnesses.iter_mut().find(|witness| witness.camera == named.camera) {
+            Some(witness) => witness.partners.extend(door.cameras.iter().cloned()),
+            None => witnesses.push(Witness { camera: named.camera.clone(), kind: named.kind, partners: door.cameras.clone() }),
+        }
+    }
+    witnesses
+}
+
+/// Cameras that only have to agree see no colours, or no faces at all.
+fn enrolling_cameras(config: &Config) -> Vec<CameraId> {
+    let witnesses = witnesses(config);
+    let cameras = config.cameras.iter().map(|camera| camera.id.clone());
+    cameras.filter(|camera| witnesses.iter().all(|witness| witness.camera != *camera)).collect()
 }
 
 /// Where the networks run; all the different answers when they do not run in one place.

@@ -7,9 +7,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::access_state::AccessState;
 use super::api::Asks;
+use super::enrol::Enrolments;
 use super::events;
+use super::snapshots::Snapshots;
 use super::supervisor::{Heartbeat, WorkerContext, WorkerError};
 use crate::access::{Clock, Command, CredentialRead, Decider, Input};
 use crate::capture::{self, CameraEvent, CameraSettings, CameraState, Slot, Slots, Taken};
@@ -18,7 +22,9 @@ use crate::pipeline::{Pipeline, Seen};
 use crate::publish::{Audit, Event, Publisher};
 use crate::system::metrics::{Counter, Histogram};
 use crate::system::{clock, messages};
-use crate::types::{Attempt, CameraId, Decision, Frame, Mark, Moment, Observation, Outcome, PersonId, Presence, Reason, TrackId};
+use crate::types::{
+    Attempt, CameraId, Decision, Frame, Mark, Moment, Observation, Outcome, PersonId, Presence, Reason, Sighting, TrackId,
+};
 
 /// Vision → decider. When full, the newest report is dropped and counted: the track's next frame brings another.
 const REPORTS: usize = 64;
@@ -102,10 +108,13 @@ pub(super) struct CameraLine {
 
 /// What vision tells the decider.
 pub(super) enum Report {
-    Observed(Observation),
+    /// With the face, while operators are allowed to see it.
+    Observed(Observation, Option<Zeroizing<Vec<u8>>>),
     Ended(CameraId, TrackId),
     Standing(CameraId, u32),
     Missed(Attempt),
+    /// A camera that must agree looked.
+    Seen(Sighting),
     /// Somebody presented a card or a number.
     Presented(CredentialRead),
     /// An operator's orders, and who waits to hear that they are in force and will outlive a restart.
@@ -172,6 +181,8 @@ pub(super) struct Vision {
     pub(super) watcher: Option<FrameWatcher>,
     pub(super) cameras: Vec<CameraId>,
     pub(super) asks: Asks,
+    pub(super) enrolments: Enrolments,
+    pub(super) snapshots: Snapshots,
     pub(super) failures: u32,
 }
 
@@ -184,6 +195,7 @@ impl Vision {
                 self.pipeline.settle(&camera, track);
             }
             self.asks.serve(&mut self.pipeline);
+            self.enrolments.look_after(clock::monotonic());
             match self.slots.take_any(self.asks.patience(PATIENCE)) {
                 Taken::Item(_, frame) => {
                     ended = false;
@@ -194,7 +206,7 @@ impl Vision {
                     ended = true;
                     for camera in self.cameras.clone() {
                         let seen = self.pipeline.end_of_stream(&camera);
-                        self.report(&camera, seen);
+                        self.report(&camera, None, seen);
                     }
                 }
                 Taken::Closed => {
@@ -208,6 +220,10 @@ impl Vision {
     fn take(&mut self, frame: &Frame) -> Result<(), WorkerError> {
         self.counts.frames.increment();
         self.counts.last_frame.beat();
+        // While somebody is enrolled at a camera, it decides nothing.
+        if self.enrolments.take(&mut self.pipeline, frame) {
+            return Ok(());
+        }
         match self.pipeline.process(frame) {
             Ok(seen) => {
                 self.failures = 0;
@@ -218,7 +234,7 @@ impl Vision {
                 if let Some(watcher) = &self.watcher {
                     watcher(frame, &seen);
                 }
-                self.report(&frame.camera, seen);
+                self.report(&frame.camera, Some(frame), seen);
                 Ok(())
             }
             Err(error) => {
@@ -230,12 +246,17 @@ impl Vision {
         }
     }
 
-    fn report(&self, camera: &CameraId, seen: Seen) {
+    fn report(&self, camera: &CameraId, frame: Option<&Frame>, seen: Seen) {
+        let sighting = seen.sighting.map(Report::Seen);
         let standing = seen.presence.map(|faces| Report::Standing(camera.clone(), faces));
-        let observed = seen.observations.into_iter().map(Report::Observed);
+        let now = clock::monotonic();
+        let observed = seen.observations.into_iter().map(|observation| {
+            let portrait = frame.and_then(|frame| self.snapshots.portrait(frame, &observation, now));
+            Report::Observed(observation, portrait)
+        });
         let missed = seen.attempts.into_iter().map(Report::Missed);
         let ended = seen.ended.into_iter().map(|track| Report::Ended(camera.clone(), track));
-        for report in observed.chain(missed).chain(ended).chain(standing) {
+        for report in sighting.into_iter().chain(observed).chain(missed).chain(ended).chain(standing) {
             if let Err(TrySendError::Full(_)) = self.reports.try_send(report) {
                 self.counts.reports_lost.increment();
             }
@@ -259,6 +280,7 @@ pub(super) struct Decisions {
     pub(super) counts: Arc<Counts>,
     pub(super) watcher: Option<DecisionWatcher>,
     pub(super) standing: HashMap<CameraId, Standing>,
+    pub(super) snapshots: Snapshots,
 }
 
 /// Who stands before one camera.
@@ -277,18 +299,20 @@ impl Decisions {
                 Err(RecvTimeoutError::Timeout) if !context.stop().is_asked() => {}
                 Err(_) => return Ok(()),
             }
+            self.look_after_challenges();
         }
     }
 
     fn hear(&mut self, report: Report) {
         match report {
-            Report::Observed(observation) => self.decide(&observation),
+            Report::Observed(observation, portrait) => self.decide(&observation, portrait.as_ref().map(|jpeg| jpeg.as_slice())),
             Report::Missed(attempt) => {
                 let reason = attempt.refusal.map_or("too-short", |refusal| refusal.as_str());
                 self.counts.count_attempt(reason);
                 log::info!(camera = attempt.camera.as_str(), track = attempt.track.0, reason = reason; "nobody was decided");
                 self.publisher.publish(events::attempt(attempt));
             }
+            Report::Seen(sighting) => self.tell(Input::Sighting(sighting), clock::now()),
             Report::Presented(read) => self.tell(Input::Credential(read), clock::now()),
             Report::Ordered(orders, answer) => {
                 // Who waited too long does not hear it; the orders hold all the same.
@@ -308,62 +332,96 @@ impl Decisions {
         }
     }
 
-    fn decide(&mut self, observation: &Observation) {
+    fn decide(&mut self, observation: &Observation, portrait: Option<&[u8]>) {
         let mut grant_id = || uuid::Uuid::now_v7().to_string();
         let now = clock::now();
         let clock = if events::clock_quality().synced { Clock::Synchronised } else { Clock::Unsure };
         self.tell(Input::Clock(clock), now);
         let decisions = self.decider.decide(observation, now, &mut grant_id);
         self.keep_state(now);
-        if self.decider.is_decided(&observation.camera, observation.track) {
-            // Vision drains this queue before each frame; should it be full, the track only costs effort for a while longer.
-            let _ = self.decided.try_send((observation.camera.clone(), observation.track));
-        }
         for decision in decisions {
             let took = decision.decided_at.monotonic.since(observation.first_usable_at.monotonic);
             let is_granted = decision.outcome == Outcome::Granted;
-            self.counts.count(&decision);
             if is_granted {
-                self.counts.granted.increment();
-                self.counts.grant_time.record(took);
+                self.counts.grant_time.record(took)
             } else {
-                self.counts.refused.increment();
-                self.counts.refusal_time.record(took);
+                self.counts.refusal_time.record(took)
             }
-            log::info!(
-                MESSAGE_ID = messages::DECIDED, door = decision.door.as_str(), camera = decision.camera.as_str(), track = decision.track.0,
-                outcome = decision.outcome.as_str(), reason = decision.reason.as_str(),
-                person = decision.person.as_ref().map_or("-", PersonId::as_str), frames = decision.evidence.frames;
-                "decided"
-            );
-            if let Some(watcher) = &self.watcher {
-                watcher(&decision);
-            }
-            if decision.reason == Reason::Spoof {
-                self.publisher.publish(events::spoof(&decision));
-            }
-            for mark in &decision.marks {
-                match mark {
-                    Mark::Duress => drop(self.publisher.publish(events::duress(&decision))),
-                    Mark::Passback => log::warn!(door = decision.door.as_str(); "let through twice in the same direction"),
-                }
-            }
-            if let (true, Some(person)) = (is_granted, &decision.person) {
+            if let (true, false, Some(person)) = (is_granted, observation.ended, &decision.person) {
                 let standing = self.standing.entry(decision.camera.clone()).or_default();
-                if !observation.ended && standing.people.insert(decision.track, person.clone()).is_none() {
+                if standing.people.insert(decision.track, person.clone()).is_none() {
                     self.tell_presence(&decision.camera);
                 }
             }
-            let name = decision.person.as_ref().and_then(|id| self.gallery.snapshot().person(id).and_then(|p| p.name.clone()));
-            let expires_at = decision.decided_at.plus(self.grant_lifetime);
-            let detail = events::audited(&decision);
-            if !self.publisher.publish(events::decision(decision, name, expires_at)) {
-                log::error!(MESSAGE_ID = messages::DECISION_LOST; "the outbox is full: a decision was not published");
+            let snapshot =
+                portrait.and_then(|jpeg| self.snapshots.event(&decision, jpeg, now.monotonic, observation.captured_at.wall));
+            self.conclude(decision);
+            if let Some(snapshot) = snapshot {
+                self.publisher.publish(snapshot);
             }
-            // After the publishing: the outbox has it on disk already, and nobody at the door waits for the trail.
-            let head = self.audit.append("decision", detail, clock::wall());
-            self.publisher.publish(Event::AuditHead(head));
         }
+        self.settle(&observation.camera, observation.track);
+    }
+
+    /// Asks people at doors what they are to do, and denies whoever did not.
+    fn look_after_challenges(&mut self) {
+        for prompt in self.decider.take_prompts() {
+            log::info!(door = prompt.door.as_str(), camera = prompt.camera.as_str(), track = prompt.track.0; "asked to turn the head");
+            self.publisher.publish(Event::Prompt(prompt));
+        }
+        let now = clock::now();
+        let overdue = self.decider.overdue(now);
+        self.keep_state(now);
+        for decision in overdue {
+            let (camera, track) = (decision.camera.clone(), decision.track);
+            self.conclude(decision);
+            self.settle(&camera, track);
+        }
+    }
+
+    /// Vision makes no more effort for a track that is decided.
+    fn settle(&self, camera: &CameraId, track: TrackId) {
+        if self.decider.is_decided(camera, track) {
+            // Vision drains this queue before each frame; should it be full, the track only costs effort for a while longer.
+            let _ = self.decided.try_send((camera.clone(), track));
+        }
+    }
+
+    /// Tells everybody of a decision.
+    fn conclude(&mut self, decision: Decision) {
+        self.counts.count(&decision);
+        if decision.outcome == Outcome::Granted {
+            self.counts.granted.increment()
+        } else {
+            self.counts.refused.increment()
+        }
+        log::info!(
+            MESSAGE_ID = messages::DECIDED, door = decision.door.as_str(), camera = decision.camera.as_str(), track = decision.track.0,
+            outcome = decision.outcome.as_str(), reason = decision.reason.as_str(),
+            person = decision.person.as_ref().map_or("-", PersonId::as_str), frames = decision.evidence.frames;
+            "decided"
+        );
+        if let Some(watcher) = &self.watcher {
+            watcher(&decision);
+        }
+        if decision.reason == Reason::Spoof {
+            self.publisher.publish(events::spoof(&decision));
+        }
+        for mark in &decision.marks {
+            match mark {
+                Mark::Duress => drop(self.publisher.publish(events::duress(&decision))),
+                Mark::Passback => log::warn!(door = decision.door.as_str(); "let through twice in the same direction"),
+            }
+        }
+        let name = decision.person.as_ref().and_then(|id| self.gallery.snapshot().person(id).and_then(|p| p.name.clone()));
+        let expires_at = decision.decided_at.plus(self.grant_lifetime);
+        let detail = events::audited(&decision);
+        if !self.publisher.publish(events::decision(decision, name, expires_at)) {
+            log::error!(MESSAGE_ID = messages::DECISION_LOST; "the outbox is full: a decision was not published");
+        }
+        // After the publishing: the outbox has it on disk already, and nobody at the door waits for the trail.
+        let head = self.audit.append("decision", detail, clock::wall());
+        self.publisher.publish(Event::AuditHead(head));
     }
 
     fn tell(&mut self, input: Input, now: Moment) {

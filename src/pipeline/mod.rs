@@ -4,8 +4,10 @@
 //! Effort follows need. Nobody moves: no network runs. Nobody is undecided: detection alone runs, at a slower pace. A track is undecided:
 //! every frame is looked at, liveness and embedding run on its usable faces until it is decided, then never again for that track.
 
+mod portrait;
 mod still;
 mod visit;
+mod witness;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,13 +16,17 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use portrait::portrait;
 pub use still::{Asked, NoReference, StillFace, Verdict, judge, look, look_at_subject, reference};
 use visit::{Face, Recent, Taken, Visit};
+pub use witness::Witness;
 
 use crate::capture::{MotionGate, MotionSettings};
 use crate::gallery::{Gallery, Snapshot};
 use crate::system::metrics::Histogram;
-use crate::types::{Attempt, CameraId, Detection, Frame, Moment, Observation, PadScore, Picture, Refusal, Score, TrackId};
+use crate::types::{
+    Attempt, CameraId, Detection, Frame, Moment, Observation, PadScore, Picture, Refusal, Score, Sighting, TrackId,
+};
 use crate::vision::stack::Stack;
 use crate::vision::track::{self, Tracker};
 use crate::vision::{VisionError, align, assess, quality};
@@ -137,6 +143,8 @@ pub struct Seen {
     pub ended: Vec<TrackId>,
     /// How many faces stand there, when that has changed.
     pub presence: Option<u32>,
+    /// What a camera that must agree saw.
+    pub sighting: Option<Sighting>,
 }
 
 /// Where a frame's time went.
@@ -210,6 +218,7 @@ pub struct Pipeline {
     stack: Stack,
     gallery: Option<Arc<Gallery>>,
     views: HashMap<CameraId, View>,
+    witnesses: Vec<Witness>,
     timings: Arc<Timings>,
 }
 
@@ -222,7 +231,12 @@ impl Pipeline {
     /// A pipeline over opened networks. Without a gallery every observation says so, and nothing is ever granted; a gallery that was
     /// rolled back is as good as none until somebody has looked.
     pub fn new(settings: Settings, stack: Stack, gallery: Option<Arc<Gallery>>) -> Self {
-        Self { settings, stack, gallery, views: HashMap::new(), timings: Arc::default() }
+        Self { settings, stack, gallery, views: HashMap::new(), witnesses: Vec::new(), timings: Arc::default() }
+    }
+
+    /// The same with cameras that only say whether another's faces are there.
+    pub fn with_witnesses(self, witnesses: Vec<Witness>) -> Self {
+        Self { witnesses, ..self }
     }
 
     /// The networks.
@@ -259,7 +273,10 @@ impl Pipeline {
 
     /// Takes one frame through the stages it needs.
     pub fn process(&mut self, frame: &Frame) -> Result<Seen, PipelineError> {
-        let Self { settings, stack, gallery, views, timings } = self;
+        if let Some(witness) = self.witnesses.iter().position(|witness| witness.camera == frame.camera) {
+            return self.testify(witness, frame);
+        }
+        let Self { settings, stack, gallery, views, timings, .. } = self;
         let first_track = 1 + TRACKS_A_CAMERA * views.len() as u64;
         let view = views.entry(frame.camera.clone()).or_insert_with(|| View {
             gate: MotionGate::new(settings.motion.clone()),
@@ -317,7 +334,7 @@ impl View {
             seen.ended.push(std::mem::replace(&mut track, next));
             visit = Visit::new(at);
         }
-        visit.meet(&detection, at);
+        visit.meet(&detection, (frame.picture.width(), frame.picture.height()), at);
         let (mut liveness, mut best) = (None, None);
         if visit.wants_evidence(at, settings) {
             let (score, other) = gather(&mut visit, frame, &detection, stack, settings, timings)?;
@@ -367,11 +384,15 @@ impl View {
             || unseen.into_iter().any(|recent| recent.continues(visit, settings, matching))
     }
 
+    /// Whether somebody stands there who is not decided, or may be about to.
+    fn has_undecided(&self) -> bool {
+        self.visits.values().any(Visit::is_open) || self.tracker.unconfirmed() > 0
+    }
+
     /// Whether the detector looks at this frame: always while somebody is undecided, at the idle pace otherwise, and not at all while
     /// nothing moves before an empty view.
     fn is_due(&self, settings: &Settings, at: Moment, moving: bool) -> bool {
-        let undecided = self.visits.values().any(Visit::is_open) || self.tracker.unconfirmed() > 0;
-        if undecided {
+        if self.has_undecided() {
             return true;
         }
         let pace = Duration::from_millis(settings.idle_interval_ms);
@@ -424,7 +445,8 @@ fn gather(
     } else {
         None
     };
-    let usable = Face { at: frame.captured_at, quality: quality.score, liveness, embedding };
+    let points = detection.landmarks;
+    let usable = Face { at: frame.captured_at, quality: quality.score, liveness, embedding, points };
     match visit.take(usable, settings, stack.thresholds.matching) {
         Taken::Counted | Taken::Doubted => Ok((liveness, None)),
         Taken::AnotherPerson(other) => Ok((liveness, Some(*other))),

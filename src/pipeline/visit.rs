@@ -6,8 +6,11 @@ use std::time::Duration;
 use super::{Settings, Stage, Timings};
 use crate::gallery::Snapshot;
 use crate::types::{
-    Attempt, BoundingBox, CameraId, Detection, Embedding, Moment, Monotonic, Observation, PadScore, Refusal, Score, TrackId,
+    Attempt, BoundingBox, CameraId, Detection, Embedding, Landmarks, Moment, Monotonic, Observation, PadScore, Place, Refusal,
+    Score, TrackId,
 };
+use crate::vision::quality::Pose;
+use crate::vision::{Motion, Parallax};
 
 /// A new face replaces the worst kept one only when it is better by this much, so that a still face costs no endless embedding.
 const CLEARLY_BETTER: f32 = 0.05;
@@ -43,6 +46,7 @@ pub(super) struct Face {
     pub(super) quality: f32,
     pub(super) liveness: Option<PadScore>,
     pub(super) embedding: Option<Embedding>,
+    pub(super) points: Landmarks,
 }
 
 /// What became of a face.
@@ -60,6 +64,7 @@ pub(super) struct Visit {
     first_seen: Moment,
     frames: u32,
     bounding_box: BoundingBox,
+    place: Place,
     last_seen: Moment,
     refusals: BTreeMap<Refusal, u32>,
     usable: u32,
@@ -72,6 +77,9 @@ pub(super) struct Visit {
     /// Usable faces since one was embedded.
     unchecked: u32,
     doubted: Option<Face>,
+    parallax: Parallax,
+    /// How far the newest usable face is turned to a side, in degrees.
+    yaw: Option<f32>,
     news: bool,
     settled: bool,
 }
@@ -82,6 +90,7 @@ impl Visit {
             first_seen: at,
             frames: 0,
             bounding_box: BoundingBox::default(),
+            place: Place::default(),
             last_seen: at,
             refusals: BTreeMap::new(),
             usable: 0,
@@ -93,15 +102,18 @@ impl Visit {
             shots: Vec::new(),
             unchecked: 0,
             doubted: None,
+            parallax: Parallax::default(),
+            yaw: None,
             news: false,
             settled: false,
         }
     }
 
     /// The track was seen in a frame.
-    pub(super) fn meet(&mut self, detection: &Detection, at: Moment) {
+    pub(super) fn meet(&mut self, detection: &Detection, (width, height): (u32, u32), at: Moment) {
         self.frames = self.frames.saturating_add(1);
         self.bounding_box = detection.bounding_box;
+        self.place = Place::of(&detection.bounding_box, width, height);
         self.last_seen = at;
     }
 
@@ -149,7 +161,8 @@ impl Visit {
                 return Taken::Doubted;
             };
             let mut other = Visit::new(first.at);
-            (other.frames, other.bounding_box, other.last_seen) = (2, self.bounding_box, self.last_seen);
+            (other.frames, other.bounding_box, other.place) = (2, self.bounding_box, self.place);
+            other.last_seen = self.last_seen;
             other.count(first, settings);
             other.count(face, settings);
             return Taken::AnotherPerson(Box::new(other));
@@ -166,6 +179,8 @@ impl Visit {
         self.first_usable_at.get_or_insert(face.at);
         self.last_usable_at = Some(face.at);
         self.quality_sum += face.quality;
+        self.parallax.see(&face.points);
+        self.yaw = Some(Pose::estimate(&face.points).yaw).filter(|yaw| yaw.is_finite());
         if let Some(score) = face.liveness {
             let place = self.liveness_count as usize % MAX_SCORES;
             match self.liveness.get_mut(place) {
@@ -216,6 +231,11 @@ impl Visit {
         self.settled = true;
     }
 
+    /// Where its face was last, as shares of the picture.
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+
     pub(super) fn is_open(&self) -> bool {
         !self.settled
     }
@@ -254,6 +274,9 @@ impl Visit {
             frames: self.usable,
             quality: mean_quality,
             bounding_box: self.bounding_box,
+            place: self.place,
+            yaw: self.yaw,
+            is_flat: self.parallax.motion() == Motion::Flat,
             ended,
         }
     }
@@ -323,7 +346,7 @@ mod tests {
         let angle = drift * std::f32::consts::FRAC_PI_2;
         (values[who], values[7]) = (angle.cos(), angle.sin());
         let embedding = Embedding::normalised(ModelId::new("m").unwrap(), values);
-        Face { at: at(ms), quality: 0.5, liveness: Some(PadScore::new(liveness).unwrap()), embedding }
+        Face { at: at(ms), quality: 0.5, liveness: Some(PadScore::new(liveness).unwrap()), embedding, points: Landmarks::default() }
     }
 
     fn take(visit: &mut Visit, face: Face) -> Taken {

@@ -26,8 +26,8 @@ pub use mqtt::{Publisher, State, Worker};
 pub use outbox::Counts;
 pub use payload::{
     Alarm, AlarmKind, AttemptEvent, Birth, CONTRACT_VERSION, CameraStats, CameraStatus, CameraWord, Clock, Context, DecisionEvent,
-    Discovery, Event, Latency, Models, Policy, PresenceEvent, Reply, Stats,
+    Discovery, Event, Latency, Models, Policy, PresenceEvent, Reply, Snapshot, Stats,
 };
-pub use sealed::{STATE_KEY, SealedError, StateKey};
+pub use sealed::{Recipient, STATE_KEY, SealedError, StateKey, seal_to};
 pub use settings::{Settings, Tls};
 pub use subscribe::{Notice, Received, Said, Subscriber, Wants};

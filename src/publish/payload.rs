@@ -11,7 +11,9 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::audit::Head;
-use crate::types::{Attempt, CameraId, Decision, DeviceId, DoorId, Evidence, ModelId, Moment, PersonId, Presence, Wall};
+use crate::types::{
+    Attempt, CameraId, Decision, DeviceId, DoorId, Evidence, ModelId, Moment, PersonId, Presence, Prompt, Side, Wall,
+};
 
 /// The version of everything that is published; birth and decisions carry it.
 pub const CONTRACT_VERSION: u32 = 1;
@@ -267,6 +269,25 @@ pub enum Event {
     Discovery(Box<Discovery>),
     /// Delivered at least once: the answer to a command.
     Reply(Reply),
+    /// Delivered at most once: what a person at a door is asked to do.
+    Prompt(Prompt),
+    /// Delivered at most once: a sealed picture.
+    Snapshot(Snapshot),
+}
+
+/// A picture of a decision, sealed to one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// At which door.
+    pub door: DoorId,
+    /// Seen by which camera.
+    pub camera: CameraId,
+    /// On which track.
+    pub track: u64,
+    /// The picture, sealed; base64.
+    pub sealed: String,
+    /// When it was captured.
+    pub at: Wall,
 }
 
 /// An answer to a command.
@@ -306,6 +327,8 @@ impl Event {
             Event::AuditHead(_) => "audit/head".into(),
             Event::Discovery(discovery) => discovery.topic.clone(),
             Event::Reply(reply) => reply.topic.clone(),
+            Event::Prompt(prompt) => format!("door/{}/prompt", prompt.door),
+            Event::Snapshot(snapshot) => format!("door/{}/snapshot", snapshot.door),
         }
     }
 
@@ -329,7 +352,7 @@ impl Event {
 
     /// Whether the broker must confirm it (QoS 1).
     pub fn is_confirmed(&self) -> bool {
-        !matches!(self, Event::Presence(_) | Event::Attempt(_) | Event::Stats(_))
+        !matches!(self, Event::Presence(_) | Event::Attempt(_) | Event::Stats(_) | Event::Prompt(_) | Event::Snapshot(_))
     }
 
     /// The message's text. `sequence` and `historical` are a decision's; the others take no notice of them.
@@ -365,6 +388,56 @@ impl Event {
             Event::AuditHead(head) => json(head),
             Event::Discovery(discovery) => discovery.payload.clone(),
             Event::Reply(reply) => reply.payload.clone(),
+            Event::Prompt(prompt) => stamped(context, prompt.asked_at.wall, &PromptBody::of(prompt)),
+            Event::Snapshot(snapshot) => stamped(
+                context,
+                snapshot.at,
+                &SnapshotBody {
+                    door: &snapshot.door,
+                    camera: &snapshot.camera,
+                    track: snapshot.track,
+                    content_type: "image/jpeg",
+                    sealing: "x25519-hkdf-sha256-aes256gcm",
+                    sealed: &snapshot.sealed,
+                },
+            ),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct SnapshotBody<'a> {
+    door: &'a DoorId,
+    camera: &'a CameraId,
+    track: u64,
+    content_type: &'static str,
+    sealing: &'static str,
+    sealed: &'a str,
+}
+
+#[derive(Serialize)]
+struct PromptBody<'a> {
+    door: &'a DoorId,
+    camera: &'a CameraId,
+    track: u64,
+    prompt: &'static str,
+    until: String,
+    timeout_ms: u64,
+}
+
+impl<'a> PromptBody<'a> {
+    fn of(prompt: &'a Prompt) -> Self {
+        let time = prompt.until.monotonic.since(prompt.asked_at.monotonic);
+        Self {
+            door: &prompt.door,
+            camera: &prompt.camera,
+            track: prompt.track.0,
+            prompt: match prompt.side {
+                Side::Left => "turn-left",
+                Side::Right => "turn-right",
+            },
+            until: prompt.until.wall.rfc3339(),
+            timeout_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
         }
     }
 }

@@ -28,6 +28,9 @@ pub const STATE_KEY: &str = "state.key";
 
 const KEY_BYTES: usize = 32;
 const MAGIC: [u8; 16] = *b"faceid-log/1\0\0\0\0";
+/// What a whole sealed text is bound to, beside its purpose.
+const WHOLE_MAGIC: &[u8] = b"faceid-state/1";
+const SALT_BYTES: usize = 32;
 const FIRST_AT: usize = 16;
 const SALT_AT: usize = 24;
 const COMMITMENT_AT: usize = 56;
@@ -115,10 +118,101 @@ impl StateKey {
         text
     }
 
+    /// Seals a whole text of its own, as a file that is written anew each time: salt, then AES-256-GCM under a key that HKDF-SHA256
+    /// derives from this one, the salt and the purpose. A salt is never used twice, so one nonce is enough.
+    pub fn seal(&self, purpose: &str, plain: &[u8]) -> Result<Vec<u8>, SealedError> {
+        let mut sealed = vec![0; SALT_BYTES];
+        getrandom::fill(&mut sealed).map_err(|error| SealedError::Random(error.to_string()))?;
+        let gcm = self.whole(purpose, &sealed);
+        let mut text = plain.to_vec();
+        #[expect(clippy::expect_used, reason = "a state is far shorter than GCM's limit")]
+        let tag = gcm
+            .encrypt_inout_detached(&[0; 12].into(), WHOLE_MAGIC, text.as_mut_slice().into())
+            .expect("a state is far shorter than GCM's limit");
+        sealed.extend_from_slice(&text);
+        sealed.extend_from_slice(&tag);
+        Ok(sealed)
+    }
+
+    /// What [`StateKey::seal`] sealed for this purpose under this key; nothing where a bit of it differs.
+    pub fn open(&self, purpose: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (salt, rest) = sealed.split_at_checked(SALT_BYTES)?;
+        let (text, tag) = rest.split_last_chunk::<TAG_BYTES>()?;
+        let mut plain = text.to_vec();
+        let gcm = self.whole(purpose, salt);
+        let opened = gcm.decrypt_inout_detached(&[0; 12].into(), WHOLE_MAGIC, plain.as_mut_slice().into(), &Tag::from(*tag));
+        opened.ok().map(|()| plain)
+    }
+
+    fn whole(&self, purpose: &str, salt: &[u8]) -> Aes256Gcm {
+        let derived = Hkdf::<Sha256>::new(Some(salt), self.0.as_slice());
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        #[expect(clippy::expect_used, reason = "32 bytes are within HKDF's limit")]
+        derived
+            .expand_multi_info(&[WHOLE_MAGIC, b" ", purpose.as_bytes()], key.as_mut_slice())
+            .expect("32 bytes are within HKDF's limit");
+        Aes256Gcm::new(&(*key).into())
+    }
+
     /// A second holder of the same key.
-    pub(super) fn share(&self) -> Self {
+    pub fn share(&self) -> Self {
         Self(self.0.clone())
     }
+}
+
+/// What a picture that leaves the device is sealed for; beside it stands what it is of.
+const PICTURE: &[u8] = b"faceid-snapshot/1";
+
+/// The key pair of whoever may look at pictures that leave the device. No `Debug`; the secret half never comes near the device.
+pub struct Recipient(x25519_dalek::StaticSecret);
+
+impl Recipient {
+    /// From a secret of 32 bytes.
+    pub fn new(secret: [u8; KEY_BYTES]) -> Self {
+        Self(secret.into())
+    }
+
+    /// What the device is told.
+    pub fn public(&self) -> [u8; KEY_BYTES] {
+        x25519_dalek::PublicKey::from(&self.0).to_bytes()
+    }
+
+    /// What [`seal_to`] sealed for this recipient; nothing where a bit of it, or what it is of, differs.
+    pub fn open(&self, of: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (once, rest) = sealed.split_first_chunk::<KEY_BYTES>()?;
+        let (text, tag) = rest.split_last_chunk::<TAG_BYTES>()?;
+        let gcm = picture_cipher(&self.0.diffie_hellman(&(*once).into()), once, &self.public())?;
+        let mut plain = text.to_vec();
+        let opened = gcm.decrypt_inout_detached(&[0; 12].into(), of.as_bytes(), plain.as_mut_slice().into(), &Tag::from(*tag));
+        opened.ok().map(|()| plain)
+    }
+}
+
+/// Seals a picture to whoever holds the secret half of `recipient`: X25519 with a key made for this one text, HKDF-SHA256, AES-256-GCM
+/// bound to what it is `of`. Nobody else can open it, the device afterwards least of all.
+pub fn seal_to(recipient: [u8; KEY_BYTES], of: &str, plain: &[u8]) -> Result<Vec<u8>, SealedError> {
+    let mut seed = Zeroizing::new([0; KEY_BYTES]);
+    getrandom::fill(seed.as_mut_slice()).map_err(|error| SealedError::Random(error.to_string()))?;
+    let secret = x25519_dalek::StaticSecret::from(*seed);
+    let once = x25519_dalek::PublicKey::from(&secret).to_bytes();
+    let gcm = picture_cipher(&secret.diffie_hellman(&recipient.into()), &once, &recipient).ok_or(SealedError::Malformed)?;
+    let mut text = plain.to_vec();
+    #[expect(clippy::expect_used, reason = "a picture is far shorter than GCM's limit")]
+    let tag = gcm
+        .encrypt_inout_detached(&[0; 12].into(), of.as_bytes(), text.as_mut_slice().into())
+        .expect("a picture is far shorter than GCM's limit");
+    Ok([&once[..], &text, &tag].concat())
+}
+
+/// Nothing for a key that adds nothing of its own to the secret.
+fn picture_cipher(shared: &x25519_dalek::SharedSecret, once: &[u8], recipient: &[u8]) -> Option<Aes256Gcm> {
+    if !shared.was_contributory() {
+        return None;
+    }
+    let derived = Hkdf::<Sha256>::new(Some(PICTURE), shared.as_bytes());
+    let mut key = Zeroizing::new([0; KEY_BYTES]);
+    derived.expand_multi_info(&[once, recipient], key.as_mut_slice()).ok()?;
+    Some(Aes256Gcm::new(&(*key).into()))
 }
 
 /// One segment's cipher.
@@ -417,6 +511,22 @@ pub(super) mod tests {
         let (mut log, texts) = open(folder, key(), LIMITS).unwrap();
         assert_eq!(texts, Vec::<String>::new());
         ["one", "two", "three", "four", "five", "six"].iter().map(|text| log.append(text.as_bytes(), true).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_picture_is_opened_by_its_recipient_alone_and_only_as_what_it_is_of() {
+        let (mine, other) = (Recipient::new([7; 32]), Recipient::new([8; 32]));
+        let sealed = seal_to(mine.public(), "front", b"a face").unwrap();
+        assert_eq!(mine.open("front", &sealed).as_deref(), Some(&b"a face"[..]));
+        assert_eq!((mine.open("back", &sealed), other.open("front", &sealed)), (None, None));
+        for at in 0..sealed.len() {
+            let mut edited = sealed.clone();
+            edited[at] ^= 1;
+            assert_eq!(mine.open("front", &edited), None, "byte {at}");
+            assert_eq!(mine.open("front", &sealed[..at]), None);
+        }
+        assert!(seal_to([0; 32], "front", b"a face").is_err(), "a key that adds nothing");
+        assert_ne!(sealed, seal_to(mine.public(), "front", b"a face").unwrap());
     }
 
     #[test]

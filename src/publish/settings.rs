@@ -47,6 +47,9 @@ pub struct Settings {
     /// The keys of those whose commands are obeyed, a JWK set in a file that only the operator can change; `faceid keygen --operator`
     /// makes one. Without it every command is refused.
     pub operator_keys: Option<PathBuf>,
+    /// Who may look at faces after `cmd/snapshot-on`: the public key that `faceid keygen --snapshots` prints. Without it no picture ever
+    /// leaves the device.
+    pub snapshot_recipient: Option<String>,
     /// Whether Home Assistant is told of this device (`homeassistant/device/<device>/config`).
     pub home_assistant: bool,
     /// Whether decisions carry people's names beside their ids.
@@ -89,6 +92,7 @@ impl Default for Settings {
             outbox_days: 30,
             audit_mib: 256,
             operator_keys: None,
+            snapshot_recipient: None,
             home_assistant: true,
             person_names: false,
             tls: Tls::default(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BoundingBox, CameraId, Candidate, DoorId, Moment, PadScore, PersonId, PolicyId, Profile, TrackId};
+use super::{BoundingBox, CameraId, Candidate, DoorId, Moment, PadScore, PersonId, Place, PolicyId, Profile, TrackId};
 
 /// What a decision says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -56,6 +56,10 @@ pub enum Reason {
     Lockdown,
     /// Too many attempts failed here, or a picture was held up here a moment ago.
     Throttled,
+    /// The person was asked to turn the head and did not, or to the other side.
+    Challenge,
+    /// The second camera that must agree says nothing: it is away, or it stalls.
+    Witness,
 }
 
 impl Outcome {
@@ -90,6 +94,8 @@ impl Reason {
             Reason::TooFewPeople => "too-few-people",
             Reason::Lockdown => "lockdown",
             Reason::Throttled => "throttled",
+            Reason::Challenge => "challenge",
+            Reason::Witness => "witness",
         }
     }
 }
@@ -156,6 +162,12 @@ pub struct Observation {
     pub quality: f32,
     /// Where the face was last.
     pub bounding_box: BoundingBox,
+    /// The same as shares of the picture, for a second camera that must agree.
+    pub place: Place,
+    /// How far the newest usable face is turned to a side, in degrees; positive when the nose points to the image's right.
+    pub yaw: Option<f32>,
+    /// Whether the points moved over the visit as those of a flat picture that is turned before the camera.
+    pub is_flat: bool,
     /// Whether the track has ended: no better evidence will come.
     pub ended: bool,
 }

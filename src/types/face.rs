@@ -46,6 +46,33 @@ impl BoundingBox {
     }
 }
 
+/// A face's place in its picture, as shares of the picture: what two cameras with one view agree on, whatever their resolutions.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Place {
+    /// The middle, from the left edge (0) to the right one (1).
+    pub x: f32,
+    /// The middle, from the top edge (0) to the bottom one (1).
+    pub y: f32,
+    /// The face's height, as a share of the picture's.
+    pub height: f32,
+}
+
+impl Place {
+    /// Of a box in a picture of `width` × `height` pixels.
+    pub fn of(area: &BoundingBox, width: u32, height: u32) -> Self {
+        let (width, height) = (width.max(1) as f32, height.max(1) as f32);
+        let middle = area.center();
+        Self { x: middle.x / width, y: middle.y / height, height: area.height / height }
+    }
+
+    /// Whether `other` may be the same face, seen by a camera beside this one: within `tolerance` in each direction, and neither more
+    /// than twice as large as the other. Places without numbers agree with nothing.
+    pub fn agrees(&self, other: &Place, tolerance: f32) -> bool {
+        let ratio = self.height / other.height;
+        (self.x - other.x).abs() <= tolerance && (self.y - other.y).abs() <= tolerance && (0.5..=2.0).contains(&ratio)
+    }
+}
+
 /// Five points in image order: the eye on the image's left, the other eye, nose tip, mouth corner on the image's left, the other
 /// corner (the order of the ArcFace template).
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]

@@ -16,6 +16,9 @@ pub enum Layout {
     Rgb,
     /// One plane of luma.
     Gray,
+    /// One plane of distances, 16 bits each, little endian, in millimetres; 0 is "unknown". No network reads it: as a picture it is
+    /// noise.
+    Depth,
 }
 
 impl Layout {
@@ -24,7 +27,7 @@ impl Layout {
         match self {
             Layout::I420 => 3,
             Layout::Nv12 => 2,
-            Layout::Rgb | Layout::Gray => 1,
+            Layout::Rgb | Layout::Gray | Layout::Depth => 1,
         }
     }
 
@@ -33,6 +36,7 @@ impl Layout {
         let (width, height) = (width as usize, height as usize);
         match (self, plane) {
             (Layout::Rgb, _) => (3 * width, height),
+            (Layout::Depth, _) => (2 * width, height),
             (Layout::Gray, _) | (_, 0) => (width, height),
             (Layout::I420, _) => (width.div_ceil(2), height.div_ceil(2)),
             (Layout::Nv12, _) => (2 * width.div_ceil(2), height.div_ceil(2)),

@@ -9,12 +9,14 @@ pub mod id;
 pub mod person;
 pub mod score;
 pub mod time;
+pub mod witness;
 
 pub use decision::{Attempt, Decision, Evidence, Factor, Mark, Observation, Outcome, PolicyVersion, Presence, Reason, Refusal};
 pub use embedding::Embedding;
-pub use face::{AlignedFace, BoundingBox, Detection, Landmarks, Point};
+pub use face::{AlignedFace, BoundingBox, Detection, Landmarks, Place, Point};
 pub use frame::{Colorimetry, Frame, Layout, Picture, PlaneSource};
 pub use id::{AreaId, CameraId, DeviceId, DoorId, GroupId, InvalidId, ModelId, PersonId, PolicyId, ScheduleId, TrackId};
 pub use person::{Candidate, Person, Profile};
 pub use score::{OutOfRange, PadScore, Score};
 pub use time::{Moment, Monotonic, Wall};
+pub use witness::{Prompt, Side, Sighting, WitnessKind};

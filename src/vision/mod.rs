@@ -1,14 +1,16 @@
 //! What is seen in a picture: faces and their five points ([`detect`]), a face warped to an embedder's template ([`align`]), whether it
-//! is good enough to be used ([`quality`]), whether it is alive ([`liveness`]), its embedding ([`embed`]), and which faces of
+//! is good enough to be used ([`quality`]), whether it is alive ([`liveness`], and over several frames [`parallax`]), its embedding ([`embed`]), and which faces of
 //! consecutive frames are one person's stay ([`track`]). Stages never call each other: the pipeline hands each one's values to the next.
 //!
 //! Pictures stay in the decoder's planes; [`pixels`] samples only what a stage needs. What is particular to a network comes from its
 //! manifest entry. Deliberately absent: clocks, threads, files, and any choice of backend.
 
 pub mod align;
+pub mod depth;
 pub mod detect;
 pub mod embed;
 pub mod liveness;
+pub mod parallax;
 pub mod pixels;
 pub mod quality;
 pub mod stack;
@@ -26,6 +28,7 @@ pub use align::align;
 pub use detect::Detector;
 pub use embed::Embedder;
 pub use liveness::Liveness;
+pub use parallax::{Motion, Parallax};
 pub use quality::{Quality, assess};
 pub use track::Tracker;
 

@@ -82,7 +82,7 @@ impl Sampler {
             self.pick_row(picture, row);
             self.convert_row(layout, &conversion);
             let [red, green, blue] = &self.rgb;
-            sink(row, if layout == Layout::Gray { [red, red, red] } else { [red, green, blue] });
+            sink(row, if matches!(layout, Layout::Gray | Layout::Depth) { [red, red, red] } else { [red, green, blue] });
         }
         true
     }
@@ -100,7 +100,7 @@ impl Sampler {
                 pick::<3>(first, columns, 1, b);
                 pick::<3>(first, columns, 2, c);
             }
-            Layout::Gray => {
+            Layout::Gray | Layout::Depth => {
                 blend_rows::<1>(picture.plane(0), luma_row, columns, first);
                 pick::<1>(first, columns, 0, a);
             }
@@ -128,7 +128,7 @@ impl Sampler {
         let [a, b, c] = &self.picked;
         let [red, green, blue] = &mut self.rgb;
         match layout {
-            Layout::Rgb | Layout::Gray => {
+            Layout::Rgb | Layout::Gray | Layout::Depth => {
                 for (from, to) in self.picked.iter().zip(&mut self.rgb) {
                     for (from, to) in from.iter().zip(to) {
                         *to = *from as f32 * (1.0 / ONE);

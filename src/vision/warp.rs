@@ -119,7 +119,7 @@ impl<'a> Source<'a> {
             let half = Cell::fixed((x >> 1).wrapping_sub(16_384), (y >> 1).wrapping_sub(16_384));
             match self.layout {
                 Layout::Rgb => [*a, *b, *c] = cell.blend_rgb(self.planes[0]),
-                Layout::Gray => *a = cell.blend::<1>(self.planes[0], 0),
+                Layout::Gray | Layout::Depth => *a = cell.blend::<1>(self.planes[0], 0),
                 Layout::I420 => {
                     *a = cell.blend::<1>(self.planes[0], 0);
                     *b = half.blend::<1>(self.planes[1], 0);
@@ -142,7 +142,7 @@ impl<'a> Source<'a> {
         let samples = a.iter().zip(b).zip(c).zip(out.as_chunks_mut::<3>().0);
         match self.layout {
             Layout::Rgb => samples.for_each(|(((a, b), c), out)| *out = [byte(*a), byte(*b), byte(*c)]),
-            Layout::Gray => samples.for_each(|(((a, _), _), out)| *out = [byte(*a); 3]),
+            Layout::Gray | Layout::Depth => samples.for_each(|(((a, _), _), out)| *out = [byte(*a); 3]),
             Layout::I420 | Layout::Nv12 => samples.for_each(|(((a, b), c), out)| {
                 let sample = |value: u32| value as i32 as f32 * SCALE;
                 *out = self.conversion.rgb(sample(*a), sample(*b), sample(*c)).map(to_byte);
@@ -172,7 +172,7 @@ impl<'a> Source<'a> {
         let cell = Cell::new(x, y, self.width, self.height);
         match self.layout {
             Layout::Rgb => cell.blend_rgb(self.planes[0]).map(|value| value as f32 / ONE),
-            Layout::Gray => [cell.blend::<1>(self.planes[0], 0) as f32 / ONE; 3],
+            Layout::Gray | Layout::Depth => [cell.blend::<1>(self.planes[0], 0) as f32 / ONE; 3],
             Layout::I420 | Layout::Nv12 => {
                 let luma = cell.blend::<1>(self.planes[0], 0) as f32 / ONE;
                 let (width, height) = (self.width.div_ceil(2), self.height.div_ceil(2));
@@ -198,7 +198,7 @@ impl<'a> Source<'a> {
         };
         match self.layout {
             Layout::Rgb => [byte(0, 3 * x, y), byte(0, 3 * x + 1, y), byte(0, 3 * x + 2, y)],
-            Layout::Gray => [byte(0, x, y); 3],
+            Layout::Gray | Layout::Depth => [byte(0, x, y); 3],
             Layout::I420 => self.conversion.rgb(byte(0, x, y), byte(1, x / 2, y / 2), byte(2, x / 2, y / 2)),
             Layout::Nv12 => self.conversion.rgb(byte(0, x, y), byte(1, x / 2 * 2, y / 2), byte(1, x / 2 * 2 + 1, y / 2)),
         }

@@ -18,7 +18,7 @@ use super::show_it::{Ear, Killed, PATIENCE, await_word, essence, start};
 const PACK: [&str; 4] = ["--pack", "builtin", "--backend", "tract"];
 
 /// Two of the demo's people, a door before the demo's clip, `more` in the config.
-fn furnish(broker: u16, more: &str) -> (House, std::path::PathBuf) {
+pub(super) fn furnish(broker: u16, more: &str) -> (House, std::path::PathBuf) {
     let house = House::new();
     house.succeed(&["keygen"]);
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo");
@@ -50,7 +50,7 @@ fn furnish(broker: u16, more: &str) -> (House, std::path::PathBuf) {
     (house, config)
 }
 
-fn command(house: &House, config: &Path, verb: &[&str]) -> Value {
+pub(super) fn command(house: &House, config: &Path, verb: &[&str]) -> Value {
     let mut arguments = vec!["--config", config.to_str().unwrap(), "command"];
     arguments.extend(verb);
     serde_json::from_str(&house.succeed(&arguments)).unwrap()

@@ -6,6 +6,7 @@ mod both_sides;
 #[cfg(feature = "demo-broker")]
 mod demo;
 mod evaluate;
+mod evidence;
 mod http;
 mod killed;
 #[path = "../support/mosquitto.rs"]

@@ -76,6 +76,11 @@ people-window-s = 10
 allow = [{ people = ['ada', 'bob', 'cyd'] }]
 ";
 
+/// Nothing but the front door's challenge and the side door's second camera.
+const GUARDED: &str = "id = 'guarded'";
+/// The second camera.
+const WITNESS: &str = "w-out";
+
 /// Rules that a decider can be blind to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Blind {
@@ -102,9 +107,17 @@ enum Blind {
     Factor,
     OthersCard,
     Company,
+    Challenge,
+    Side,
+    Deadline,
+    Turner,
+    Witness,
+    WitnessPlace,
+    WitnessTime,
+    Flat,
 }
 
-const ALL_BLIND: [Blind; 23] = [
+const ALL_BLIND: [Blind; 31] = [
     Blind::Schedule,
     Blind::Expiry,
     Blind::Validity,
@@ -128,12 +141,22 @@ const ALL_BLIND: [Blind; 23] = [
     Blind::Factor,
     Blind::OthersCard,
     Blind::Company,
+    Blind::Challenge,
+    Blind::Side,
+    Blind::Deadline,
+    Blind::Turner,
+    Blind::Witness,
+    Blind::WitnessPlace,
+    Blind::WitnessTime,
+    Blind::Flat,
 ];
 
 #[derive(Debug, Clone)]
 enum Step {
     See(Box<Observation>),
     Tell(Input),
+    /// The second camera looks several times within a moment.
+    Testify(Vec<Sighting>),
     Restart,
 }
 
@@ -143,6 +166,8 @@ struct Entry {
     step: Step,
     now: Moment,
     decisions: Vec<Decision>,
+    /// What people were told to do.
+    prompts: Vec<Prompt>,
 }
 
 /// Draws from bytes; nothing when they are used up.
@@ -170,7 +195,7 @@ fn history(bytes: &[u8]) -> (usize, Vec<(Step, Moment)>) {
     let mut steps = Vec::new();
     let (mut elapsed, mut booted, mut tracks_before) = (0i64, -50_000i64, 0u64);
     let mut first_seen: BTreeMap<(usize, u64), u64> = BTreeMap::new();
-    let policy = dice.of(3).unwrap_or(0);
+    let policy = dice.of(4).unwrap_or(0);
     let mut draw = || -> Option<(Step, Moment)> {
         let pause = dice.one(&[100, 100, 300, 700, 700, 1500, 4000, 4000, 11_000, 11_000, 40_000, HOUR])?;
         elapsed += pause;
@@ -204,13 +229,14 @@ fn history(bytes: &[u8]) -> (usize, Vec<(Step, Moment)>) {
                 let (camera, track) = (dice.of(4)?, dice.of(3)? as u64);
                 Step::Tell(Input::TrackEnded(CameraId::new(CAMERAS[camera].0).unwrap(), TrackId(tracks_before + track)))
             }
+            7 | 8 if policy == 3 => Step::Testify(testify(&mut dice, now)?),
             _ => {
-                let camera = dice.of(4)?;
-                let track = tracks_before + dice.of(6)? as u64;
+                let camera = if policy == 3 { dice.one(&[1, 2, 3])? } else { dice.of(4)? };
+                let track = tracks_before + dice.of(if policy == 3 { 2 } else { 6 })? as u64;
                 let delay = dice.mostly(&[40, 990, 1100])?.min(ms);
                 let captured = ms - delay;
                 let first = *first_seen.entry((camera, track)).or_insert(captured);
-                Step::See(Box::new(seen(&mut dice, camera, track, (captured, first.min(captured)), now)?))
+                Step::See(Box::new(seen(&mut dice, camera, track, (captured, first.min(captured)), (now, policy == 3))?))
             }
         };
         Some((step, now))
@@ -221,12 +247,38 @@ fn history(bytes: &[u8]) -> (usize, Vec<(Step, Moment)>) {
     (policy, steps)
 }
 
-fn seen(dice: &mut Dice<'_>, camera: usize, track: u64, (captured, first): (u64, u64), now: Moment) -> Option<Observation> {
+/// Three or five looks of the second camera, the last one now or a while ago: at faces here, there or nowhere.
+fn testify(dice: &mut Dice<'_>, now: Moment) -> Option<Vec<Sighting>> {
+    let last = dice.mostly(&[0, 450, 600])?;
+    let looks = dice.mostly(&[3, 2, 5])?;
+    (0..looks)
+        .map(|n: u64| {
+            let ago = last + 100 * n;
+            let ms = (now.monotonic.0 / 1_000_000).saturating_sub(ago);
+            let captured_at = Moment { monotonic: Monotonic(ms * 1_000_000), wall: Wall(now.wall.0 - i64::try_from(ago).unwrap()) };
+            let faces = dice.mostly(&[&[0.0][..], &[200.0], &[], &[0.0, 200.0]])?.iter().map(|x| place(x + 20.0)).collect();
+            Some(Sighting { camera: CameraId::new(WITNESS).unwrap(), captured_at, faces })
+        })
+        .collect()
+}
+
+fn place(x: f32) -> Place {
+    Place::of(&BoundingBox { x, y: 100.0, width: 80.0, height: 90.0 }, 640, 480)
+}
+
+fn seen(
+    dice: &mut Dice<'_>,
+    camera: usize,
+    track: u64,
+    (captured, first): (u64, u64),
+    (now, is_guarded): (Moment, bool),
+) -> Option<Observation> {
     let at = |ms: u64| {
         let ago = i64::try_from(now.monotonic.0 / 1_000_000 - ms).unwrap();
         Moment { monotonic: Monotonic(ms * 1_000_000), wall: Wall(now.wall.0 - ago) }
     };
-    let (best, second) = (dice.of(4)?, dice.of(4)?);
+    let people = if is_guarded { 2 } else { 4 };
+    let (best, second) = (dice.of(people)?, dice.of(4)?);
     let score = dice.mostly(&[0.9, 0.5, 0.29, 0.31])?;
     let behind = dice.mostly(&[0.4, 0.04])?;
     let mut candidates = vec![candidate(PEOPLE[best], score)];
@@ -236,6 +288,7 @@ fn seen(dice: &mut Dice<'_>, camera: usize, track: u64, (captured, first): (u64,
     let expires_at = dice.mostly(&[None, Some(-1), Some(0), Some(HOUR)])?.map(|after| Wall(now.wall.0 + after));
     let groups = if dice.of(8)? == 0 { vec![GroupId::new("staff").unwrap()] } else { Vec::new() };
     let profiles = candidates.iter().map(|c| (c.person.clone(), Profile { groups: groups.clone(), expires_at })).collect();
+    let x = dice.one(&[0.0, 0.0, 500.0])?;
     Some(Observation {
         camera: CameraId::new(CAMERAS[camera].0).unwrap(),
         track: TrackId(track),
@@ -248,7 +301,10 @@ fn seen(dice: &mut Dice<'_>, camera: usize, track: u64, (captured, first): (u64,
         liveness_frames: dice.mostly(&[5, 3, 2])?,
         frames: dice.mostly(&[5, 3, 2])?,
         quality: 0.8,
-        bounding_box: BoundingBox { x: dice.one(&[0.0, 0.0, 500.0])?, y: 0.0, width: 80.0, height: 90.0 },
+        bounding_box: BoundingBox { x, y: 0.0, width: 80.0, height: 90.0 },
+        place: place(x),
+        yaw: dice.one(&[Some(0.0), Some(-14.0), Some(16.0), Some(-30.0), Some(31.0), None])?,
+        is_flat: dice.mostly(&[false, true])?,
         ended: dice.of(3)? == 0,
     })
 }
@@ -256,8 +312,9 @@ fn seen(dice: &mut Dice<'_>, camera: usize, track: u64, (captured, first): (u64,
 /// What deciders are made of, perhaps blind to a rule: one for each policy, made once.
 struct Sites {
     blind: Option<Blind>,
-    made: [(Settings, Rules); 3],
+    made: [(Settings, Rules); 4],
     doors: [DoorSettings; 3],
+    guarded: [DoorSettings; 3],
 }
 
 impl Sites {
@@ -266,26 +323,47 @@ impl Sites {
             let watching = CAMERAS.iter().filter(|(_, doors)| doors.contains(&door));
             watching.map(|(camera, _)| CameraId::new(*camera).unwrap()).collect()
         };
-        let doors = DOORS.map(|door| DoorSettings { id: DoorId::new(door).unwrap(), cameras: cameras(door) });
-        Self { blind, made: [EMPTY, OFFICE, VAULT].map(|policy| rules(policy, blind)), doors }
+        let doors = DOORS.map(|door| DoorSettings::new(DoorId::new(door).unwrap(), cameras(door)));
+        let guarded = doors.clone().map(|door| DoorSettings { liveness: guard(door.id.as_str(), blind), ..door });
+        Self { blind, made: [EMPTY, OFFICE, VAULT, GUARDED].map(|policy| rules(policy, blind)), doors, guarded }
     }
 
     fn decider(&self, policy: usize) -> Decider {
         let (settings, rules) = self.made[policy].clone();
         let thresholds = Thresholds { matching: Score::new(0.3).unwrap(), margin: 0.05, liveness: PadScore::new(0.5).unwrap() };
         let (device, key) = (DeviceId::new("unit").unwrap(), GrantKey::from_seed(&[7; 32]).unwrap());
-        Decider::new(device, settings, thresholds, &self.doors, rules, key)
+        let doors = if policy == 3 { &self.guarded } else { &self.doors };
+        let mut asked = 0u32;
+        let sides = move || {
+            asked += 1;
+            Some(if asked % 3 == 1 { Side::Left } else { Side::Right })
+        };
+        Decider::new(device, settings, thresholds, doors, rules, key).with_sides(Box::new(sides))
+    }
+}
+
+fn guard(door: &str, blind: Option<Blind>) -> DoorLiveness {
+    let turn = DoorLiveness { challenge: ChallengeKind::Turn, ..DoorLiveness::default() };
+    let tolerance_percent = if blind == Some(Blind::WitnessPlace) { 50 } else { 15 };
+    let camera = CameraId::new(WITNESS).unwrap();
+    let witness = WitnessSettings { camera, kind: WitnessKind::Infrared, tolerance_percent };
+    match (door, blind) {
+        ("front", Some(Blind::Deadline)) => DoorLiveness { challenge_timeout_ms: 30_000, ..turn },
+        ("front", blind) if blind != Some(Blind::Challenge) => turn,
+        ("out", blind) if blind != Some(Blind::Witness) => DoorLiveness { witness: Some(witness), ..DoorLiveness::default() },
+        _ => DoorLiveness::default(),
     }
 }
 
 fn rules(policy: &str, blind: Option<Blind>) -> (Settings, Rules) {
-    let mut settings = Settings::default();
+    let mut settings = Settings { deny_flat: true, ..Settings::default() };
     let mut rules: PolicySettings = toml::from_str(policy).unwrap();
     match blind {
         Some(Blind::Schedule) => rules.doors.iter_mut().flat_map(|d| &mut d.allow).for_each(|allow| allow.schedule = None),
         Some(Blind::Validity) => rules.people.iter_mut().for_each(|p| (p.valid_from, p.valid_to) = (None, None)),
         Some(Blind::Permission) => rules.doors.iter_mut().flat_map(|d| &mut d.allow).for_each(|allow| allow.everyone = true),
         Some(Blind::Liveness) => settings.require_liveness = false,
+        Some(Blind::Flat) => settings.deny_flat = false,
         Some(Blind::LivenessFrames) => settings.min_liveness_frames = 1,
         Some(Blind::Frames) => settings.min_frames = 1,
         Some(Blind::Freshness) => settings.max_age_ms = 60_000,
@@ -333,7 +411,21 @@ fn live(bytes: &[u8], sites: &Sites) -> (usize, Vec<Entry>) {
                     let _ = decider.take(input, now);
                 }
             }
+            Step::Testify(sightings) => {
+                for sighting in sightings {
+                    decider.take(Input::Sighting(sighting.clone()), now).unwrap();
+                }
+            }
             Step::See(observation) => {
+                if blind == Some(Blind::WitnessTime)
+                    && let Some(Step::Testify(old)) =
+                        log.iter().rev().map(|entry| &entry.step).find(|step| matches!(step, Step::Testify(_)))
+                {
+                    for sighting in old {
+                        let fresh = Sighting { captured_at: observation.captured_at, ..sighting.clone() };
+                        decider.take(Input::Sighting(fresh), now).unwrap();
+                    }
+                }
                 let perceived = perceived(observation, blind, number);
                 let mut id = || {
                     grants += 1;
@@ -343,7 +435,13 @@ fn live(bytes: &[u8], sites: &Sites) -> (usize, Vec<Entry>) {
                 decisions.iter_mut().for_each(|decision| decision.track = observation.track);
             }
         }
-        log.push(Entry { step, now, decisions });
+        let mut prompts = decider.take_prompts();
+        if blind == Some(Blind::Side) {
+            let other = |side| if side == Side::Left { Side::Right } else { Side::Left };
+            prompts.iter_mut().for_each(|prompt| prompt.side = other(prompt.side));
+        }
+        decisions.extend(decider.overdue(now));
+        log.push(Entry { step, now, decisions, prompts });
     }
     (policy, log)
 }
@@ -370,6 +468,14 @@ fn perceived(observation: &Observation, blind: Option<Blind>, number: usize) -> 
         Some(Blind::Expiry) => perceived.profiles.values_mut().for_each(|profile| profile.expires_at = None),
         Some(Blind::Gallery) => perceived.gallery = true,
         Some(Blind::Decided) => perceived.track = TrackId(1000 + number as u64),
+        // Takes whoever turns the head for whoever was asked to.
+        Some(Blind::Turner) if observation.camera.as_str() == "c-front" => {
+            if let Some(best) = perceived.candidates.first_mut() {
+                best.person = PersonId::new(PEOPLE[0]).unwrap();
+                let profile = Profile::default();
+                perceived.profiles.insert(PersonId::new(PEOPLE[0]).unwrap(), profile);
+            }
+        }
         Some(Blind::CoolDown) => perceived.bounding_box.y = 1000.0 * number as f32,
         _ => {}
     }

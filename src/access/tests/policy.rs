@@ -23,7 +23,7 @@ fn person(name: &str) -> PersonId {
 fn site(policy: &str) -> Decider {
     let policy: PolicySettings = toml::from_str(policy).unwrap();
     assert_eq!(policy.findings(), []);
-    let doors = ["in", "out", "front"].map(|name| DoorSettings { id: door(name), cameras: vec![CameraId::new(name).unwrap()] });
+    let doors = ["in", "out", "front"].map(|name| DoorSettings::new(door(name), vec![CameraId::new(name).unwrap()]));
     let thresholds = Thresholds { matching: Score::new(0.3).unwrap(), margin: 0.05, liveness: PadScore::new(0.5).unwrap() };
     let (device, key) = (DeviceId::new("unit").unwrap(), GrantKey::from_seed(&[7; 32]).unwrap());
     let mut decider = Decider::new(device, Settings::default(), thresholds, &doors, Rules::new(&policy).unwrap(), key);

@@ -35,7 +35,7 @@ pub(in crate::cli) struct Args {
     output: Output,
 }
 
-fn parse_attack(text: &str) -> std::result::Result<(String, PathBuf), String> {
+pub(super) fn parse_attack(text: &str) -> std::result::Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((name, dir)) if !name.is_empty() && !dir.is_empty() => Ok((name.to_owned(), dir.into())),
         _ => Err("write NAME=DIR, for example print=photos/print".to_owned()),
@@ -111,7 +111,7 @@ fn judge(
 }
 
 /// Every file below a folder, sorted.
-fn photos_in(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn photos_in(folder: &Path) -> Result<Vec<PathBuf>> {
     fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
         for entry in std::fs::read_dir(folder)? {
             let entry = entry?;

@@ -9,6 +9,7 @@ use super::*;
 struct Facts {
     office: bool,
     vault: bool,
+    guarded: bool,
 }
 
 impl Facts {
@@ -77,6 +78,8 @@ fn is_blocked(facts: &Facts, before: &[Entry], door: &str, now: i64) -> bool {
             Reason::Spoof => spoof,
             // Only a card that is another's is a failure: with none at hand the person may have forgotten it.
             Reason::SecondFactor => u32::from(card(&before[..index], door, at).is_some()),
+            // Nobody fails what was never asked.
+            Reason::Challenge => u32::from(prompt(since_restart(&before[..index]), d.door.as_str(), &d.camera, d.track).is_some()),
             _ => 0,
         });
         let mut weight: u32 = of_decisions.sum();
@@ -110,7 +113,7 @@ fn owner(facts: &Facts, read: &CredentialRead) -> Option<&'static str> {
 
 /// Whose card waits at an office's door after these entries.
 fn card(before: &[Entry], door: &str, now: i64) -> Option<&'static str> {
-    let facts = Facts { office: true, vault: false };
+    let facts = Facts { office: true, vault: false, guarded: false };
     let run = since_restart(before);
     let (at, read) = run.iter().enumerate().rev().find_map(|(at, entry)| match &entry.step {
         Step::Tell(Input::Credential(read)) if read.door.as_str() == door => Some((at, owner(&facts, read)?)),
@@ -155,6 +158,42 @@ fn is_hot(run: &[Entry], seen: &Observation) -> bool {
     })
 }
 
+/// What somebody was told to do at a door.
+fn prompt<'a>(run: &'a [Entry], door: &str, camera: &CameraId, track: TrackId) -> Option<(&'a Entry, &'a Prompt)> {
+    run.iter().find_map(|entry| {
+        let found = entry.prompts.iter().find(|p| p.door.as_str() == door && p.camera == *camera && p.track == track);
+        found.map(|prompt| (entry, prompt))
+    })
+}
+
+/// Whether the face, seen now, has done what it was told, in time and as the same person.
+fn has_turned(run: &[Entry], seen: &Observation, door: &str, person: &str) -> bool {
+    let Some((asked, prompt)) = prompt(run, door, &seen.camera, seen.track) else { return false };
+    let Step::See(then) = &asked.step else { return false };
+    let captured = seen.captured_at.monotonic.0 / 1_000_000;
+    let told = asked.now.monotonic.0 / 1_000_000;
+    let was_same = then.candidates[0].person.as_str() == person;
+    let (Some(from), Some(to)) = (then.yaw, seen.yaw) else { return false };
+    let turn = if prompt.side == Side::Left { to - from } else { from - to };
+    was_same && captured > told && captured <= told + 6000 && turn >= 15.0
+}
+
+/// Whether the second camera saw the face at its place, of late and often enough.
+fn is_witnessed(run: &[Entry], seen: &Observation) -> bool {
+    let at = seen.captured_at.monotonic.0 / 1_000_000;
+    let all = run.iter().filter_map(|entry| if let Step::Testify(sightings) = &entry.step { Some(sightings) } else { None });
+    let moment: Vec<(u64, bool)> = all
+        .flatten()
+        .map(|sighting| {
+            let near = |face: &Place| (face.x - seen.place.x).abs() <= 0.15 && (face.y - seen.place.y).abs() <= 0.15;
+            (sighting.captured_at.monotonic.0 / 1_000_000, sighting.faces.iter().any(near))
+        })
+        .filter(|(then, _)| *then + 1000 >= at && *then <= at + 300)
+        .collect();
+    let agreeing = moment.iter().filter(|(_, near)| *near).count();
+    moment.iter().any(|(then, _)| *then + 500 >= at) && agreeing >= 3 && 3 * agreeing >= 2 * moment.len()
+}
+
 /// Whether the evidence and the rules alone let somebody through, whatever was granted before on this approach. Gives the person.
 fn deserves<'a>(facts: &Facts, before: &'a [Entry], entry: &Entry, seen: &'a Observation, door: &str) -> Option<&'a str> {
     let run = since_restart(before);
@@ -164,7 +203,9 @@ fn deserves<'a>(facts: &Facts, before: &'a [Entry], entry: &Entry, seen: &'a Obs
         && age <= 1000
         && seen.frames >= 3
         && seen.liveness_frames >= 3
-        && seen.liveness.is_some_and(|score| score.value() >= 0.5);
+        && !seen.is_flat
+        && seen.liveness.is_some_and(|score| score.value() >= 0.5)
+        && (!facts.guarded || door != "out" || is_witnessed(run, seen));
     if !is_evidence || is_locked(before, door) || is_blocked(facts, before, door, now) || is_hot(run, seen) {
         return None;
     }
@@ -204,7 +245,7 @@ fn has_company(before: &[Entry], door: &str, person: &str, now: i64) -> bool {
 
 /// How often a history granted, or what was wrong in it.
 pub(super) fn check(policy: usize, log: &[Entry]) -> Result<usize, String> {
-    let facts = Facts { office: policy == 1, vault: policy == 2 };
+    let facts = Facts { office: policy == 1, vault: policy == 2, guarded: policy == 3 };
     let mut grants = 0;
     let mut ids = Vec::new();
     // Tracks that were let go as the same approach leave no decision.
@@ -212,11 +253,15 @@ pub(super) fn check(policy: usize, log: &[Entry]) -> Result<usize, String> {
     let mut run_number = 0;
     for (at, entry) in log.iter().enumerate() {
         run_number += usize::from(matches!(entry.step, Step::Restart));
+        if !matches!(entry.step, Step::See(_)) && entry.decisions.iter().any(|d| d.outcome == Outcome::Granted) {
+            return Err(format!("step {at}: granted with nobody there"));
+        }
         let Step::See(seen) = &entry.step else { continue };
         let (before, run) = (&log[..at], since_restart(&log[..at]));
         let (_, doors) = CAMERAS.iter().find(|(camera, _)| *camera == seen.camera.as_str()).unwrap();
         for door in DOORS.iter().filter(|door| doors.contains(door)) {
-            let given = entry.decisions.iter().find(|d| d.door.as_str() == *door);
+            let own = |d: &&Decision| d.door.as_str() == *door && d.camera == seen.camera && d.track == seen.track;
+            let given = entry.decisions.iter().find(own);
             let is_granted = given.is_some_and(|d| d.outcome == Outcome::Granted);
             let was_decided = silent.contains(&(run_number, seen.camera.as_str(), seen.track, *door))
                 || run.iter().any(|e| {
@@ -227,6 +272,8 @@ pub(super) fn check(policy: usize, log: &[Entry]) -> Result<usize, String> {
                 let last = grants_to(run, door, person, &facts);
                 if last.is_some_and(|last| entry.now.wall.0 - last < 3000) {
                     silent.push((run_number, seen.camera.as_str(), seen.track, *door));
+                    should = None;
+                } else if facts.guarded && *door == "front" && !has_turned(run, seen, door, person) {
                     should = None;
                 } else if facts.vault && *door == "front" && !has_company(before, door, person, entry.now.wall.0) {
                     should = None;
@@ -241,7 +288,7 @@ pub(super) fn check(policy: usize, log: &[Entry]) -> Result<usize, String> {
                 if decision.grant.is_some() != is_granted {
                     let _ = write!(problem, "a token without a grant");
                 }
-                if decision.policy.id.as_str() != ["default", "office", "vault"][policy] {
+                if decision.policy.id.as_str() != ["default", "office", "vault", "guarded"][policy] {
                     let _ = write!(problem, "another policy's name");
                 }
                 if was_decided {

@@ -1,0 +1,63 @@
+//! `snapshot`: opens a picture that a device sealed and published after `cmd/snapshot-on`.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+
+use super::context::Context;
+use super::run::{make_private_folder, write_private};
+use super::{Failure, Places, Result, code, say};
+use crate::publish::Recipient;
+use crate::system::secret;
+
+/// The name of the key among the recipient's secrets.
+const SNAPSHOT_KEY: &str = "snapshot.key";
+
+/// `faceid snapshot`
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The message as it came on `door/<door>/snapshot`, in a file
+    message: PathBuf,
+    /// Where the JPEG goes; only its owner can read it
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// The secret that holds the key
+    #[arg(long, value_name = "NAME", default_value = SNAPSHOT_KEY)]
+    key: String,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    door: String,
+    camera: String,
+    track: u64,
+    sealed: String,
+}
+
+pub(super) fn snapshot(places: &Places, args: &Args) -> Result {
+    let context = Context::load(places)?;
+    let secret = secret::read(&args.key, &context.config.secrets_dir).map_err(|error| Failure::new(code::PERMISSION, error))?;
+    let secret = <[u8; 32]>::try_from(secret.as_slice())
+        .map_err(|_| Failure::new(code::PERMISSION, format!("secret `{}` is no key: it must have 32 bytes", args.key)))?;
+    let wrong = |why: &dyn std::fmt::Display| Failure::data(format!("{}: {why}", args.message.display()));
+    let text = std::fs::read(&args.message).map_err(|error| wrong(&error))?;
+    let Message { door, camera, track, sealed } = serde_json::from_slice(&text).map_err(|error| wrong(&error))?;
+    let sealed = URL_SAFE_NO_PAD.decode(sealed).map_err(|error| wrong(&error))?;
+    let jpeg = Recipient::new(secret).open(&format!("{door} {camera} {track}"), &sealed);
+    let jpeg = jpeg.ok_or_else(|| wrong(&"it is sealed to another recipient, or was changed"))?;
+    write_private(&args.out, &jpeg)?;
+    say(format!("wrote {}", args.out.display()));
+    Ok(code::YES)
+}
+
+/// Makes the key and prints its public half.
+pub(super) fn make_key(folder: &Path) -> Result {
+    make_private_folder(folder)?;
+    let mut secret = zeroize::Zeroizing::new([0; 32]);
+    getrandom::fill(secret.as_mut_slice()).map_err(|error| Failure::new(code::UNAVAILABLE, error))?;
+    write_private(&folder.join(SNAPSHOT_KEY), secret.as_slice())?;
+    say(URL_SAFE_NO_PAD.encode(Recipient::new(*secret).public()));
+    Ok(code::YES)
+}
