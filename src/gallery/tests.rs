@@ -1,7 +1,9 @@
 //! The gallery as its users meet it: bad input first.
 
+mod backups;
 mod corruption;
 mod crash;
+mod graphs;
 mod lifecycle;
 mod vectors;
 

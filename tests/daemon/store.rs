@@ -149,3 +149,75 @@ fn the_gallery_goes_with_the_configs_state_folder() {
     assert!(output.status.success(), "{}", super::text(&output));
     assert!(house.path("elsewhere/gallery/people.gallery").exists() && house.path("elsewhere/gallery.epoch").exists());
 }
+
+#[test]
+fn a_backup_is_refused_where_it_must_not_lie_and_when_it_does_not_open() {
+    let house = house();
+    house.succeed(&["enroll", "ann", &photo(1)]);
+    let phrase = house.path("phrase");
+    std::fs::write(&phrase, "correct horse battery\n").unwrap();
+    std::fs::set_permissions(&phrase, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let phrase = phrase.to_str().unwrap();
+    let at = |name: &str| house.path(name).to_str().unwrap().to_owned();
+    for inside in ["state/b.age", "state/gallery/b.age"] {
+        let said = house.fail(69, &["gallery", "backup", &at(inside), "--passphrase", phrase]);
+        assert!(said.contains("state folder"), "{said}");
+    }
+    assert!(house.fail(64, &["gallery", "backup", &at("b.age")]).contains("--passphrase"), "nobody is at a terminal");
+    house.fail(65, &["gallery", "backup", &at("b.age"), "--recipient", "age1nobody"]);
+    house.succeed(&["gallery", "backup", &at("b.age"), "--passphrase", phrase]);
+    assert!(house.fail(69, &["gallery", "backup", &at("b.age"), "--passphrase", phrase]).contains("--overwrite"));
+    std::fs::write(house.path("wrong"), "another phrase entirely\n").unwrap();
+    std::fs::set_permissions(house.path("wrong"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let before = files(&house.path("state/gallery"));
+    let said = house.fail(77, &["gallery", "restore", &at("b.age"), "--passphrase", &at("wrong"), "--replace"]);
+    assert!(said.contains("passphrase is wrong"), "{said}");
+    let whole = std::fs::read(house.path("b.age")).unwrap();
+    std::fs::write(house.path("cut.age"), &whole[..whole.len() - 1]).unwrap();
+    let said = house.fail(65, &["gallery", "restore", &at("cut.age"), "--passphrase", phrase, "--replace"]);
+    assert!(said.contains("damaged"), "{said}");
+    std::fs::write(house.path("foreign.age"), b"PK\x03\x04").unwrap();
+    let said = house.fail(65, &["gallery", "restore", &at("foreign.age"), "--passphrase", phrase, "--replace"]);
+    assert!(said.contains("no file in age's format"), "{said}");
+    assert!(house.fail(69, &["gallery", "restore", &at("b.age"), "--passphrase", phrase]).contains("--replace"));
+    assert!(files(&house.path("state/gallery")) == before, "a refused backup changed the gallery");
+}
+
+#[test]
+fn a_backup_to_a_public_key_is_put_back_by_a_running_daemon_and_opens_with_age_itself() {
+    let house = house();
+    let config = config(&house, "builtin", "tract", 9, &[("front", "rtsp://127.0.0.1:9/none".to_owned())]);
+    let (daemon, _notify) = start(&house, &config);
+    house.succeed(&["enroll", "ann", &photo(1), "--name", "Ann"]);
+    let at = |name: &str| house.path(name).to_str().unwrap().to_owned();
+    let public = house.succeed(&["gallery", "backup-key", &at("identity")]).trim().to_owned();
+    assert!(house.fail(69, &["gallery", "backup-key", &at("identity")]).contains("identity"));
+    house.succeed(&["gallery", "backup", &at("b.age"), "--recipient", &public]);
+    house.succeed(&["enroll", "bob", &photo(2), "--allow-duplicate"]);
+    house.succeed(&["people", "remove", "ann"]);
+    house.fail(69, &["gallery", "restore", &at("b.age"), "--identity", &at("identity")]);
+    assert!(house.succeed(&["people", "list"]).contains("bob"));
+    house.succeed(&["gallery", "restore", &at("b.age"), "--identity", &at("identity"), "--replace"]);
+    let listed = house.succeed(&["people", "list"]);
+    assert!(listed.contains("ann (Ann)") && !listed.contains("bob"), "{listed}");
+    let report: Value = serde_json::from_str(&house.succeed(&["gallery", "verify", "--json"])).unwrap();
+    assert_eq!((&report["people"], &report["rollback"]), (&1.into(), &Value::Null), "{report}");
+    assert!(house.succeed(&["recognize", &photo(1)]).contains("ann"));
+    drop(daemon);
+
+    // A gallery that is gone is noticed, and the backup is put back once somebody says so.
+    std::fs::remove_dir_all(house.path("state/gallery")).unwrap();
+    let said = house.fail(69, &["gallery", "restore", &at("b.age"), "--identity", &at("identity")]);
+    assert!(said.contains("not the newest"), "{said}");
+    house.succeed(&["gallery", "restore", &at("b.age"), "--identity", &at("identity"), "--accept-rollback"]);
+    house.succeed(&["gallery", "verify"]);
+
+    // `age` is there where somebody installed it (Debian's package `age`).
+    let opened = std::process::Command::new("age").args(["--decrypt", "-i", &at("identity"), &at("b.age")]).output();
+    match opened {
+        Ok(output) => {
+            assert!(output.status.success() && output.stdout.starts_with(b"faceid-backup/1\n"), "{}", super::text(&output));
+        }
+        Err(_) => println!("SKIPPED: no `age` is installed to open the backup with"),
+    }
+}

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::kernel::Kernel;
+use super::locked;
 use super::template::{HIGH, LANE, Lane, Probe, level, round};
 
 /// Rows that a segment takes when rows are appended one by one: small enough to copy at once, large enough that a scan does not notice.
@@ -38,12 +39,14 @@ pub(super) struct Segment {
 impl Segment {
     fn new(lanes: usize, capacity: usize) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        let (high, low) = (Vec::with_capacity(capacity * lanes), Vec::with_capacity(capacity * lanes));
+        [&high, &low].into_iter().for_each(locked::lock);
         Self {
             serial: NEXT.fetch_add(1, Ordering::Relaxed),
             lanes,
             capacity,
-            high: Vec::with_capacity(capacity * lanes),
-            low: Vec::with_capacity(capacity * lanes),
+            high,
+            low,
             steps: Vec::with_capacity(capacity),
             rests: Vec::with_capacity(capacity),
             longest: 0.0,
@@ -139,6 +142,7 @@ impl Drop for Segment {
         self.low.zeroize();
         self.steps.zeroize();
         self.rests.zeroize();
+        [&self.high, &self.low].into_iter().for_each(locked::unlock);
     }
 }
 
