@@ -15,6 +15,9 @@ use crate::types::{Embedding, ModelId, Person, PersonId};
 /// How long another process that holds the store is waited for: a daemon that starts, another command.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// People that a running daemon gets in one message of a backup: of the most templates each, it stays far below the longest message.
+const PART: usize = 16;
+
 /// A gallery that can be changed.
 pub(super) enum Editor {
     /// No daemon runs: the store is ours.
@@ -128,6 +131,22 @@ impl Editor {
         match self {
             Self::Own(gallery) => gallery.accept_rollback().map_err(gallery_failure),
             Self::Daemon { .. } => self.ask(&Request::AcceptRollback),
+        }
+    }
+
+    /// See [`Gallery::restore`]. A daemon gets it in parts, and does it when the last has come.
+    pub(super) fn restore(&self, people: Vec<(Person, Vec<Embedding>)>, replace: bool) -> Result<()> {
+        match self {
+            Self::Own(gallery) => gallery.restore(people, replace).map_err(gallery_failure),
+            Self::Daemon { view, .. } => {
+                let snapshot = view.snapshot();
+                let mut people = people.into_iter().peekable();
+                while people.peek().is_some() {
+                    let part = people.by_ref().take(PART).collect();
+                    self.ask(&Request::RestorePart(Request::templates(part)))?;
+                }
+                self.ask(&Request::Restore { model: snapshot.model().clone(), replace })
+            }
         }
     }
 

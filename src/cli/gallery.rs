@@ -1,5 +1,7 @@
 //! `gallery`: care for the sealed store.
 
+mod backup;
+
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -52,6 +54,16 @@ pub(super) enum GalleryVerb {
         #[arg(long)]
         json: bool,
     },
+    /// Write everybody to one file, sealed in age's format; whoever is removed later stays in it, so make it anew after a removal
+    Backup(backup::BackupArgs),
+    /// Put a backup back: into an empty gallery, or over the people of one when told to
+    Restore(backup::RestoreArgs),
+    /// Make a key pair for backups: the identity into a file that is kept away from the device, the public key onto the screen
+    BackupKey {
+        /// Where the identity goes, mode 0600; a file that is there is not replaced
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 /// The gallery for changing, whatever model it is of: no network is needed to rename or remove a person.
@@ -65,6 +77,9 @@ pub(super) fn open_for_reading(context: &Context, key: &SealingKey) -> Result<Ga
 }
 
 pub(super) fn gallery(places: &Places, verb: &GalleryVerb) -> Result {
+    if let GalleryVerb::BackupKey { file } = verb {
+        return backup::make_key(file);
+    }
     let context = Context::load(places)?;
     let key = context.sealing_key()?;
     match verb {
@@ -86,6 +101,9 @@ pub(super) fn gallery(places: &Places, verb: &GalleryVerb) -> Result {
             tell(*json, json!({"compacted": true}), "written anew under a new data key")
         }
         GalleryVerb::Rekey { rotate, new_key, json } => rekey(&context, &key, *rotate, new_key.as_deref(), *json),
+        GalleryVerb::Backup(args) => backup::backup(&context, &key, args),
+        GalleryVerb::Restore(args) => backup::restore(&context, &key, args),
+        GalleryVerb::BackupKey { file } => backup::make_key(file),
     }
 }
 

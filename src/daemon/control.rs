@@ -19,6 +19,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::events;
 use super::supervisor::{WorkerContext, WorkerError};
+use crate::gallery::format::MAX_PEOPLE;
 use crate::gallery::{Gallery, GalleryError};
 use crate::publish::Publisher;
 use crate::system::{clock, messages};
@@ -75,14 +76,27 @@ pub enum Request {
     },
     /// Take the state that is there for the right one.
     AcceptRollback,
+    /// Some people of a backup, kept until [`Request::Restore`] on the same connection; they go when the caller goes.
+    RestorePart(Vec<(Person, Vec<Template>)>),
+    /// What came by [`Request::RestorePart`] becomes the gallery's people, all or none.
+    Restore {
+        /// The model of the templates.
+        model: ModelId,
+        /// Whether in the place of people who are there.
+        replace: bool,
+    },
 }
 
 impl Request {
     /// [`Request::Enroll`] of one model's embeddings.
     pub fn enroll(model: &ModelId, people: Vec<(Person, Vec<Embedding>)>) -> Self {
+        Self::Enroll { model: model.clone(), people: Self::templates(people) }
+    }
+
+    /// Embeddings as they travel.
+    pub fn templates(people: Vec<(Person, Vec<Embedding>)>) -> Vec<(Person, Vec<Template>)> {
         let template = |embedding: Embedding| Template(embedding.values().to_vec());
-        let people = people.into_iter().map(|(person, all)| (person, all.into_iter().map(template).collect()));
-        Self::Enroll { model: model.clone(), people: people.collect() }
+        people.into_iter().map(|(person, all)| (person, all.into_iter().map(template).collect())).collect()
     }
 }
 
@@ -174,8 +188,8 @@ fn receive(stream: &mut impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     if length > MAX_MESSAGE_BYTES {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a message that is too long"));
     }
-    // Filled as it comes: a length alone asks for no memory.
-    let mut bytes = Zeroizing::new(Vec::new());
+    // Sized once, so that growing leaves no copy of a template behind; memory that nothing is written to is none.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length));
     let mut part = Zeroizing::new([0; 16 << 10]);
     while bytes.len() < length {
         let wanted = part.len().min(length - bytes.len());
@@ -238,13 +252,14 @@ impl Control {
         }
         stream.set_read_timeout(Some(CALLER_PATIENCE))?;
         stream.set_write_timeout(Some(CALLER_PATIENCE))?;
+        let mut parts = Vec::new();
         loop {
             let bytes = match receive(&mut &*stream) {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                 other => other?,
             };
             let reply = match postcard::from_bytes::<Request>(&bytes) {
-                Ok(request) => self.serve(request),
+                Ok(request) => self.serve(request, &mut parts),
                 Err(_) => Reply::Refused { code: 70, message: "the daemon does not know what was asked: restart it".to_owned() },
             };
             let reply = postcard::to_stdvec(&reply).map_err(io::Error::other)?;
@@ -252,7 +267,7 @@ impl Control {
         }
     }
 
-    fn serve(&self, request: Request) -> Reply {
+    fn serve(&self, request: Request, parts: &mut Vec<(Person, Vec<Template>)>) -> Reply {
         let gallery = &self.gallery;
         let done = match request {
             Request::Enroll { model, people } => embeddings(&model, people).and_then(|people| {
@@ -270,6 +285,21 @@ impl Control {
             }),
             Request::Compact => gallery.compact(),
             Request::Rekey { rotate } => gallery.rekey(None, rotate),
+            Request::RestorePart(more) => {
+                parts.extend(more);
+                let wanted = parts.len();
+                if wanted <= MAX_PEOPLE {
+                    Ok(())
+                } else {
+                    Err(GalleryError::TooLarge { what: "people", wanted, limit: MAX_PEOPLE })
+                }
+            }
+            Request::Restore { model, replace } => embeddings(&model, std::mem::take(parts)).and_then(|people| {
+                let count = people.len();
+                gallery.restore(people, replace)?;
+                log::warn!(people = count, replaced = replace, audit = "restored"; "an operator put a backup back");
+                Ok(())
+            }),
             Request::AcceptRollback => gallery.accept_rollback().map(|()| log::warn!("an operator accepted the gallery's state")),
         };
         match done {

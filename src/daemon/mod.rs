@@ -13,6 +13,7 @@ pub mod service;
 pub mod signals;
 mod snapshots;
 pub mod supervisor;
+mod witness;
 pub mod workers;
 
 pub use keys::{KeyRing, OLD_GRANT_KEY, read_grant_key};

@@ -145,6 +145,18 @@ pub enum GalleryError {
         /// What was noticed.
         rollback: Rollback,
     },
+    /// A backup would take the place of people.
+    #[error(
+        "gallery {path} holds {people} people: a backup takes their place only when told to (--replace); whoever is not in the backup \
+         is then gone",
+        path = path.display()
+    )]
+    NotEmpty {
+        /// Which file.
+        path: PathBuf,
+        /// How many people it holds.
+        people: usize,
+    },
     /// Nobody of that id.
     #[error("person {person} is not enrolled: `faceid people list` tells who is")]
     NoSuchPerson {

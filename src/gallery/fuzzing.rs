@@ -2,10 +2,14 @@
 //! panics when a promise is broken.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::str::FromStr;
 
+use super::backup::Backup;
 use super::format::{self, Entry, Fields, Operation};
 use super::journal::{self, Appender, Tail};
 use super::load::Volume;
+use super::seal::age::{self, Identity, Lock, Recipient, Unlock};
 use super::seal::{Header, SealingKey};
 use super::simulated::{Fault, Simulated};
 use super::store::{FILE, JOURNAL};
@@ -106,6 +110,52 @@ pub fn journal(input: &[u8]) {
         assert!(found == states[3] || gallery.rollback().is_some(), "a loss, and nobody is told");
     }
 }
+
+/// A backup: any bytes as a file, as a plain text and as a plain text that was sealed, and a sound file with edits. It is refused or it
+/// is what was sealed, and what is read is written the same.
+pub fn backup(input: &[u8]) {
+    const WORK: u8 = 4;
+    let Some((&mode, bytes)) = input.split_first() else { return };
+    let identity = || Unlock::Identities(Identity::all_of(IDENTITY).expect("a sound identity"));
+    let sealed = |plain: &[u8]| {
+        let recipients = Identity::all_of(IDENTITY).expect("a sound identity").iter().map(Identity::recipient).collect();
+        let mut writer =
+            age::Writer::begin(Vec::new(), &Lock::Recipients(recipients), WORK).expect("the system gives random bytes");
+        writer.write_all(plain).expect("a vector takes it");
+        writer.finish().expect("a vector takes it")
+    };
+    match mode % 4 {
+        0 => {
+            let words = Unlock::Passphrase("a passphrase".to_owned().into());
+            assert!(Backup::open_within(bytes, &words, WORK).is_err() && Backup::open_within(bytes, &identity(), WORK).is_err());
+        }
+        1 => {
+            if let Ok(backup) = Backup::read(&mut &bytes[..]) {
+                let (people, templates) = backup.counts();
+                let again = backup.encode();
+                let once_more = Backup::read(&mut &again[..]).unwrap_or_else(|error| panic!("written and not read: {error}"));
+                assert!(once_more.counts() == (people, templates) && once_more.encode() == again);
+            }
+        }
+        2 => {
+            let opened = Backup::open_within(&sealed(bytes)[..], &identity(), WORK);
+            assert_eq!(opened.is_ok(), Backup::read(&mut &bytes[..]).is_ok());
+        }
+        _ => {
+            let sound = sealed(b"a plain text");
+            let edited = edited(sound.clone(), bytes);
+            let mut plain = Vec::new();
+            let read =
+                age::Reader::open(&edited[..], &identity(), WORK).is_ok_and(|mut reader| reader.read_to_end(&mut plain).is_ok());
+            assert!(!read || edited == sound, "altered, and opened");
+            let _ = Recipient::from_str(&String::from_utf8_lossy(bytes));
+            let _ = Identity::all_of(&String::from_utf8_lossy(bytes));
+        }
+    }
+}
+
+/// The key pair of age's own tests.
+const IDENTITY: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
 
 /// Each three bytes change one: where, and to what; or cut there.
 fn edited(mut journal: Vec<u8>, edits: &[u8]) -> Vec<u8> {
@@ -210,6 +260,11 @@ mod tests {
     #[test]
     fn a_seeded_walk_over_journals_breaks_no_promise() {
         walk(journal, "journal");
+    }
+
+    #[test]
+    fn a_seeded_walk_over_backups_breaks_no_promise() {
+        walk(backup, "backup");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::journal::{self, Replayed, Tail};
 use super::medium::{EPOCH, Medium};
 use super::seal::{BLOCK_BYTES, Header, Keys, SealError, Sealed, Sealer, SealingKey, TAG_BYTES};
 use super::snapshot::Snapshot;
-use super::store::{FILE, JOURNAL, UNFINISHED, rotation_of};
+use super::store::{FILE, GRAPH_UNFINISHED, JOURNAL, UNFINISHED, rotation_of};
 use super::witness::Witness;
 use crate::types::ModelId;
 
@@ -123,10 +123,15 @@ pub(crate) fn read_or_none(medium: &dyn Medium, name: &str, path: &Path) -> Resu
 
 /// Takes away what an interrupted write left.
 pub(crate) fn clear_up(medium: &dyn Medium, path: &Path) -> Result<(), GalleryError> {
-    match medium.remove(UNFINISHED) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(GalleryError::write("clearing up beside", path, error)),
-        _ => Ok(()),
+    for name in [UNFINISHED, GRAPH_UNFINISHED] {
+        match medium.remove(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(GalleryError::write("clearing up beside", path, error));
+            }
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 /// [`load`] for a reader beside a writer: what does not fit together is looked at again.

@@ -1,9 +1,10 @@
 //! The sealed gallery: who is enrolled, and whom a face resembles. [`Gallery`] is the only door: one writer, whose changes are durable
 //! before it hears of them, and any number of readers, each with a whole [`Snapshot`] and no lock.
 //!
-//! Deliberately absent: any way to get a template out again, and any comparison across models.
+//! Deliberately absent: any way to get a template out again but sealed in a [`Backup`], and any comparison across models.
 #![doc = include_str!("FORMAT.md")]
 
+mod backup;
 mod care;
 mod error;
 mod follow;
@@ -37,11 +38,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use zeroize::Zeroizing;
 
+pub use backup::{Backup, BackupError, MIN_PASSPHRASE_CHARS};
 pub use care::Report;
 pub use error::GalleryError;
 pub use index::GraphError;
 pub use load::Rollback;
 pub use risk::{RiskKind, TemplateRisk};
+pub use seal::age::{AgeError, Identity, Lock, Recipient, Unlock};
 pub use seal::{KeyError, SealingKey};
 pub use settings::Settings;
 pub use snapshot::{Match, Snapshot, Stats};

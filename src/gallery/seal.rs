@@ -1,11 +1,14 @@
 //! The seal: AES-256-GCM under keys derived by HKDF-SHA256 (RFC 5869). This file and the folder beside it are the only ones of this
-//! room that name a crypto crate: keys and primitives here, the sealed file in `file`, the journal's sessions in `session`.
+//! room that name a crypto crate: keys and primitives here, the sealed file in `file`, the journal's sessions in `session`, backups in
+//! `age`, the index's graph in `graph`.
 //!
 //! The order of opening is the point (as age does it): nothing is decrypted, and no key of a record exists, before the whole header
 //! is authentic. A wrong key is told from damage by three values: a checksum that needs no key (damage by accident), a commitment to
 //! the key (GCM has none of its own: one ciphertext can open under two keys), and a tag over the header (tampering).
 
+pub(crate) mod age;
 mod file;
+pub(crate) mod graph;
 mod locked;
 mod session;
 

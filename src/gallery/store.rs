@@ -2,6 +2,8 @@
 //! remembers how far both had come. A change is one append; now and then the file is written anew beside itself and put in its own
 //! place. `FORMAT.md` argues why a reader finds the old or the new state and nothing else.
 
+mod graph;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +27,10 @@ pub(crate) const FILE: &str = "people.gallery";
 pub(crate) const UNFINISHED: &str = "people.gallery.new";
 /// What was changed since.
 pub(crate) const JOURNAL: &str = "people.journal";
+/// The sealed copy of the index's graph, where there is one.
+pub(crate) const GRAPH: &str = "people.graph";
+/// What it is until it is whole.
+pub(crate) const GRAPH_UNFINISHED: &str = "people.graph.new";
 /// What the one writer holds a lock on.
 pub(crate) const LOCK: &str = "lock";
 
@@ -50,6 +56,12 @@ pub(crate) struct Store {
     file_bytes: u64,
     /// Whether templates of somebody who was removed are still on the medium.
     remembers: bool,
+    /// How many changes since the opening took somebody or some template away.
+    removals: u64,
+    /// How far the gallery had come when it was opened.
+    opened_at: u64,
+    /// The latest change that anybody outside has told of.
+    heard: u64,
     /// Hardware that counts generations and cannot go back.
     counter: Option<Box<dyn Counter>>,
 }
@@ -84,6 +96,9 @@ impl Store {
             rollback: None,
             file_bytes: 0,
             remembers: false,
+            removals: 0,
+            opened_at: 0,
+            heard: 0,
             counter: None,
         };
         match loaded {
@@ -104,6 +119,9 @@ impl Store {
         if let Some(rollback) = &self.rollback {
             return Err(GalleryError::RolledBack { path: self.path.clone(), rollback: rollback.clone() });
         }
+        let takes = |change: &Change| matches!(change, Change::Remove | Change::Renew { .. });
+        // Before it is known whether it succeeds: a graph that is being copied must stop in any case.
+        self.removals += u64::from(changes.values().any(takes));
         let plain = if self.unsettled.is_none() { journal::plain(changes, next.dimension()) } else { None };
         match plain {
             Some(mut plain) => self.append(&mut plain)?,
@@ -152,6 +170,20 @@ impl Store {
         if self.rollback.is_none() { self.count() } else { Ok(()) }
     }
 
+    /// The gallery's id.
+    pub(crate) fn id(&self) -> Option<[u8; ID_BYTES]> {
+        self.volume.as_ref().map(|volume| volume.id)
+    }
+
+    /// Somebody outside remembers change number `epoch` of this gallery from before it was opened.
+    pub(crate) fn hear(&mut self, epoch: u64) {
+        self.heard = self.heard.max(epoch);
+        if epoch > self.opened_at && self.rollback.is_none() {
+            let (found, reason) = (self.opened_at, "what this device said before and the broker kept tells of a later change");
+            self.rollback = Some(Rollback { found, expected: Some(epoch), reason });
+        }
+    }
+
     fn count(&mut self) -> std::io::Result<()> {
         let generation = self.volume.as_ref().map_or(0, |volume| volume.generation);
         match &mut self.counter {
@@ -169,7 +201,7 @@ impl Store {
     pub(crate) fn accept(&mut self, now: &Snapshot) -> Result<Snapshot, GalleryError> {
         let remembered = self.witness.map_or((0, 0), |witness| (witness.generation, witness.epoch));
         self.tried = self.tried.max(remembered.0);
-        let next = now.with(BTreeMap::new()).at_generation(now.generation().max(remembered.1) + 1);
+        let next = now.with(BTreeMap::new()).at_generation(now.generation().max(remembered.1).max(self.heard) + 1);
         let next = match self.volume {
             Some(_) => next,
             None => self.renewed(&next)?,
@@ -236,6 +268,7 @@ impl Store {
         self.rollback = rollback;
         self.volume = volume;
         self.remembers = removes;
+        self.opened_at = self.tail.epoch;
         self.unsettled = stopped.map(|reason| format!("the journal ended in an interrupted write: {reason}"));
         if self.rollback.is_some() {
             return Ok((self, snapshot));
@@ -251,9 +284,11 @@ impl Store {
             self.rewrite(&next, None)?;
             return Ok((self, next));
         }
+        // Left by a cut between the file's replacement and the end of what followed the old one: it may hold somebody who was removed.
         if foreign {
-            // Left by a cut between the file's replacement and the journal's end: it may hold somebody who was removed.
             self.drop_journal();
+        } else if self.has_foreign_graph() {
+            self.take_away(&[GRAPH]);
         }
         Ok((self, snapshot))
     }
@@ -351,14 +386,24 @@ impl Store {
         }
     }
 
-    /// Takes the journal of an older generation away; should that fail, it is ignored for its generation and tried again.
+    /// Takes the journal and the graph of an older generation away; should that fail, they are ignored for their generation and it is
+    /// tried again.
     fn drop_journal(&mut self) {
-        let removed = match self.medium.remove(JOURNAL) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            other => other.and_then(|()| self.medium.sync_folder()),
-        };
+        self.take_away(&[JOURNAL, GRAPH, GRAPH_UNFINISHED]);
+    }
+
+    fn take_away(&mut self, names: &[&str]) {
+        let mut removed = Ok(false);
+        for name in names {
+            match self.medium.remove(name) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => removed = Err(error),
+                Ok(()) => removed = removed.map(|_| true),
+            }
+        }
+        let removed = removed.and_then(|any| if any { self.medium.sync_folder() } else { Ok(()) });
         if let Err(error) = removed {
-            log::warn!("the gallery's old journal could not be removed, this is tried again: {error}");
+            log::warn!("the gallery's old journal or graph could not be removed, this is tried again: {error}");
             self.remembers = true;
         }
     }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::index::{GraphError, Kernel, Shortlist};
-use super::{Gallery, Snapshot};
+use super::seal::graph::PART_BYTES;
+use super::{Gallery, GalleryError, Snapshot};
 use crate::system::Stop;
 use crate::types::{Candidate, Embedding};
 
@@ -59,6 +60,8 @@ pub struct IndexTrial {
     pub build_seconds: f64,
     /// Its memory, in bytes.
     pub memory_bytes: usize,
+    /// Whether it was not built but read from the copy beside the gallery.
+    pub was_kept: bool,
 }
 
 /// What a build of the index did.
@@ -102,7 +105,7 @@ impl Gallery {
     /// it returns soon and nothing has changed.
     pub fn build_index(&self, choice: IndexChoice, threads: usize, stop: &Stop) -> IndexReport {
         let snapshot = self.snapshot();
-        let (report, shortlist) = snapshot.tune(choice, threads, stop);
+        let (report, shortlist) = snapshot.tune(choice, threads, stop, &mut || self.kept_shortlist(&snapshot));
         if report.verdict != IndexVerdict::Stopped {
             snapshot.serve_by(shortlist.map(Arc::new));
         }
@@ -115,12 +118,23 @@ impl Gallery {
         // Of the calling thread alone, on Linux; without it the build is merely in the way.
         let _ = rustix::process::nice(19);
         loop {
+            let removals = self.removals();
             let report = self.build_index(choice, 1, stop);
             if report.verdict == IndexVerdict::Stopped {
                 return;
             }
             told(&report);
+            let taken = report.trials.iter().any(|trial| trial.was_kept).then(|| self.file_generation());
+            let mut kept = taken.filter(|_| report.verdict == IndexVerdict::Hnsw);
             loop {
+                if report.verdict == IndexVerdict::Hnsw && kept != Some(self.file_generation()) && !stop.is_asked() {
+                    let generation = self.file_generation();
+                    match self.keep_graph(removals) {
+                        // Somebody was removed whom it knows: the next graph is kept.
+                        Ok(_) => kept = Some(generation),
+                        Err(error) => log::warn!("the search graph could not be kept, the next start builds it again: {error}"),
+                    }
+                }
                 if stop.sleep(LOOK_EVERY) {
                     return;
                 }
@@ -131,6 +145,43 @@ impl Gallery {
                 }
             }
         }
+    }
+
+    /// Writes a sealed copy of the graph that serves beside the gallery, if `removals` is what [`Gallery::removals`] gave before it was
+    /// built: otherwise it knows somebody who is gone, and is not kept. True when it was. Changes go on meanwhile.
+    pub(crate) fn keep_graph(&self, removals: u64) -> Result<bool, GalleryError> {
+        let Some(mut bytes) = self.graph_bytes() else { return Ok(false) };
+        let Some(mut keeping) = self.writer()?.store.begin_keeping(removals)? else { return Ok(false) };
+        let parts = bytes.len().div_ceil(PART_BYTES);
+        for (number, part) in bytes.chunks_mut(PART_BYTES).enumerate() {
+            match self.writer()?.store.keep_part(keeping, part, number + 1 == parts)? {
+                Some(going_on) => keeping = going_on,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The kept graph over the templates of now, if there is one that fits.
+    pub(crate) fn kept_shortlist(&self, snapshot: &Snapshot) -> Option<Shortlist> {
+        let bytes = self.writer().ok()?.store.kept_graph()?;
+        match Shortlist::from_bytes(&bytes, snapshot.matrix()) {
+            Ok(shortlist) => Some(shortlist),
+            Err(error) => {
+                log::info!("the kept search graph: {error}");
+                None
+            }
+        }
+    }
+
+    /// Removals since the opening.
+    pub(crate) fn removals(&self) -> u64 {
+        self.writer().map_or(0, |writer| writer.store.removals())
+    }
+
+    /// Which file the gallery lies in now.
+    fn file_generation(&self) -> u64 {
+        self.writer().map_or(0, |writer| writer.store.generation())
     }
 
     /// The graph that serves, to be kept sealed beside the gallery: sketches are biometric data. `None` when no graph serves.
@@ -150,7 +201,13 @@ impl Gallery {
 type Known = (Embedding, Vec<Candidate>);
 
 impl Snapshot {
-    fn tune(&self, choice: IndexChoice, threads: usize, stop: &Stop) -> (IndexReport, Option<Shortlist>) {
+    fn tune(
+        &self,
+        choice: IndexChoice,
+        threads: usize,
+        stop: &Stop,
+        kept: &mut dyn FnMut() -> Option<Shortlist>,
+    ) -> (IndexReport, Option<Shortlist>) {
         let (templates, kernel) = (self.matrix().rows(), Kernel::best().name());
         let mut report = IndexReport { verdict: IndexVerdict::Exact, templates, kernel, exact_us: 0.0, trials: Vec::new() };
         if choice == IndexChoice::Exact {
@@ -175,20 +232,32 @@ impl Snapshot {
             known.extend(self.known(TIMED, &mut random).0);
         }
         let mut best: Option<(f64, IndexVerdict, Shortlist)> = None;
-        for (index, verdict) in [(IndexChoice::Sketches, IndexVerdict::Sketches), (IndexChoice::Hnsw, IndexVerdict::Hnsw)] {
+        // The copy first: when it serves, nothing is built.
+        let tries = [
+            (IndexChoice::Sketches, IndexVerdict::Sketches, false),
+            (IndexChoice::Hnsw, IndexVerdict::Hnsw, true),
+            (IndexChoice::Hnsw, IndexVerdict::Hnsw, false),
+        ];
+        for (index, verdict, was_kept) in tries {
+            let is_there = best.as_ref().is_some_and(|(_, found, _)| *found == verdict);
             let is_fast = best.as_ref().is_some_and(|(us, ..)| *us <= FAST_US);
-            if (choice != index && choice != IndexChoice::Auto) || is_fast {
+            if (choice != index && choice != IndexChoice::Auto) || is_fast || is_there {
                 continue;
             }
             let make = || match index {
+                IndexChoice::Hnsw if was_kept => kept(),
                 IndexChoice::Hnsw => Shortlist::graph(self.matrix(), threads, stop),
                 _ => Some(Shortlist::flat(self.matrix())),
             };
             let (shortlist, took) = timed(make);
-            let Some(shortlist) = shortlist else { return (report, None) };
+            let shortlist = match shortlist {
+                Some(shortlist) => shortlist,
+                None if was_kept => continue,
+                None => return (report, None),
+            };
             let (recall, us) = self.try_out(&shortlist, &known);
             let memory_bytes = shortlist.bytes();
-            report.trials.push(IndexTrial { index, recall, us, build_seconds: took / 1e6, memory_bytes });
+            report.trials.push(IndexTrial { index, recall, us, build_seconds: took / 1e6, memory_bytes, was_kept });
             if is_better(recall, us, best.as_ref().map_or(exact_us, |(us, ..)| *us)) {
                 best = Some((us, verdict, shortlist));
             }
@@ -293,7 +362,7 @@ mod tests {
         handle.stop();
         let snapshot = drawn(1_200);
         for choice in [IndexChoice::Sketches, IndexChoice::Hnsw] {
-            let (report, shortlist) = snapshot.tune(choice, 1, &stop);
+            let (report, shortlist) = snapshot.tune(choice, 1, &stop, &mut || None);
             assert!(report.verdict == IndexVerdict::Stopped && shortlist.is_none());
         }
     }
@@ -302,10 +371,10 @@ mod tests {
     fn a_small_gallery_is_scanned_and_a_shortlist_that_is_asked_for_is_tried() {
         let (_handle, stop) = stop::pair();
         let snapshot = drawn(500);
-        assert_eq!(snapshot.tune(IndexChoice::Exact, 1, &stop).0.verdict, IndexVerdict::Exact);
-        assert_eq!(snapshot.tune(IndexChoice::Hnsw, 1, &stop).0.verdict, IndexVerdict::ExactIsFast);
+        assert_eq!(snapshot.tune(IndexChoice::Exact, 1, &stop, &mut || None).0.verdict, IndexVerdict::Exact);
+        assert_eq!(snapshot.tune(IndexChoice::Hnsw, 1, &stop, &mut || None).0.verdict, IndexVerdict::ExactIsFast);
         let snapshot = drawn(1_500);
-        let (report, _) = snapshot.tune(IndexChoice::Sketches, 1, &stop);
+        let (report, _) = snapshot.tune(IndexChoice::Sketches, 1, &stop, &mut || None);
         assert_eq!(report.trials.len(), 1);
         assert!(report.trials[0].recall > 0.9 && report.exact_us > 0.0, "{report:?}");
     }

@@ -9,19 +9,19 @@ use super::House;
 use super::mosquitto::Mosquitto;
 use super::show_it::{Ear, config, start};
 
-fn photo(number: u8) -> String {
+pub(super) fn photo(number: u8) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("data/demo/people/person-a/person-a_000{number}.jpg"));
     path.to_str().unwrap().to_owned()
 }
 
 /// A house with keys; the pack that comes with the program needs nothing else.
-fn house() -> House {
+pub(super) fn house() -> House {
     let house = House::new();
     house.succeed(&["keygen"]);
     house
 }
 
-fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+pub(super) fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();
@@ -116,6 +116,35 @@ fn an_older_gallery_put_back_is_told_and_grants_nothing_until_somebody_accepts_i
 }
 
 #[test]
+fn the_birth_that_the_broker_keeps_tells_of_a_gallery_that_was_put_back_together_with_its_epoch() {
+    let house = house();
+    house.succeed(&["enroll", "ann", &photo(1)]);
+    let (state, aside) = (house.path("state"), house.path("aside"));
+    copy(&state.join("gallery"), &aside);
+    std::fs::copy(state.join("gallery.epoch"), house.path("epoch-aside")).unwrap();
+    let broker = Mosquitto::open();
+    let ear = Ear::on(broker.port, "faceid/unit/#");
+    let config = config(&house, "builtin", "tract", broker.port, &[("front", "rtsp://127.0.0.1:9/none".to_owned())]);
+    let birth = |payload: &str| serde_json::from_str::<Value>(payload).unwrap()["gallery"].clone();
+    {
+        let (_daemon, _notify) = start(&house, &config);
+        let (_, payload) = ear.until("the birth", |topic, _| topic == "faceid/unit/birth");
+        assert!(birth(&payload)["claim"].is_string() && birth(&payload)["people"] == 1, "{payload}");
+        house.succeed(&["people", "remove", "ann"]);
+        ear.until("the birth after a change", |topic, payload| topic == "faceid/unit/birth" && birth(payload)["people"] == 0);
+    }
+    copy(&aside, &state.join("gallery"));
+    std::fs::copy(house.path("epoch-aside"), state.join("gallery.epoch")).unwrap();
+    house.succeed(&["gallery", "verify"]);
+    let (_daemon, _notify) = start(&house, &config);
+    let (_, payload) = ear.until("the alarm", |topic, _| topic == "faceid/unit/alarm/gallery-rollback");
+    assert!(payload.contains("the broker kept"), "{payload}");
+    assert!(house.fail(69, &["people", "remove", "ann"]).contains("--accept-rollback"));
+    house.succeed(&["gallery", "verify", "--accept-rollback"]);
+    house.succeed(&["people", "remove", "ann"]);
+}
+
+#[test]
 fn a_damaged_gallery_is_told_with_what_is_lost_and_what_is_not() {
     let house = house();
     house.succeed(&["enroll", "ann", &photo(1)]);
@@ -148,4 +177,76 @@ fn the_gallery_goes_with_the_configs_state_folder() {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", super::text(&output));
     assert!(house.path("elsewhere/gallery/people.gallery").exists() && house.path("elsewhere/gallery.epoch").exists());
+}
+
+#[test]
+fn a_backup_is_refused_where_it_must_not_lie_and_when_it_does_not_open() {
+    let house = house();
+    house.succeed(&["enroll", "ann", &photo(1)]);
+    let phrase = house.path("phrase");
+    std::fs::write(&phrase, "correct horse battery\n").unwrap();
+    std::fs::set_permissions(&phrase, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let phrase = phrase.to_str().unwrap();
+    let at = |name: &str| house.path(name).to_str().unwrap().to_owned();
+    for inside in ["state/b.age", "state/gallery/b.age"] {
+        let said = house.fail(69, &["gallery", "backup", &at(inside), "--passphrase", phrase]);
+        assert!(said.contains("state folder"), "{said}");
+    }
+    assert!(house.fail(64, &["gallery", "backup", &at("b.age")]).contains("--passphrase"), "nobody is at a terminal");
+    house.fail(65, &["gallery", "backup", &at("b.age"), "--recipient", "age1nobody"]);
+    house.succeed(&["gallery", "backup", &at("b.age"), "--passphrase", phrase]);
+    assert!(house.fail(69, &["gallery", "backup", &at("b.age"), "--passphrase", phrase]).contains("--overwrite"));
+    std::fs::write(house.path("wrong"), "another phrase entirely\n").unwrap();
+    std::fs::set_permissions(house.path("wrong"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let before = files(&house.path("state/gallery"));
+    let said = house.fail(77, &["gallery", "restore", &at("b.age"), "--passphrase", &at("wrong"), "--replace"]);
+    assert!(said.contains("passphrase is wrong"), "{said}");
+    let whole = std::fs::read(house.path("b.age")).unwrap();
+    std::fs::write(house.path("cut.age"), &whole[..whole.len() - 1]).unwrap();
+    let said = house.fail(65, &["gallery", "restore", &at("cut.age"), "--passphrase", phrase, "--replace"]);
+    assert!(said.contains("damaged"), "{said}");
+    std::fs::write(house.path("foreign.age"), b"PK\x03\x04").unwrap();
+    let said = house.fail(65, &["gallery", "restore", &at("foreign.age"), "--passphrase", phrase, "--replace"]);
+    assert!(said.contains("no file in age's format"), "{said}");
+    assert!(house.fail(69, &["gallery", "restore", &at("b.age"), "--passphrase", phrase]).contains("--replace"));
+    assert!(files(&house.path("state/gallery")) == before, "a refused backup changed the gallery");
+}
+
+#[test]
+fn a_backup_to_a_public_key_is_put_back_by_a_running_daemon_and_opens_with_age_itself() {
+    let house = house();
+    let config = config(&house, "builtin", "tract", 9, &[("front", "rtsp://127.0.0.1:9/none".to_owned())]);
+    let (daemon, _notify) = start(&house, &config);
+    house.succeed(&["enroll", "ann", &photo(1), "--name", "Ann"]);
+    let at = |name: &str| house.path(name).to_str().unwrap().to_owned();
+    let public = house.succeed(&["gallery", "backup-key", &at("identity")]).trim().to_owned();
+    assert!(house.fail(69, &["gallery", "backup-key", &at("identity")]).contains("identity"));
+    house.succeed(&["gallery", "backup", &at("b.age"), "--recipient", &public]);
+    house.succeed(&["enroll", "bob", &photo(2), "--allow-duplicate"]);
+    house.succeed(&["people", "remove", "ann"]);
+    house.fail(69, &["gallery", "restore", &at("b.age"), "--identity", &at("identity")]);
+    assert!(house.succeed(&["people", "list"]).contains("bob"));
+    house.succeed(&["gallery", "restore", &at("b.age"), "--identity", &at("identity"), "--replace"]);
+    let listed = house.succeed(&["people", "list"]);
+    assert!(listed.contains("ann (Ann)") && !listed.contains("bob"), "{listed}");
+    let report: Value = serde_json::from_str(&house.succeed(&["gallery", "verify", "--json"])).unwrap();
+    assert_eq!((&report["people"], &report["rollback"]), (&1.into(), &Value::Null), "{report}");
+    assert!(house.succeed(&["recognize", &photo(1)]).contains("ann"));
+    drop(daemon);
+
+    // A gallery that is gone is noticed, and the backup is put back once somebody says so.
+    std::fs::remove_dir_all(house.path("state/gallery")).unwrap();
+    let said = house.fail(69, &["gallery", "restore", &at("b.age"), "--identity", &at("identity")]);
+    assert!(said.contains("not the newest"), "{said}");
+    house.succeed(&["gallery", "restore", &at("b.age"), "--identity", &at("identity"), "--accept-rollback"]);
+    house.succeed(&["gallery", "verify"]);
+
+    // `age` is there where somebody installed it (Debian's package `age`).
+    let opened = std::process::Command::new("age").args(["--decrypt", "-i", &at("identity"), &at("b.age")]).output();
+    match opened {
+        Ok(output) => {
+            assert!(output.status.success() && output.stdout.starts_with(b"faceid-backup/1\n"), "{}", super::text(&output));
+        }
+        Err(_) => println!("SKIPPED: no `age` is installed to open the backup with"),
+    }
 }

@@ -12,6 +12,7 @@
 //! Rows lie in segments that snapshots share ([`matrix`]), so that a change copies one segment and not the gallery.
 mod graph;
 mod kernel;
+mod locked;
 mod matrix;
 mod scan;
 mod shortlist;

@@ -12,6 +12,8 @@ use std::ops::Range;
 
 use zeroize::{DefaultIsZeroes, Zeroize};
 
+use super::locked;
+
 /// Numbers in a lane: one cache line of 8-bit numbers.
 pub(crate) const LANE: usize = 64;
 
@@ -109,7 +111,10 @@ pub(super) struct Kept {
 
 impl Planes {
     pub(super) fn with_capacity(lanes: usize) -> Self {
-        Self { coarse: Vec::with_capacity(lanes), middle: Vec::with_capacity(lanes), low: Vec::with_capacity(2 * lanes) }
+        let planes =
+            Self { coarse: Vec::with_capacity(lanes), middle: Vec::with_capacity(lanes), low: Vec::with_capacity(2 * lanes) };
+        [&planes.coarse, &planes.middle, &planes.low].into_iter().for_each(locked::lock);
+        planes
     }
 
     /// Rounds a row to 16 bits and appends it.
@@ -168,9 +173,10 @@ impl Planes {
 
 impl Drop for Planes {
     fn drop(&mut self) {
-        self.coarse.zeroize();
-        self.middle.zeroize();
-        self.low.zeroize();
+        for plane in [&mut self.coarse, &mut self.middle, &mut self.low] {
+            plane.zeroize();
+            locked::unlock(plane);
+        }
     }
 }
 
