@@ -136,7 +136,7 @@ impl Scene {
     }
 
     fn say(&self, below: &str, payload: String, retained: bool) {
-        self.device.say(Said { topic: format!("faceid/gate/{below}"), payload, retained, answer: None });
+        self.device.say(Said { topic: format!("faceid/gate/{below}"), payload, retained, ..Said::default() });
     }
 
     /// A fresh grant opens; nothing else was done by what came before it. It goes over the same connection and topic, so it comes last.
