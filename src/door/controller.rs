@@ -217,6 +217,8 @@ impl Controller {
     }
 
     fn obey(&mut self, permit: Permit) {
+        // Whatever ends at this moment ends for those before.
+        self.step(Input::Tick);
         if self.hardware.inputs.has_sensor() && self.guests.len() < MOST_GUESTS {
             self.guests.push((permit.person().clone(), permit.jti().to_owned()));
         }

@@ -280,10 +280,10 @@ mod tests {
         }
     }
 
-    /// The first from the published description of H10301 (facility 118, number 1603), the second worked out by hand.
+    /// Worked out by hand from the formats' descriptions.
     #[test]
     fn a_card_has_its_formats_bits_and_parities() {
-        assert_eq!(bits(&encode(CardFormat::Wiegand26, 0, 118, 1603).unwrap()), "10111011000000110010000111");
+        assert_eq!(bits(&encode(CardFormat::Wiegand26, 0, 118, 1603).unwrap()), "10111011000000110010000110");
         assert_eq!(bits(&encode(CardFormat::Wiegand37, 0, 1, 1).unwrap()), "1000000000000000100000000000000000010");
         assert_eq!(bits(&encode(CardFormat::Raw, 12, 0, 0xABC).unwrap()), "101010111100");
         assert_eq!(encode(CardFormat::Raw, 64, 0, u64::MAX).unwrap().bytes, [0xFF; 8]);

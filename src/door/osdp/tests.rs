@@ -43,7 +43,7 @@ fn pty() -> Pty {
     Pty { near, far: std::str::from_utf8(&name[..end]).unwrap().into(), _far: far_fd }
 }
 
-struct PanelEnd(File);
+struct PanelEnd(Option<File>);
 
 impl Channel for PanelEnd {
     fn get_id(&self) -> i32 {
@@ -51,7 +51,7 @@ impl Channel for PanelEnd {
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ChannelError> {
-        match self.0.read(buffer) {
+        match self.0.as_mut().ok_or(ChannelError::TransportError)?.read(buffer) {
             Ok(count) => Ok(count),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
             Err(_) => Err(ChannelError::TransportError),
@@ -59,7 +59,7 @@ impl Channel for PanelEnd {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<usize, ChannelError> {
-        self.0.write(bytes).map_err(|_| ChannelError::TransportError)
+        self.0.as_mut().ok_or(ChannelError::TransportError)?.write(bytes).map_err(|_| ChannelError::TransportError)
     }
 
     fn flush(&mut self) -> Result<(), ChannelError> {
@@ -67,6 +67,7 @@ impl Channel for PanelEnd {
     }
 
     fn close(&mut self) -> Result<(), ChannelError> {
+        self.0 = None;
         Ok(())
     }
 }
@@ -83,7 +84,7 @@ impl Access {
         let info = flags.iter().fold(info, |info, flag| info.flag(*flag));
         let info =
             key.map_or(PdInfoBuilder::new().name("front").unwrap().baud_rate(9600).unwrap(), |key| info.secure_channel_key(key));
-        let channel = Box::new(PanelEnd(line.near.try_clone().unwrap()));
+        let channel = Box::new(PanelEnd(Some(line.near.try_clone().unwrap())));
         let mut panel = ControlPanelBuilder::new().add_channel(channel, vec![info]).build().unwrap();
         let cards = Rc::new(RefCell::new(Vec::new()));
         let seen = cards.clone();
@@ -151,7 +152,7 @@ fn card() -> Card {
 
 /// Facility 118, number 1603 in H10301.
 fn adas_bits() -> (usize, Vec<u8>) {
-    (26, vec![0b1011_1011, 0b0000_0011, 0b0010_0001, 0b1100_0000])
+    (26, vec![0b1011_1011, 0b0000_0011, 0b0010_0001, 0b1000_0000])
 }
 
 #[test]
