@@ -355,5 +355,7 @@ impl Controller {
         let mut payload: Value = serde_json::from_str(&event.payload(&self.context, 0, false)).unwrap_or_default();
         payload["id"] = json!(Uuid::now_v7().to_string());
         self.diary.note(&event.topic(), &payload.to_string());
+        // Before the state that goes with it.
+        self.say_diary();
     }
 }

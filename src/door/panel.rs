@@ -74,9 +74,12 @@ pub enum CardFormat {
 /// What the panel reads of a card: its bits, the first in the highest bit of the first byte. Not to be told.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Card {
-    pub(super) bytes: Vec<u8>,
-    pub(super) bits: usize,
-    pub(super) is_wiegand: bool,
+    /// The bits, eight a byte; the last byte's rest is zero.
+    pub bytes: Vec<u8>,
+    /// How many there are.
+    pub bits: usize,
+    /// Whether they are a Wiegand format with its parities.
+    pub is_wiegand: bool,
 }
 
 /// A light of the reader.

@@ -237,7 +237,7 @@ pub fn fuzz(bytes: &[u8]) {
     fuzzing::run(bytes);
 }
 
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 mod fuzzing;
 
 #[cfg(test)]

@@ -359,3 +359,32 @@ fn nonces_are_not_those_of_the_last_start() {
     };
     assert_ne!(nonce(), nonce());
 }
+
+/// A walk of drawn pieces over gate and library: the fuzzer's promise in every test run.
+#[test]
+fn drawn_bytes_on_the_line_end_nothing_and_open_no_secure_channel() {
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for _ in 0..20_000 {
+        let mut input = Vec::new();
+        for _ in 0..random.usize(1..6) {
+            let body: &[u8] = match random.u8(0..6) {
+                0 => &[0, 0x0C, 3, 0x11, 1, 0x76, 1, 2, 3, 4, 5, 6, 7, 8],
+                1 => &[0, 0x0D, 3, 0x13, 1, 0x77, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16],
+                2 => &[0, 0x04, 0x61, 0],
+                3 => &[0x7F, 0x05, 0x62, 0],
+                _ => &[],
+            };
+            let mut body = body.to_vec();
+            (0..random.usize(0..3)).for_each(|_| body.push(random.u8(..)));
+            if !body.is_empty() && random.bool() {
+                let at = random.usize(..body.len());
+                body[at] = random.u8(..);
+            }
+            input.extend([random.u8(..), u8::try_from(body.len()).unwrap()]);
+            input.extend(body);
+        }
+        fuzzing::run(&input);
+    }
+}
