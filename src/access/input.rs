@@ -19,6 +19,19 @@ pub enum Input {
     TrackEnded(CameraId, TrackId),
     /// A second camera, which must agree, looked.
     Sighting(Sighting),
+    /// A door's controller says what became of a grant.
+    Passage(Passage),
+}
+
+/// Whether a door was opened for a grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passage {
+    /// Which door.
+    pub door: DoorId,
+    /// Which grant.
+    pub jti: String,
+    /// Whether it was opened in time.
+    pub passed: bool,
 }
 
 /// An operator's order.

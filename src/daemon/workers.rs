@@ -15,7 +15,7 @@ use super::enrol::Enrolments;
 use super::events;
 use super::snapshots::Snapshots;
 use super::supervisor::{Heartbeat, WorkerContext, WorkerError};
-use crate::access::{Clock, Command, CredentialRead, Decider, Input};
+use crate::access::{Clock, Command, CredentialRead, Decider, Input, Passage};
 use crate::capture::{self, CameraEvent, CameraSettings, CameraState, Slot, Slots, Taken};
 use crate::gallery::{Gallery, IndexReport, IndexVerdict};
 use crate::pipeline::{Pipeline, Seen};
@@ -117,6 +117,8 @@ pub(super) enum Report {
     Seen(Sighting),
     /// Somebody presented a card or a number.
     Presented(CredentialRead),
+    /// A door's controller has told what became of a grant.
+    Passed(Passage),
     /// An operator's orders, and who waits to hear that they are in force and will outlive a restart.
     Ordered(Vec<Command>, SyncSender<Result<(), String>>),
 }
@@ -314,6 +316,7 @@ impl Decisions {
             }
             Report::Seen(sighting) => self.tell(Input::Sighting(sighting), clock::now()),
             Report::Presented(read) => self.tell(Input::Credential(read), clock::now()),
+            Report::Passed(passage) => self.tell(Input::Passage(passage), clock::now()),
             Report::Ordered(orders, answer) => {
                 // Who waited too long does not hear it; the orders hold all the same.
                 let _ = answer.try_send(self.obey(orders, clock::now()));

@@ -228,3 +228,43 @@ fn a_rotation_is_begun_once_and_ended_and_both_keys_are_public_in_between() {
     assert_eq!(after["keys"].as_array().unwrap(), &keys[..1]);
     house.fail(77, &["keygen", "--retire"]);
 }
+
+#[test]
+fn a_picture_held_up_is_refused_passback_holds_and_a_throttle_outlives_a_kill() {
+    let broker = Mosquitto::open();
+    let area = "[[policy.areas]]\nid = \"inside\"\nentries = [\"front\"]\nexits = [\"back\"]\nkind = \"hard\"\n\
+        [[policy.doors]]\nid = \"front\"\nallow = [{ everyone = true }]\n[[policy.doors]]\nid = \"back\"\nallow = [{ everyone = true }]\n\
+        [[doors]]\nid = \"back\"\ncameras = []\n[policy.throttle]\n";
+    let (house, config) = furnish(broker.port, &format!("{area}failures = 0\ncool-down-ms = 0\n"));
+    let decisions = Ear::on(broker.port, "faceid/unit/door/front/decision");
+    let (daemon, _notify) = start(&house, &config);
+    // The clip: A, B, A on a phone, A on paper, A and C together. Everything up to the last two.
+    let mut seen = Vec::new();
+    decisions.until("passback for A and a grant for C", |_, payload| {
+        let (_, outcome, reason, person) = essence(payload);
+        seen.push((outcome, reason, person));
+        let came = |reason: &str, who: &str| seen.iter().any(|(_, why, person)| why == reason && person.as_deref() == Some(who));
+        came("passback", "person-a") && came("match", "person-c")
+    });
+    let of = |who: &str| -> Vec<&str> {
+        seen.iter().filter(|(.., person)| person.as_deref() == Some(who)).map(|(outcome, ..)| outcome.as_str()).collect()
+    };
+    assert_eq!((of("person-a"), of("person-c")), (vec!["granted", "denied"], vec!["granted"]), "{seen:?}");
+    assert!(seen.iter().any(|(_, reason, _)| reason == "spoof"), "no picture was refused as one: {seen:?}");
+    drop(daemon);
+
+    // A single failure blocks for ten minutes, and a kill does not end that.
+    let text =
+        std::fs::read_to_string(&config).unwrap().replace("failures = 0\n", "failures = 1\nblock-s = 600\nlongest-block-s = 600\n");
+    std::fs::write(&config, text).unwrap();
+    let (daemon, _notify) = start(&house, &config);
+    let throttled = |payload: &str| essence(payload).2 == "throttled";
+    decisions.until("the block", |_, payload| {
+        assert_ne!(essence(payload).1, "granted", "A and C are inside: {payload}");
+        throttled(payload)
+    });
+    drop(daemon);
+    let _daemon = start(&house, &config);
+    let (_, first) = decisions.until("a decision after the kill", |_, payload| !payload.contains("\"historical\":true"));
+    assert!(throttled(&first), "{first}");
+}
