@@ -2,6 +2,7 @@
 
 mod access_state;
 mod api;
+mod birth_witness;
 mod commands;
 pub mod control;
 mod enrol;
@@ -13,7 +14,6 @@ pub mod service;
 pub mod signals;
 mod snapshots;
 pub mod supervisor;
-mod witness;
 pub mod workers;
 
 pub use keys::{KeyRing, OLD_GRANT_KEY, read_grant_key};

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::access_state::{AccessState, Kept};
 use super::api::{self, Api, Asks};
+use super::birth_witness::BirthWitness;
 use super::commands::Commands;
 use super::control::Control;
 use super::enrol::{self, Enrolments};
@@ -19,7 +20,6 @@ use super::events;
 use super::keys::{ENDORSE_EVERY, KeyRing, read_grant_key};
 use super::snapshots::Snapshots;
 use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
-use super::witness::Witness;
 use super::workers::{self, CameraWatcher, Counts, DecisionWatcher, Decisions, FrameWatcher, Vision};
 use crate::access::grant::{GrantError, KeySet};
 use crate::access::rules::PolicyError;
@@ -274,7 +274,7 @@ impl Service {
 
     /// Starts whoever says `birth`, once it has heard what the broker kept of the one before.
     fn spawn_witness(&mut self, config: &Config) -> Result<(), DaemonError> {
-        let mut witness = Witness {
+        let mut witness = BirthWitness {
             device: config.device.clone(),
             settings: config.publish.clone(),
             secrets: config.secrets_dir.clone(),

@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(50);
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// What the worker is made of.
-pub(super) struct Witness {
+pub(super) struct BirthWitness {
     pub(super) device: DeviceId,
     pub(super) settings: Settings,
     pub(super) secrets: PathBuf,
@@ -40,7 +40,7 @@ pub(super) struct Witness {
     pub(super) heard: bool,
 }
 
-impl Witness {
+impl BirthWitness {
     /// Hears what was kept, then says `birth`, and again after each change, until told to stop.
     pub(super) fn run(&mut self, context: &WorkerContext) -> Result<(), WorkerError> {
         let stop = context.stop();
@@ -121,7 +121,7 @@ fn hear(
         beat();
         match subscriber.next(LOOK) {
             Some(Notice::Message(message)) if message.topic == topic && message.retained => return Ok(Some(message)),
-            Some(Notice::Message(_)) => {}
+            Some(Notice::Message(_) | Notice::Taken(_)) => {}
             Some(Notice::Subscribed) => asked_at = Some(clock::monotonic()),
             // What mends itself is waited for.
             Some(Notice::Problem(Problem::Unreachable { .. } | Problem::Timeout { .. } | Problem::Lost { .. })) => asked_at = None,
