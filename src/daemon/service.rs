@@ -27,18 +27,19 @@ use crate::access::{Decider, Rules, State, Thresholds};
 use crate::capture::Slots;
 use crate::config::{Config, ConfigError};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
-use crate::inference::InferenceError;
+use crate::inference::{self, EngineReport, EngineState, InferenceError};
 use crate::pipeline::{Pipeline, Stage, Timings, Witness};
 use crate::publish::command::Gate;
 use crate::publish::{
-    self, Audit, Birth, CameraStats, Discovery, Event, Journal, Latency, Publisher, SealedError, StateKey, Stats, discovery,
+    self, Audit, Birth, CameraStats, Discovery, EngineStats, Event, Journal, Latency, Publisher, SealedError, StateKey, Stats,
+    discovery,
 };
 use crate::system::metrics::Summary;
 use crate::system::notify::Notifier;
 use crate::system::secret::SecretError;
 use crate::system::seen::SeenError;
 use crate::system::{Stop, StopHandle, clock, messages, process};
-use crate::types::{CameraId, Monotonic, Side};
+use crate::types::{CameraId, ModelId, Monotonic, Side};
 use crate::vision::VisionError;
 use crate::vision::stack::Stack;
 
@@ -55,6 +56,8 @@ const CAMERA_RETRY: Role = Role::Restartable { floor: Duration::from_secs(1), ce
 const STALE_AFTER: Duration = Duration::from_secs(20);
 /// How often `stats` is published.
 const STATS_EVERY: Duration = Duration::from_secs(60);
+/// As often while an engine is being built: whoever waits for it sees that it goes on.
+const BUILDING_EVERY: Duration = Duration::from_secs(5);
 /// Courier → commands. When full, the newest is dropped: its sender gets no answer.
 const COMMANDS: usize = 16;
 /// The gallery's door is opened again after an error.
@@ -168,7 +171,8 @@ pub struct Service {
     counts: Arc<Counts>,
     slots: Slots<crate::types::Frame>,
     cameras: Vec<CameraId>,
-    provider: String,
+    /// The networks, each with what runs it until an engine takes over.
+    networks: Vec<(ModelId, String)>,
     has_liveness: bool,
     timings: Arc<Timings>,
     started: Monotonic,
@@ -233,7 +237,7 @@ impl Service {
             counts: Arc::default(),
             slots: Slots::new(cameras.len()),
             cameras,
-            provider: provider(&stack),
+            networks: stack.providers.clone(),
             has_liveness: stack.liveness.is_some(),
             timings: Arc::default(),
             started: clock::monotonic(),
@@ -282,7 +286,7 @@ impl Service {
             keys: self.keys.public(),
             gallery: self.gallery.clone(),
             publisher: self.publisher.clone(),
-            birth: birth(config, &self.provider),
+            birth: birth(config, &self.provider()),
             heard: false,
         };
         let io = |source| DaemonError::Io { what: "birth".to_owned(), source };
@@ -307,7 +311,7 @@ impl Service {
             slots: self.slots.clone(),
             cameras: self.cameras.clone(),
             publisher: self.publisher.clone(),
-            provider: self.provider.clone(),
+            provider: self.provider(),
             audit: self.audit.clone(),
             rebuild,
             max_pixels: config.http.max_upload_pixels,
@@ -415,7 +419,8 @@ impl Service {
                 keys_at = now;
                 self.publisher.publish(self.keys.event(clock::wall()));
             }
-            if now.since(stats_at) >= STATS_EVERY {
+            let is_building = inference::engines().iter().any(|engine| engine.state == EngineState::Building);
+            if now.since(stats_at) >= if is_building { BUILDING_EVERY } else { STATS_EVERY } {
                 let interval = now.since(stats_at);
                 stats_at = now;
                 notifier.status(&self.status());
@@ -446,8 +451,8 @@ impl Service {
     }
 
     /// Where the networks run.
-    pub fn provider(&self) -> &str {
-        &self.provider
+    pub fn provider(&self) -> String {
+        provider(&self.networks, &inference::engines())
     }
 
     /// Whether the pack claims liveness.
@@ -456,14 +461,21 @@ impl Service {
     }
 
     fn status(&self) -> String {
-        format!(
+        let mut status = format!(
             "{} camera(s), {} people, {} frames, {} granted, {} refused",
             self.cameras.len(),
             self.gallery.snapshot().stats().people,
             self.counts.frames.get(),
             self.counts.granted.get(),
             self.counts.refused.get()
-        )
+        );
+        for engine in inference::engines().iter().filter(|engine| engine.state == EngineState::Building) {
+            status.push_str(&format!(
+                "; {}'s engine for {} in the making since {:.0} s",
+                engine.model, engine.provider, engine.seconds
+            ));
+        }
+        status
     }
 
     /// The figures since the last call.
@@ -485,7 +497,8 @@ impl Service {
         Stats {
             at: clock::wall(),
             uptime_s: clock::monotonic().since(self.started).as_secs(),
-            provider: self.provider.clone(),
+            provider: self.provider(),
+            engines: inference::engines().into_iter().map(engine_stats).collect(),
             cameras: cameras.collect(),
             stages: stages.collect(),
             decision: latency(&self.counts.grant_time.take()),
@@ -605,11 +618,25 @@ fn enrolling_cameras(config: &Config) -> Vec<CameraId> {
 }
 
 /// Where the networks run; all the different answers when they do not run in one place.
-fn provider(stack: &Stack) -> String {
-    let mut all: Vec<&str> = stack.providers.iter().map(|(_, provider)| provider.as_str()).collect();
+fn provider(networks: &[(ModelId, String)], engines: &[EngineReport]) -> String {
+    let now = |(model, provider): &(ModelId, String)| {
+        let ready = engines.iter().rfind(|engine| engine.model == model.as_str() && engine.state == EngineState::Ready);
+        ready.map_or_else(|| provider.clone(), |engine| engine.provider.clone())
+    };
+    let mut all: Vec<String> = networks.iter().map(now).collect();
     all.sort_unstable();
     all.dedup();
     all.join("+")
+}
+
+fn engine_stats(engine: EngineReport) -> EngineStats {
+    EngineStats {
+        model: engine.model,
+        provider: engine.provider,
+        state: engine.state.as_str(),
+        seconds: engine.seconds as u64,
+        reason: engine.reason,
+    }
 }
 
 /// What is said at the start, but for what is the gallery's.

@@ -31,6 +31,18 @@ pub enum EngineState {
     Refused,
 }
 
+impl EngineState {
+    /// Its name in messages.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Building => "building",
+            Self::Ready => "ready",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// One engine of this process.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EngineReport {

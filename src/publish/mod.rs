@@ -26,7 +26,7 @@ pub use mqtt::{Publisher, State, Worker};
 pub use outbox::Counts;
 pub use payload::{
     Alarm, AlarmKind, AttemptEvent, Birth, CONTRACT_VERSION, CameraStats, CameraStatus, CameraWord, Clock, Context, DecisionEvent,
-    Discovery, Event, Latency, Models, Policy, PresenceEvent, Reply, Snapshot, Stats,
+    Discovery, EngineStats, Event, Latency, Models, Policy, PresenceEvent, Reply, Snapshot, Stats,
 };
 pub use sealed::{Recipient, STATE_KEY, SealedError, StateKey, seal_to};
 pub use settings::{Settings, Tls};

@@ -172,7 +172,23 @@ pub struct CameraStats {
     pub frames_dropped: u64,
 }
 
-/// How the daemon fares, once a minute.
+/// An accelerator's engine.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EngineStats {
+    /// The network's model.
+    pub model: String,
+    /// What it is for.
+    pub provider: String,
+    /// `building`, `ready` or `refused`.
+    pub state: &'static str,
+    /// How long it has been or was being built, in seconds.
+    pub seconds: u64,
+    /// Why it does not serve.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How the daemon fares, once a minute; every five seconds while an engine is being built.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Stats {
     /// When.
@@ -182,6 +198,9 @@ pub struct Stats {
     pub uptime_s: u64,
     /// Where the networks run.
     pub provider: String,
+    /// Engines that were begun since the start.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub engines: Vec<EngineStats>,
     /// Each camera.
     pub cameras: Vec<CameraStats>,
     /// Each stage's time for a frame, by its name.
@@ -678,6 +697,7 @@ pub(super) mod tests {
             at: Wall(1_700_000_000_000),
             uptime_s: 60,
             provider: "ort/cpu".into(),
+            engines: Vec::new(),
             cameras: vec![CameraStats { camera: CameraId::new("porch").unwrap(), fps: 29.5, frames: 1800, frames_dropped: 3 }],
             stages: BTreeMap::from([("detect".into(), Latency { p50_ms: 3.5, p99_ms: 6.25 })]),
             decision: Some(Latency { p50_ms: 180.0, p99_ms: 290.5 }),
