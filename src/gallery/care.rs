@@ -140,6 +140,25 @@ impl Gallery {
         Ok(())
     }
 
+    /// This gallery's id in hexadecimal digits, the same for as long as it lives. None for a reader.
+    pub fn id(&self) -> Option<String> {
+        let id = self.writer().ok()?.store.id()?;
+        Some(id.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Takes the word of somebody who remembers, from before this gallery was opened, that gallery `id` had come to change `epoch`. If
+    /// that is this gallery and it has come less far, an older one was put back. The caller has made sure of who says it.
+    pub fn hear(&self, id: &str, epoch: u64) {
+        if self.id().as_deref() != Some(id) {
+            log::info!("what the broker remembers is of another gallery than this one");
+            return;
+        }
+        if let Ok(mut writer) = self.writer() {
+            writer.store.hear(epoch);
+            self.rollback.store(writer.store.rollback().cloned().map(Arc::new));
+        }
+    }
+
     /// Why the last write did not settle, if it did not: matching goes on, and the next change first writes the whole gallery anew.
     pub fn unsettled(&self) -> Option<String> {
         self.writer().ok()?.store.unsettled().map(str::to_owned)

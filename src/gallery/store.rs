@@ -58,6 +58,10 @@ pub(crate) struct Store {
     remembers: bool,
     /// How many changes since the opening took somebody or some template away.
     removals: u64,
+    /// How far the gallery had come when it was opened.
+    opened_at: u64,
+    /// The latest change that anybody outside has told of.
+    heard: u64,
     /// Hardware that counts generations and cannot go back.
     counter: Option<Box<dyn Counter>>,
 }
@@ -93,6 +97,8 @@ impl Store {
             file_bytes: 0,
             remembers: false,
             removals: 0,
+            opened_at: 0,
+            heard: 0,
             counter: None,
         };
         match loaded {
@@ -164,6 +170,20 @@ impl Store {
         if self.rollback.is_none() { self.count() } else { Ok(()) }
     }
 
+    /// The gallery's id.
+    pub(crate) fn id(&self) -> Option<[u8; ID_BYTES]> {
+        self.volume.as_ref().map(|volume| volume.id)
+    }
+
+    /// Somebody outside remembers change number `epoch` of this gallery from before it was opened.
+    pub(crate) fn hear(&mut self, epoch: u64) {
+        self.heard = self.heard.max(epoch);
+        if epoch > self.opened_at && self.rollback.is_none() {
+            let (found, reason) = (self.opened_at, "what this device said before and the broker kept tells of a later change");
+            self.rollback = Some(Rollback { found, expected: Some(epoch), reason });
+        }
+    }
+
     fn count(&mut self) -> std::io::Result<()> {
         let generation = self.volume.as_ref().map_or(0, |volume| volume.generation);
         match &mut self.counter {
@@ -181,7 +201,7 @@ impl Store {
     pub(crate) fn accept(&mut self, now: &Snapshot) -> Result<Snapshot, GalleryError> {
         let remembered = self.witness.map_or((0, 0), |witness| (witness.generation, witness.epoch));
         self.tried = self.tried.max(remembered.0);
-        let next = now.with(BTreeMap::new()).at_generation(now.generation().max(remembered.1) + 1);
+        let next = now.with(BTreeMap::new()).at_generation(now.generation().max(remembered.1).max(self.heard) + 1);
         let next = match self.volume {
             Some(_) => next,
             None => self.renewed(&next)?,
@@ -248,6 +268,7 @@ impl Store {
         self.rollback = rollback;
         self.volume = volume;
         self.remembers = removes;
+        self.opened_at = self.tail.epoch;
         self.unsettled = stopped.map(|reason| format!("the journal ended in an interrupted write: {reason}"));
         if self.rollback.is_some() {
             return Ok((self, snapshot));

@@ -439,7 +439,12 @@ fn the_format_document_tells_the_constants() {
     let expected: Vec<_> = constants.iter().map(|(name, value)| format!("`{name}` {value}")).collect();
     assert_eq!(told, expected);
     // The tables with offsets have no gap and end where the thing does.
-    let ends = [("## Header", seal::HEADER_BYTES), ("### A slot", witness::SLOT_BYTES), ("## Version 1", seal::HEADER_BYTES - 104)];
+    let ends = [
+        ("## Header", seal::HEADER_BYTES),
+        ("### A copy's header", 64),
+        ("### A slot", witness::SLOT_BYTES),
+        ("## Version 1", seal::HEADER_BYTES - 104),
+    ];
     for (heading, end) in ends {
         let table = document.split(&format!("{heading}\n")).nth(1).unwrap().split("\n#").next().unwrap();
         let mut at = 0;
@@ -450,8 +455,10 @@ fn the_format_document_tells_the_constants() {
         }
         assert_eq!(at, end, "{heading}");
     }
-    for magic in [format::MAGIC, journal::JOURNAL_MAGIC, witness::WITNESS_MAGIC] {
-        assert!(document.contains(std::str::from_utf8(&magic).unwrap()));
+    let magics = [format::MAGIC, journal::JOURNAL_MAGIC, witness::WITNESS_MAGIC, backup::BACKUP_MAGIC, seal::graph::GRAPH_MAGIC];
+    for magic in magics {
+        let text = std::str::from_utf8(&magic).unwrap().trim_end_matches(['\n', '\0']);
+        assert!(document.contains(text), "{text}");
     }
 }
 

@@ -19,7 +19,7 @@ fn pages(plane: &Vec<Lane>) -> Option<(*mut std::ffi::c_void, usize)> {
     let page = rustix::param::page_size().max(PAGE_BYTES);
     let (from, to) = (plane.as_ptr() as usize, plane.as_ptr() as usize + plane.capacity() * size_of::<Lane>());
     let (first, last) = (from.next_multiple_of(page), to / page * page);
-    (first < last).then_some((first as *mut std::ffi::c_void, last - first))
+    (first < last).then(|| (first as *mut std::ffi::c_void, last - first))
 }
 
 /// Keeps a plane's pages in memory and out of core dumps, until [`unlock`].
