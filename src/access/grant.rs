@@ -5,8 +5,9 @@
 //! `jku` of an attacker is ever looked at, and no algorithm but EdDSA. Whether a `jti` was seen before is the controller's to
 //! remember; nothing here keeps state or reads a clock.
 //!
-//! Two more things are signed in this form, each with a `typ` of its own so that none passes for another (RFC 8725, section 3.11):
-//! an operator's command ([`open_command`]), and the endorsement by which a key that controllers pin introduces its successor.
+//! Three more things are signed in this form, each with a `typ` of its own so that none passes for another (RFC 8725, section 3.11):
+//! an operator's command ([`open_command`]), the endorsement by which a key that controllers pin introduces its successor, and what a
+//! device says of its gallery's age ([`EpochClaim`]).
 //!
 //! **Rotation.** The published set ([`KeySet::published`]) is a plain JWK set that anybody can read, with one member more:
 //! `endorsements`, statements signed by keys of the set. A topic of a broker is no proof of anything, so a controller trusts the keys
@@ -47,6 +48,8 @@ const GRANT: &str = "JWT";
 const COMMAND: &str = "faceid-command+jwt";
 /// `typ` of an endorsement.
 const ENDORSEMENT: &str = "faceid-keys+jwt";
+/// `typ` of a claim about a gallery's age.
+const EPOCH: &str = "faceid-epoch+jwt";
 /// The longest `jti`, in bytes.
 const MAX_JTI_BYTES: usize = 64;
 
@@ -108,6 +111,20 @@ pub struct Claims {
     pub exp: i64,
     /// Its own id, 1 to 64 letters, digits, `-` or `_`: a controller takes it once.
     pub jti: String,
+}
+
+/// What a device says of its gallery's age, so that whoever keeps it is a witness.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EpochClaim {
+    /// The device.
+    pub iss: DeviceId,
+    /// When it was said.
+    pub iat: i64,
+    /// Which gallery: its id in hexadecimal digits.
+    pub gallery: String,
+    /// The number of its last change.
+    pub epoch: u64,
 }
 
 /// Only these three members; a fourth, and a second of one name, make the token malformed.
@@ -200,6 +217,11 @@ impl GrantKey {
     /// The compact JWS of a command, whose text the publisher's command room defines.
     pub fn sign_command(&self, text: &str) -> String {
         self.sign_as(COMMAND, text)
+    }
+
+    /// The compact JWS of a claim about a gallery's age.
+    pub fn sign_epoch(&self, claim: &EpochClaim) -> String {
+        self.sign_as(EPOCH, &json(claim))
     }
 
     /// This key's word that `keys` are `device`'s, from `now` for `lifetime`: see the module's notes on rotation.
@@ -363,6 +385,12 @@ pub fn open_command(token: &str, keys: &KeySet) -> Result<Vec<u8>, GrantError> {
     open(token, keys, &[Some(COMMAND)], MAX_COMMAND_BYTES)
 }
 
+/// A claim about a gallery's age, once its signature is known to be good.
+pub fn open_epoch(token: &str, keys: &KeySet) -> Result<EpochClaim, GrantError> {
+    let payload = open(token, keys, &[Some(EPOCH)], MAX_TOKEN_BYTES)?;
+    serde_json::from_slice(&payload).map_err(|_| GrantError::Malformed("its claims are not ours"))
+}
+
 /// The payload of a token of one of these types, once its signature is known to be good.
 fn open(token: &str, keys: &KeySet, types: &[Option<&str>], max_bytes: usize) -> Result<Vec<u8>, GrantError> {
     if token.len() > max_bytes {
@@ -496,6 +524,19 @@ mod tests {
         for token in ["", ".", "..", "...", "a.b", "a.b.c", "é.é.é", JWS, long.as_str()] {
             assert!(matches!(check(token, &key), Err(GrantError::Malformed(_))), "{token}");
         }
+    }
+
+    #[test]
+    fn a_claim_of_a_gallerys_age_is_no_grant_and_a_grant_is_no_claim() {
+        let key = rfc_key();
+        let keys = KeySet::new([key.public()]);
+        let claim = EpochClaim { iss: DeviceId::new("gate").unwrap(), iat: 1, gallery: "00".to_owned(), epoch: 7 };
+        let token = key.sign_epoch(&claim);
+        assert!(matches!(check(&token, &key), Err(GrantError::Malformed(_))) && open_command(&token, &keys).is_err());
+        for other in [key.sign(&claims()), key.sign_command("{}"), key.sign_as(EPOCH, r#"{"epoch":7}"#)] {
+            assert!(open_epoch(&other, &keys).is_err());
+        }
+        assert_eq!(open_epoch(&token, &keys), Ok(claim));
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod panic;
 pub mod service;
 pub mod signals;
 pub mod supervisor;
+mod witness;
 pub mod workers;
 
 pub use keys::{KeyRing, OLD_GRANT_KEY, read_grant_key};

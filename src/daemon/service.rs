@@ -17,6 +17,7 @@ use super::control::Control;
 use super::events;
 use super::keys::{ENDORSE_EVERY, KeyRing, read_grant_key};
 use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
+use super::witness::Witness;
 use super::workers::{self, CameraWatcher, Counts, DecisionWatcher, Decisions, FrameWatcher, Report, Vision};
 use crate::access::grant::{GrantError, KeySet};
 use crate::access::rules::PolicyError;
@@ -193,7 +194,6 @@ impl Service {
         };
         let record = Record::open(config)?;
         let (publisher, mut courier) = Publisher::durable(config.publish.clone(), context, &config.secrets_dir, record.journal);
-        publisher.publish(birth(config, &provider(&stack), &stats));
         publisher.publish(keys.event(clock::wall()));
         if config.publish.home_assistant {
             publisher.publish(discovery_event(config));
@@ -230,9 +230,27 @@ impl Service {
         service.timings = pipeline.timings();
         let wires = workers::wires();
         service.spawn_commands(config, &mut courier, wires.0.reports.clone(), record.gate)?;
+        service.spawn_witness(config)?;
         let asks = service.spawn_api(config, at_doors)?;
         service.spawn(config, watchers, Parts { pipeline, asks, decider, courier, ends: wires })?;
         Ok(service)
+    }
+
+    /// Starts whoever says `birth`, once it has heard what the broker kept of the one before.
+    fn spawn_witness(&mut self, config: &Config) -> Result<(), DaemonError> {
+        let mut witness = Witness {
+            device: config.device.clone(),
+            settings: config.publish.clone(),
+            secrets: config.secrets_dir.clone(),
+            key: read_grant_key(&config.secrets_dir)?,
+            keys: self.keys.public(),
+            gallery: self.gallery.clone(),
+            publisher: self.publisher.clone(),
+            birth: birth(config, &self.provider),
+            heard: false,
+        };
+        let io = |source| DaemonError::Io { what: "birth".to_owned(), source };
+        self.supervisor.spawn("birth", COURIER_RETRY, 2, move |context| witness.run(context)).map_err(io)
     }
 
     /// Starts the local API where the config asks for one. The queue is there in any case: nothing is ever in it then.
@@ -490,18 +508,20 @@ fn provider(stack: &Stack) -> String {
     all.join("+")
 }
 
-fn birth(config: &Config, provider: &str, stats: &crate::gallery::Stats) -> Event {
-    Event::Birth(Box::new(Birth {
+/// What is said at the start, but for what is the gallery's.
+fn birth(config: &Config, provider: &str) -> Birth {
+    Birth {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         provider: provider.to_owned(),
-        gallery_people: stats.people as u64,
-        gallery_templates: stats.templates as u64,
-        gallery_epoch: stats.generation,
+        gallery_people: 0,
+        gallery_templates: 0,
+        gallery_epoch: 0,
+        gallery_claim: None,
         cameras: config.cameras.iter().map(|camera| camera.id.clone()).collect(),
         doors: config.doors.iter().map(|door| door.id.clone()).collect(),
         clock: events::clock_quality(),
         at: clock::wall(),
-    }))
+    }
 }
 
 /// The daemon is the gallery's writer. Where it may not write it follows what is there; a command line that is at work is waited for.

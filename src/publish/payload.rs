@@ -78,7 +78,7 @@ pub struct DecisionEvent {
     pub expires_at: Moment,
 }
 
-/// What the device is, published retained at each start.
+/// What the device is, published retained at each start and after changes of the gallery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Birth {
     /// The program's version.
@@ -91,6 +91,8 @@ pub struct Birth {
     pub gallery_templates: u64,
     /// The number of the gallery's last change: the broker's retained message witnesses how far it had come.
     pub gallery_epoch: u64,
+    /// The same with the gallery's id, signed by the device (see `access::grant::EpochClaim`): a start believes nothing else.
+    pub gallery_claim: Option<String>,
     /// The cameras of the config.
     pub cameras: Vec<CameraId>,
     /// The doors of the config.
@@ -445,17 +447,19 @@ struct BirthBody<'a> {
     first_sequence: u64,
     models: &'a Models,
     provider: &'a str,
-    gallery: Gallery,
+    gallery: Gallery<'a>,
     cameras: &'a [CameraId],
     doors: &'a [DoorId],
     clock: &'a Clock,
 }
 
 #[derive(Serialize)]
-struct Gallery {
+struct Gallery<'a> {
     people: u64,
     templates: u64,
     epoch: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claim: Option<&'a str>,
 }
 
 fn birth_body<'a>(birth: &'a Birth, context: &'a Context) -> BirthBody<'a> {
@@ -464,7 +468,12 @@ fn birth_body<'a>(birth: &'a Birth, context: &'a Context) -> BirthBody<'a> {
         first_sequence: context.first_sequence,
         models: &context.models,
         provider: &birth.provider,
-        gallery: Gallery { people: birth.gallery_people, templates: birth.gallery_templates, epoch: birth.gallery_epoch },
+        gallery: Gallery {
+            people: birth.gallery_people,
+            templates: birth.gallery_templates,
+            epoch: birth.gallery_epoch,
+            claim: birth.gallery_claim.as_deref(),
+        },
         cameras: &birth.cameras,
         doors: &birth.doors,
         clock: &birth.clock,
@@ -621,6 +630,7 @@ pub(super) mod tests {
             gallery_people: 2,
             gallery_templates: 10,
             gallery_epoch: 12,
+            gallery_claim: Some("eyJhbGciOiJFZERTQSJ9.e30.AA".to_owned()),
             cameras: vec![CameraId::new("porch").unwrap()],
             doors: vec![DoorId::new("front").unwrap()],
             clock: clock(),

@@ -135,6 +135,7 @@ fn birth() -> Event {
         gallery_people: 1,
         gallery_templates: 5,
         gallery_epoch: 3,
+        gallery_claim: None,
         cameras: vec![],
         doors: vec![],
         clock: clock(),
