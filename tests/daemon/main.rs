@@ -11,6 +11,7 @@ mod killed;
 #[path = "../support/mosquitto.rs"]
 #[allow(dead_code, reason = "each test target uses a part of it")]
 mod mosquitto;
+mod plaintext;
 #[path = "../support/rtsp_server.rs"]
 mod rtsp_server;
 mod show_it;

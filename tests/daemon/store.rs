@@ -9,19 +9,19 @@ use super::House;
 use super::mosquitto::Mosquitto;
 use super::show_it::{Ear, config, start};
 
-fn photo(number: u8) -> String {
+pub(super) fn photo(number: u8) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("data/demo/people/person-a/person-a_000{number}.jpg"));
     path.to_str().unwrap().to_owned()
 }
 
 /// A house with keys; the pack that comes with the program needs nothing else.
-fn house() -> House {
+pub(super) fn house() -> House {
     let house = House::new();
     house.succeed(&["keygen"]);
     house
 }
 
-fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+pub(super) fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();
@@ -116,6 +116,35 @@ fn an_older_gallery_put_back_is_told_and_grants_nothing_until_somebody_accepts_i
 }
 
 #[test]
+fn the_birth_that_the_broker_keeps_tells_of_a_gallery_that_was_put_back_together_with_its_epoch() {
+    let house = house();
+    house.succeed(&["enroll", "ann", &photo(1)]);
+    let (state, aside) = (house.path("state"), house.path("aside"));
+    copy(&state.join("gallery"), &aside);
+    std::fs::copy(state.join("gallery.epoch"), house.path("epoch-aside")).unwrap();
+    let broker = Mosquitto::open();
+    let ear = Ear::on(broker.port, "faceid/unit/#");
+    let config = config(&house, "builtin", "tract", broker.port, &[("front", "rtsp://127.0.0.1:9/none".to_owned())]);
+    let birth = |payload: &str| serde_json::from_str::<Value>(payload).unwrap()["gallery"].clone();
+    {
+        let (_daemon, _notify) = start(&house, &config);
+        let (_, payload) = ear.until("the birth", |topic, _| topic == "faceid/unit/birth");
+        assert!(birth(&payload)["claim"].is_string() && birth(&payload)["people"] == 1, "{payload}");
+        house.succeed(&["people", "remove", "ann"]);
+        ear.until("the birth after a change", |topic, payload| topic == "faceid/unit/birth" && birth(payload)["people"] == 0);
+    }
+    copy(&aside, &state.join("gallery"));
+    std::fs::copy(house.path("epoch-aside"), state.join("gallery.epoch")).unwrap();
+    house.succeed(&["gallery", "verify"]);
+    let (_daemon, _notify) = start(&house, &config);
+    let (_, payload) = ear.until("the alarm", |topic, _| topic == "faceid/unit/alarm/gallery-rollback");
+    assert!(payload.contains("the broker kept"), "{payload}");
+    assert!(house.fail(69, &["people", "remove", "ann"]).contains("--accept-rollback"));
+    house.succeed(&["gallery", "verify", "--accept-rollback"]);
+    house.succeed(&["people", "remove", "ann"]);
+}
+
+#[test]
 fn a_damaged_gallery_is_told_with_what_is_lost_and_what_is_not() {
     let house = house();
     house.succeed(&["enroll", "ann", &photo(1)]);
@@ -202,7 +231,7 @@ fn a_backup_to_a_public_key_is_put_back_by_a_running_daemon_and_opens_with_age_i
     assert!(listed.contains("ann (Ann)") && !listed.contains("bob"), "{listed}");
     let report: Value = serde_json::from_str(&house.succeed(&["gallery", "verify", "--json"])).unwrap();
     assert_eq!((&report["people"], &report["rollback"]), (&1.into(), &Value::Null), "{report}");
-    assert!(house.succeed(&["recognize", &photo(1)]).contains("ann"));
+    assert!(super::text(&house.run(&["recognize", &photo(1)])).contains("ann"));
     drop(daemon);
 
     // A gallery that is gone is noticed, and the backup is put back once somebody says so.
