@@ -1,0 +1,28 @@
+#!/bin/sh
+# Builds the fuzz targets with libFuzzer's coverage and runs each for some seconds: `tests/fuzz/run.sh SECONDS [TARGET...]`.
+# It is what cargo-fuzz does, without needing it; a nightly toolchain is needed for the coverage passes' flags. A finding ends the run
+# with its file's name in artifacts/.
+set -eu
+cd "$(dirname "$0")"
+seconds=${1:?seconds for each target}
+shift
+toolchain=${FUZZ_TOOLCHAIN:-nightly}
+triple=$(rustc "+$toolchain" -vV | sed -n 's/^host: //p')
+export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+-Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-simplifycfg-branch-fold-threshold=0 \
+-Ccodegen-units=1 -Cdebug-assertions --cfg fuzzing ${FUZZ_SANITIZER:+-Zsanitizer=$FUZZ_SANITIZER}"
+cargo "+$toolchain" build --release --locked --target "$triple" ${FUZZ_JOBS:+-j "$FUZZ_JOBS"}
+[ $# -gt 0 ] || set -- $(sed -n 's/^name = "\([a-z_]*\)"$/\1/p' Cargo.toml | grep -v faceid)
+for target in "$@"; do
+    mkdir -p "corpus/$target" artifacts
+    seeds=seeds/$target
+    [ -d "$seeds" ] || seeds=
+    echo "== $target, $seconds s"
+    "target/$triple/release/$target" -max_total_time="$seconds" -print_final_stats=1 -rss_limit_mb=4096 -timeout=20 \
+        -artifact_prefix="artifacts/$target-" ${FUZZ_FLAGS:-} "corpus/$target" $seeds 2>"artifacts/$target.log" || {
+        tail -40 "artifacts/$target.log"
+        exit 1
+    }
+    grep -E 'stat::number_of_executed_units|stat::average_exec_per_sec|stat::new_units_added|DONE|cov:' "artifacts/$target.log" | tail -4
+done
