@@ -48,7 +48,7 @@ test: deps skipped
 # Search over synthetic templates, and the demo's clips through the pipeline. Beside the Python stack: models/bench-peer.toml and
 # PROJECT_REPORT.md.
 bench: build
-	./target/release/faceid bench search --sizes 1000,10000,100000
+	./.ci/bench-index.sh 1000,10000,100000
 	./target/release/faceid bench store --sizes 10000,100000
 	@for clip in door idle; do ./target/release/faceid bench pipeline data/demo/$$clip.mp4 || exit 1; done
 

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -241,21 +241,57 @@ pub(super) struct Imported {
     pub(super) people: Vec<String>,
     templates: usize,
     refused: Vec<(PathBuf, String)>,
+    took: Took,
+}
+
+/// Where an import's time went.
+#[derive(Default)]
+struct Took {
+    /// Reading and decoding photos.
+    photos: Duration,
+    /// Finding faces and embedding them.
+    networks: Duration,
+    /// Making enrolments durable.
+    store: Duration,
+}
+
+impl Took {
+    fn shares(&self) -> Value {
+        let seconds = |time: Duration| (time.as_secs_f64() * 1e3).round() / 1e3;
+        json!({"photos_s": seconds(self.photos), "networks_s": seconds(self.networks), "store_s": seconds(self.store)})
+    }
+
+    /// What `work` gives; its time is added to `to`.
+    fn clocked<T>(to: &mut Duration, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let made = work();
+        *to += began.elapsed();
+        made
+    }
+}
+
+impl std::fmt::Display for Took {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let all = (self.photos + self.networks + self.store).as_secs_f64().max(1e-9);
+        let share = |time: Duration| 100.0 * time.as_secs_f64() / all;
+        let (photos, networks, store) = (share(self.photos), share(self.networks), share(self.store));
+        write!(f, "{all:.1} s: photos {photos:.0} %, networks {networks:.0} %, store {store:.1} %")
+    }
 }
 
 pub(super) fn import(places: &Places, args: &ImportArgs) -> Result {
     let context = Context::load(places)?;
     let folders = folders_in(&args.dir)?;
     let imported = import_folders(&context, &folders, args.aligned)?;
-    let Imported { people, templates, refused } = &imported;
+    let Imported { people, templates, refused, took } = &imported;
     if args.json {
         let rows: Vec<Value> = refused.iter().map(|(path, why)| json!({"path": path, "reason": why})).collect();
-        say_json(&json!({"people": people.len(), "templates": templates, "refused": rows}));
+        say_json(&json!({"people": people.len(), "templates": templates, "refused": rows, "took": took.shares()}));
     } else {
         for (path, why) in refused {
             complain(format!("{}: {why}", path.display()));
         }
-        say(format!("{} people with {templates} templates enrolled, {} refused", people.len(), refused.len()));
+        say(format!("{} people with {templates} templates enrolled, {} refused, in {took}", people.len(), refused.len()));
     }
     if people.is_empty() {
         return Err(Failure::data(format!("{}: nobody could be enrolled", args.dir.display())));
@@ -268,17 +304,18 @@ pub(super) fn import_folders(context: &Context, folders: &[(PathBuf, Vec<PathBuf
     let mut stack = context.open_stack()?;
     let gallery = context.open_gallery(&stack)?;
     let bar = progress(folders.iter().map(|(_, photos)| photos.len() as u64).sum(), "photos");
-    let mut imported = Imported { people: Vec::new(), templates: 0, refused: Vec::new() };
+    let mut imported = Imported { people: Vec::new(), templates: 0, refused: Vec::new(), took: Took::default() };
     let mut batch = Vec::new();
     for (folder, photos) in folders {
         let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let mut embeddings = Vec::new();
         for photo in photos {
-            let picture = still::read_picture(photo).map_err(Failure::data);
-            let embedding = picture.and_then(|picture| match aligned {
+            let picture = Took::clocked(&mut imported.took.photos, || still::read_picture(photo).map_err(Failure::data));
+            let embed = |picture| match aligned {
                 true => aligned_face(&mut stack, &picture),
                 false => one_face(&mut stack, &picture, context.quality()),
-            });
+            };
+            let embedding = Took::clocked(&mut imported.took.networks, || picture.and_then(embed));
             match embedding {
                 Ok(embedding) => embeddings.push(embedding),
                 Err(failure) => imported.refused.push((photo.clone(), failure.message)),
@@ -295,10 +332,11 @@ pub(super) fn import_folders(context: &Context, folders: &[(PathBuf, Vec<PathBuf
             Err(failure) => imported.refused.push((folder.clone(), failure.message)),
         }
         if batch.len() >= BATCH {
-            gallery.enroll_many(std::mem::take(&mut batch))?;
+            let batch = std::mem::take(&mut batch);
+            Took::clocked(&mut imported.took.store, || gallery.enroll_many(batch))?;
         }
     }
-    gallery.enroll_many(batch)?;
+    Took::clocked(&mut imported.took.store, || gallery.enroll_many(batch))?;
     bar.finish_and_clear();
     Ok(imported)
 }
