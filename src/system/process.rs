@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 /// CPU time of all threads so far, user and system.
@@ -21,6 +21,13 @@ pub fn peak_resident_bytes() -> Option<u64> {
 /// The memory that is resident now, in bytes; `None` where the kernel does not say.
 pub fn resident_bytes() -> Option<u64> {
     status_kib("VmRSS:").map(|kib| kib * 1024)
+}
+
+/// How much more memory may be locked (mlock(2)), in bytes, if `reserve` bytes are left for others; `None` when nothing limits it.
+pub fn lockable_bytes(reserve: u64) -> Option<u64> {
+    let limit = getrlimit(Resource::Memlock).current?;
+    let locked = status_kib("VmLck:").map_or(limit, |kib| kib * 1024);
+    Some(limit.saturating_sub(locked).saturating_sub(reserve))
 }
 
 fn status_kib(field: &str) -> Option<u64> {
@@ -78,6 +85,7 @@ mod tests {
         assert!(peak > 100 * 1024, "{peak}");
         assert!(resident_bytes().is_some());
         assert!(cpu_time() > Duration::ZERO);
+        assert_eq!(lockable_bytes(u64::MAX).unwrap_or(0), 0);
     }
 
     #[test]

@@ -7,9 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::mm::{Advice, madvise, mlock, munlock};
 
 use super::template::Lane;
+use crate::system::process;
 
 /// The smallest page there is; on larger ones the system rounds for itself, outwards, within this allocation's own pages and its edges.
 const PAGE_BYTES: usize = 4096;
+
+/// What is left of the limit for keys, which come and go with each file that is written: a page each.
+const FOR_KEYS: u64 = 1 << 20;
 
 /// Set once locking was refused: it is told once.
 static REFUSED: AtomicBool = AtomicBool::new(false);
@@ -25,16 +29,19 @@ fn pages(plane: &Vec<Lane>) -> Option<(*mut std::ffi::c_void, usize)> {
 /// Keeps a plane's pages in memory and out of core dumps, until [`unlock`].
 pub(super) fn lock(plane: &Vec<Lane>) {
     let Some((at, bytes)) = pages(plane) else { return };
-    // SAFETY: the range is whole pages of one live allocation, shared with nothing else; neither call changes its content. A limit on
-    // locked memory (RLIMIT_MEMLOCK) or an old kernel may refuse: then templates are as safe as any memory.
-    let locked = unsafe {
-        let _ = madvise(at, bytes, Advice::LinuxDontDump);
-        mlock(at, bytes)
+    // SAFETY: the range is whole pages of one live allocation, shared with nothing else; the call does not change its content.
+    let _ = unsafe { madvise(at, bytes, Advice::LinuxDontDump) };
+    let refused = match process::lockable_bytes(FOR_KEYS) {
+        Some(room) if room < bytes as u64 => Some("LimitMEMLOCK= is reached".to_owned()),
+        // SAFETY: as above. An old kernel may refuse: then templates are as safe as any memory.
+        _ => unsafe { mlock(at, bytes) }.err().map(|error| error.to_string()),
     };
-    if let Err(error) = locked
+    if let Some(why) = refused
         && !REFUSED.swap(true, Ordering::Relaxed)
     {
-        log::info!("templates may be swapped out, the system locks no more memory ({error}): raise LimitMEMLOCK= or have no swap");
+        log::info!(
+            "some templates may be swapped out, the system locks no more memory ({why}): raise LimitMEMLOCK= or have no swap"
+        );
     }
 }
 

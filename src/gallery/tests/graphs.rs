@@ -93,11 +93,12 @@ fn a_removal_while_a_copy_is_written_ends_it() {
 #[test]
 fn a_disk_that_fails_or_loses_power_while_a_copy_is_written_costs_the_copy_alone() {
     let (disk, key, gallery) = kept();
+    let graph = gallery.graph_bytes().unwrap();
     drop(gallery);
     for call in 0.. {
         let failing = disk.reopened();
         let gallery = open(&failing, &key);
-        serve(&gallery);
+        gallery.serve_kept_graph(&graph).unwrap();
         let from = failing.calls();
         failing.fail(from + call, Fault::ALL[call % Fault::ALL.len()]);
         if gallery.keep_graph(0).is_ok() {
