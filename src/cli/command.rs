@@ -73,7 +73,7 @@ pub(super) fn command(places: &Places, args: &Args) -> Result {
             Some(Notice::Subscribed) if !sent => {
                 sent = true;
                 let answer = Some((answers.clone(), command.nonce.clone().into_bytes()));
-                subscriber.say(Said { topic: topic.clone(), payload: token.clone(), retained: false, answer });
+                subscriber.say(Said { topic: topic.clone(), payload: token.clone(), answer, ..Said::default() });
             }
             Some(Notice::Message(message)) if message.correlation.as_deref() == Some(command.nonce.as_bytes()) => {
                 let reply: Value = serde_json::from_slice(&message.payload).map_err(Failure::data)?;
@@ -81,7 +81,7 @@ pub(super) fn command(places: &Places, args: &Args) -> Result {
                 return Ok(if reply["ok"] == true { code::YES } else { code::NO });
             }
             Some(Notice::Problem(problem)) => super::complain(problem),
-            Some(Notice::Message(_) | Notice::Subscribed) | None => {}
+            Some(Notice::Message(_) | Notice::Subscribed | Notice::Taken(_)) | None => {}
         }
     }
     Err(Failure::unavailable(format!("device {} did not answer within {} s", config.device, args.lifetime)))

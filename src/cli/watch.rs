@@ -40,7 +40,7 @@ pub(super) fn watch(places: &Places, args: &Args) -> Result {
                 super::complain(problem);
                 continue;
             }
-            Some(Notice::Subscribed) | None => continue,
+            Some(Notice::Subscribed | Notice::Taken(_)) | None => continue,
         };
         if args.raw {
             say(format!("{} {}", message.topic, String::from_utf8_lossy(&message.payload)));

@@ -2,17 +2,18 @@
 //! subscribes, says little, and goes on after a lost connection.
 //!
 //! What it says is kept here, not by rumqttc: a state is said again after each connection as its newest value, anything else waits in
-//! a short line. Each connection is clean, so nothing old comes from a session of before.
+//! a short line; what somebody else keeps is said with a receipt, which comes back when the broker has it. Each connection is clean, so nothing old comes from a session of before.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Filter, LastWill, Packet, Publish, PublishProperties, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{Filter, LastWill, Packet, PubAckReason, Publish, PublishProperties, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use tokio::sync::Notify;
 
@@ -51,6 +52,8 @@ pub enum Notice {
     Subscribed,
     /// A message.
     Message(Received),
+    /// The broker has confirmed what was said with this receipt.
+    Taken(u64),
     /// There is no connection; the next try comes by itself. Told once until it is another problem.
     Problem(Problem),
 }
@@ -77,6 +80,8 @@ pub struct Said {
     pub retained: bool,
     /// Where an answer is wanted, and what must come back with it.
     pub answer: Option<(String, Vec<u8>)>,
+    /// Told back by [`Notice::Taken`]. Who wants a receipt keeps the message: it is not said later when there is no connection.
+    pub receipt: Option<u64>,
 }
 
 #[derive(Default)]
@@ -85,6 +90,8 @@ struct Mouth {
     line: VecDeque<Said>,
     /// While connected.
     client: Option<AsyncClient>,
+    /// The receipts of what the client has and has not sent yet, in its order.
+    handed: VecDeque<Option<u64>>,
 }
 
 /// A running subscription; dropping it disconnects.
@@ -142,9 +149,9 @@ impl Subscriber {
         if said.retained {
             mouth.states.insert(said.topic.clone(), said.clone());
         }
-        match &mouth.client {
-            Some(client) => publish(client, &said),
-            None if said.retained => {}
+        match mouth.client.clone() {
+            Some(client) => publish(&client, &said, &mut mouth.handed),
+            None if said.retained || said.receipt.is_some() => {}
             None => {
                 if mouth.line.len() >= LINE {
                     mouth.line.pop_front();
@@ -170,7 +177,7 @@ fn lock(mouth: &Mutex<Mouth>) -> MutexGuard<'_, Mouth> {
     mouth.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn publish(client: &AsyncClient, said: &Said) {
+fn publish(client: &AsyncClient, said: &Said, handed: &mut VecDeque<Option<u64>>) {
     let (response_topic, correlation) = said.answer.clone().unzip();
     let properties = PublishProperties {
         payload_format_indicator: Some(1),
@@ -179,8 +186,9 @@ fn publish(client: &AsyncClient, said: &Said) {
         ..PublishProperties::default()
     };
     let payload = said.payload.clone();
-    if client.try_publish_with_properties(said.topic.as_str(), QoS::AtLeastOnce, said.retained, payload, properties).is_err() {
-        log::error!("the MQTT client took no message on {}", said.topic);
+    match client.try_publish_with_properties(said.topic.as_str(), QoS::AtLeastOnce, said.retained, payload, properties) {
+        Ok(()) => handed.push_back(said.receipt),
+        Err(_) => log::error!("the MQTT client took no message on {}", said.topic),
     }
 }
 
@@ -219,9 +227,29 @@ impl Listener {
     /// controller has left.
     async fn listen(&mut self, options: MqttOptions, backoff: &mut Backoff) {
         let (client, mut events) = AsyncClient::new(options, CLIENT_QUEUE);
+        // By packet id: what was sent and not confirmed yet, and what the client holds back because its id is still in use.
+        let (mut sent, mut held) = (HashMap::new(), HashMap::new());
         loop {
             match events.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => self.connected(&client),
+                Ok(Event::Outgoing(Outgoing::Publish(id))) => {
+                    let receipt = held.remove(&id).or_else(|| lock(&self.mouth).handed.pop_front());
+                    sent.insert(id, receipt.flatten());
+                }
+                Ok(Event::Outgoing(Outgoing::AwaitAck(id))) => {
+                    if let Some(receipt) = lock(&self.mouth).handed.pop_front() {
+                        held.insert(id, receipt);
+                    }
+                }
+                Ok(Event::Incoming(Packet::PubAck(ack))) => {
+                    // A refusal is an answer too: said again, the message would be refused again.
+                    if !matches!(ack.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers) {
+                        log::error!("the broker did not take a message ({:?}): may this user write it?", ack.reason);
+                    }
+                    if let Some(receipt) = sent.remove(&ack.pkid).flatten() {
+                        let _ = self.notices.try_send(Notice::Taken(receipt));
+                    }
+                }
                 Ok(Event::Incoming(Packet::SubAck(answer))) => {
                     backoff.reset();
                     let taken = answer.return_codes.iter().all(|code| matches!(code, SubscribeReasonCode::Success(_)));
@@ -256,9 +284,11 @@ impl Listener {
             log::error!("the MQTT client took no subscription");
         }
         let mut mouth = lock(&self.mouth);
-        mouth.states.values().for_each(|said| publish(client, said));
-        while let Some(said) = mouth.line.pop_front() {
-            publish(client, &said);
+        let Mouth { states, line, handed, .. } = &mut *mouth;
+        handed.clear();
+        states.values().for_each(|said| publish(client, said, handed));
+        while let Some(said) = line.pop_front() {
+            publish(client, &said, handed);
         }
         mouth.client = Some(client.clone());
     }
