@@ -17,6 +17,19 @@ pub enum Input {
     Clock(Clock),
     /// A track has ended.
     TrackEnded(CameraId, TrackId),
+    /// A door's controller says what became of a grant.
+    Passage(Passage),
+}
+
+/// Whether a door was opened for a grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passage {
+    /// Which door.
+    pub door: DoorId,
+    /// Which grant.
+    pub jti: String,
+    /// Whether it was opened in time.
+    pub passed: bool,
 }
 
 /// An operator's order.

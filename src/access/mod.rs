@@ -27,7 +27,7 @@ use crate::types::{
 };
 use grant::{Claims, GrantKey};
 use input::Waiting;
-pub use input::{Command, Credential, CredentialRead, Input, InputError};
+pub use input::{Command, Credential, CredentialRead, Input, InputError, Passage};
 use passback::Passback;
 pub use policy::{CredentialNumber, PolicySettings};
 pub use rules::{Clock, Rules};
@@ -252,6 +252,9 @@ impl Decider {
             Input::TrackEnded(camera, track) => {
                 self.places.ended(&camera, track, ms(now.monotonic), self.rules.throttle.cool_down_ms);
             }
+            Input::Passage(Passage { door, jti, passed }) => {
+                self.changed |= self.passback.told(&door, &jti, passed, ms(now.monotonic));
+            }
         }
         Ok(())
     }
@@ -361,8 +364,9 @@ impl Decider {
         let Some(company) = self.gather(&door, &person, now) else {
             return Some(self.refuse(observation, door, Reason::TooFewPeople, Some(person), now));
         };
-        self.let_through(&door, &company, now);
-        let decision = self.grant(observation, door, person, now, grant_id());
+        let jti = grant_id();
+        self.let_through(&door, &company, &jti, now);
+        let decision = self.grant(observation, door, person, now, jti);
         Some(Decision { factors, marks, ..decision })
     }
 
@@ -395,7 +399,7 @@ impl Decider {
         self.gathered.remove(door).map(|gathered| gathered.into_iter().map(|(person, _)| person).collect())
     }
 
-    fn let_through(&mut self, door: &DoorId, company: &[PersonId], now: Moment) {
+    fn let_through(&mut self, door: &DoorId, company: &[PersonId], jti: &str, now: Moment) {
         let now = ms(now.monotonic);
         self.waiting.remove(door);
         if self.approaches.len() >= REMEMBERED_APPROACHES {
@@ -404,8 +408,8 @@ impl Decider {
         }
         for person in company {
             self.approaches.insert((door.clone(), person.clone()), now);
-            self.changed |= self.passback.pass(door, person, now);
         }
+        self.changed |= self.passback.pass(door, company, jti, now);
     }
 
     fn charge(&mut self, door: &DoorId, weight: u32, now: Moment) {

@@ -1,15 +1,22 @@
-//! Anti-passback: who is inside which area, as far as grants tell. Somebody of whom nothing is known may pass once in either direction.
+//! Anti-passback: who is inside which area, as far as grants tell, or doors with a sensor. Somebody of whom nothing is known may pass once
+//! in either direction.
+//!
+//! A grant counts as a passage from the start, so that nobody can use the time until the door has told. Where the area counts passages,
+//! the door's word that nobody went through takes it back. A door that tells nothing leaves the grant counted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::policy::{AreaSettings, PassbackKind};
+use super::policy::{AreaSettings, PassbackCounts, PassbackKind};
 use super::state::Ms;
 use crate::types::{AreaId, DoorId, PersonId};
 
 /// The most people whose place is remembered; beyond it the one longest where they are is forgotten.
 const MAX_PLACES: usize = 65_536;
+/// How many of the newest grants can be taken back, and for how long: the longest unlocking is a minute, and a broker may be away.
+const MAX_OPEN: usize = 256;
+const TAKE_BACK_WITHIN: Ms = 300_000;
 
 /// What the areas of a door say to a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +33,17 @@ pub(super) enum Standing {
 pub(super) struct Passback {
     areas: Vec<AreaSettings>,
     people: HashMap<(AreaId, PersonId), Whereabouts>,
+    /// Grants whose doors have not told yet. A restart forgets them, and then they count.
+    open: VecDeque<Open>,
+}
+
+/// A grant that counts until its door says otherwise.
+#[derive(Debug, Clone)]
+struct Open {
+    door: DoorId,
+    jti: String,
+    at: Ms,
+    before: Vec<((AreaId, PersonId), Option<Whereabouts>)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +64,7 @@ pub(super) struct PlacedPerson {
 
 impl Passback {
     pub(super) fn new(areas: Vec<AreaSettings>) -> Self {
-        Self { areas, people: HashMap::new() }
+        Self { areas, people: HashMap::new(), open: VecDeque::new() }
     }
 
     /// The areas that the door leads into or out of, and whether it leads in.
@@ -76,22 +94,56 @@ impl Passback {
         sides.max().unwrap_or(Standing::Fine)
     }
 
-    /// The person was let through. True when that changed anything.
-    pub(super) fn pass(&mut self, door: &DoorId, person: &PersonId, now: Ms) -> bool {
-        let passed: Vec<_> = self.sides(door).map(|(area, inside)| (area.id.clone(), inside)).collect();
-        for (area, inside) in &passed {
-            if self.people.len() >= MAX_PLACES {
-                let oldest = self.people.iter().min_by_key(|(_, place)| place.since).map(|(key, _)| key.clone());
-                oldest.map(|key| self.people.remove(&key));
+    /// These people are let through by the grant `jti`. True when that changed anything.
+    pub(super) fn pass(&mut self, door: &DoorId, company: &[PersonId], jti: &str, now: Ms) -> bool {
+        let passed: Vec<_> = self.sides(door).map(|(area, inside)| (area.id.clone(), inside, area.counts)).collect();
+        let mut before = Vec::new();
+        for person in company {
+            for (area, inside, counts) in &passed {
+                if self.people.len() >= MAX_PLACES {
+                    let oldest = self.people.iter().min_by_key(|(_, place)| place.since).map(|(key, _)| key.clone());
+                    oldest.map(|key| self.people.remove(&key));
+                }
+                let key = (area.clone(), person.clone());
+                let was = self.people.insert(key.clone(), Whereabouts { inside: *inside, since: now });
+                if *counts == PassbackCounts::Passages {
+                    before.push((key, was));
+                }
             }
-            self.people.insert((area.clone(), person.clone()), Whereabouts { inside: *inside, since: now });
+        }
+        if !before.is_empty() {
+            if self.open.len() >= MAX_OPEN {
+                self.open.pop_front();
+            }
+            self.open.push_back(Open { door: door.clone(), jti: jti.to_owned(), at: now, before });
         }
         !passed.is_empty()
+    }
+
+    /// What the door says became of a grant. True when that changed anything.
+    pub(super) fn told(&mut self, door: &DoorId, jti: &str, passed: bool, now: Ms) -> bool {
+        self.open.retain(|open| now.saturating_sub(open.at) <= TAKE_BACK_WITHIN);
+        let Some(at) = self.open.iter().position(|open| open.door == *door && open.jti == jti) else { return false };
+        let Some(Open { at: granted, before, .. }) = self.open.remove(at) else { return false };
+        for (key, was) in before {
+            // Somebody who has been let through elsewhere meanwhile is where that door leads.
+            let Some(place) = self.people.get_mut(&key).filter(|place| place.since == granted) else { continue };
+            match was {
+                _ if passed => place.since = now,
+                Some(was) => *place = was,
+                None => {
+                    self.people.remove(&key);
+                }
+            }
+        }
+        true
     }
 
     /// Forgets where somebody is, or where everybody is.
     pub(super) fn forgive(&mut self, person: Option<&PersonId>) {
         self.people.retain(|(_, placed), _| person.is_some_and(|person| placed != person));
+        // A place that was forgiven does not come back.
+        self.open.clear();
     }
 
     pub(super) fn state(&self, now: Ms) -> Vec<PlacedPerson> {
@@ -134,6 +186,7 @@ mod tests {
             kind,
             window_s: Some(60),
             forget_after_h: 24,
+            counts: PassbackCounts::Grants,
         }
     }
 
@@ -150,7 +203,7 @@ mod tests {
         for first in ["in", "out"] {
             let mut passback = Passback::new(vec![area(PassbackKind::Hard)]);
             assert_eq!(passback.standing(&door(first), &ada(), 0), Standing::Fine);
-            passback.pass(&door(first), &ada(), 0);
+            passback.pass(&door(first), &[ada()], "j", 0);
             let other = if first == "in" { "out" } else { "in" };
             assert_eq!(passback.standing(&door(first), &ada(), 1000), Standing::Broken);
             assert_eq!(passback.standing(&door(other), &ada(), 1000), Standing::Fine);
@@ -165,23 +218,57 @@ mod tests {
     #[test]
     fn soft_passback_tells_and_timed_passback_waits() {
         let mut soft = Passback::new(vec![area(PassbackKind::Soft)]);
-        soft.pass(&door("in"), &ada(), 0);
+        soft.pass(&door("in"), &[ada()], "j", 0);
         assert_eq!(soft.standing(&door("in"), &ada(), 1000), Standing::Told);
         let mut timed = Passback::new(vec![area(PassbackKind::Timed)]);
-        timed.pass(&door("in"), &ada(), 0);
+        timed.pass(&door("in"), &[ada()], "j", 0);
         assert_eq!(timed.standing(&door("in"), &ada(), 59_999), Standing::Broken);
         assert_eq!(timed.standing(&door("in"), &ada(), 60_000), Standing::Fine);
-        timed.pass(&door("out"), &ada(), 1000);
+        timed.pass(&door("out"), &[ada()], "j", 1000);
         assert_eq!(timed.standing(&door("in"), &ada(), 2000), Standing::Fine);
     }
 
     #[test]
     fn whereabouts_outlive_a_restart_and_so_does_the_time() {
         let mut timed = Passback::new(vec![area(PassbackKind::Timed)]);
-        timed.pass(&door("in"), &ada(), 100_000);
+        timed.pass(&door("in"), &[ada()], "j", 100_000);
         let mut again = Passback::new(vec![area(PassbackKind::Timed)]);
         again.restore(timed.state(140_000), 5);
         assert_eq!(again.standing(&door("in"), &ada(), 5 + 19_999), Standing::Broken);
         assert_eq!(again.standing(&door("in"), &ada(), 5 + 20_000), Standing::Fine);
+    }
+
+    #[test]
+    fn a_grant_that_nobody_used_is_taken_back_where_passages_count_and_nowhere_else() {
+        for (counts, standing) in [(PassbackCounts::Grants, Standing::Broken), (PassbackCounts::Passages, Standing::Fine)] {
+            let mut passback = Passback::new(vec![AreaSettings { counts, ..area(PassbackKind::Hard) }]);
+            passback.pass(&door("in"), &[ada()], "one", 0);
+            assert_eq!(passback.standing(&door("in"), &ada(), 10), Standing::Broken, "until the door has told");
+            assert!(!passback.told(&door("out"), "one", false, 10), "another door's word");
+            assert!(!passback.told(&door("in"), "two", false, 10), "another grant");
+            passback.told(&door("in"), "one", false, 10);
+            assert_eq!(passback.standing(&door("in"), &ada(), 20), standing, "{counts:?}");
+            assert!(!passback.told(&door("in"), "one", false, 30), "told once");
+        }
+    }
+
+    #[test]
+    fn a_word_that_comes_too_late_or_after_another_passage_changes_nobodys_place() {
+        let passages = AreaSettings { counts: PassbackCounts::Passages, ..area(PassbackKind::Hard) };
+        let mut passback = Passback::new(vec![passages.clone()]);
+        passback.pass(&door("in"), &[ada()], "one", 0);
+        assert!(!passback.told(&door("in"), "one", false, TAKE_BACK_WITHIN + 1));
+        assert_eq!(passback.standing(&door("in"), &ada(), 10), Standing::Broken);
+        let mut passback = Passback::new(vec![passages.clone()]);
+        passback.pass(&door("in"), &[ada()], "one", 0);
+        passback.pass(&door("out"), &[ada()], "two", 5);
+        passback.told(&door("in"), "one", false, 10);
+        assert_eq!(passback.standing(&door("out"), &ada(), 20), Standing::Broken, "she is outside");
+        // The time of a timed passback is that of the passage.
+        let mut timed = Passback::new(vec![AreaSettings { kind: PassbackKind::Timed, ..passages }]);
+        timed.pass(&door("in"), &[ada()], "one", 0);
+        timed.told(&door("in"), "one", true, 5_000);
+        assert_eq!(timed.standing(&door("in"), &ada(), 64_999), Standing::Broken);
+        assert_eq!(timed.standing(&door("in"), &ada(), 65_000), Standing::Fine);
     }
 }

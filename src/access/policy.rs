@@ -226,6 +226,17 @@ pub enum PassbackKind {
     Timed,
 }
 
+/// What takes a person into an area or out of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PassbackCounts {
+    /// A grant.
+    #[default]
+    Grants,
+    /// A grant, unless the door's controller says that the door was not opened: it needs a door sensor.
+    Passages,
+}
+
 /// An area with anti-passback: a grant at an entry takes the person in, one at an exit takes the person out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -245,6 +256,9 @@ pub struct AreaSettings {
     /// After how many hours a person's place is forgotten, so that a way out that nobody saw mends itself (1 to 8760).
     #[serde(default = "forget_after")]
     pub forget_after_h: u64,
+    /// `grants` or `passages`.
+    #[serde(default)]
+    pub counts: PassbackCounts,
 }
 
 fn one() -> u32 {

@@ -79,6 +79,13 @@ struct Presented {
     person: Option<PersonId>,
 }
 
+/// What a door's controller says became of a grant; the rest is for people.
+#[derive(Deserialize)]
+struct PassageTold {
+    jti: String,
+    passed: bool,
+}
+
 /// What is asked of a verb; a verb that wants nothing takes none.
 fn args<T: for<'de> Deserialize<'de> + Default>(value: &Value) -> Result<T, String> {
     if value.is_null() { Ok(T::default()) } else { needed(value) }
@@ -101,8 +108,12 @@ impl Commands {
     }
 
     fn hear(&mut self, message: &Received) {
-        if let Some(door) = self.door_of_reader(&message.topic) {
+        if let Some(door) = self.door_on(&message.topic, "credential") {
             self.presented(door, message);
+            return;
+        }
+        if let Some(door) = self.door_on(&message.topic, "passage") {
+            self.passed(door, message);
             return;
         }
         let prefix = format!("{}/cmd/", self.root);
@@ -127,10 +138,25 @@ impl Commands {
         }
     }
 
-    /// Which door's reader speaks on this topic: `door/<door>/credential`.
-    fn door_of_reader(&self, topic: &str) -> Option<DoorId> {
-        let door = topic.strip_prefix(&self.root)?.strip_prefix("/door/")?.strip_suffix("/credential")?;
+    /// Which door speaks on this topic: `door/<door>/<what>`.
+    fn door_on(&self, topic: &str, what: &str) -> Option<DoorId> {
+        let door = topic.strip_prefix(&self.root)?.strip_prefix("/door/")?.strip_suffix(what)?.strip_suffix('/')?;
         DoorId::new(door).ok()
+    }
+
+    /// Whether a door was opened for a grant only ever changes whose passage counts, so it is not signed: the broker's rules say who may
+    /// publish it.
+    fn passed(&self, door: DoorId, message: &Received) {
+        let dropped = |why: &str| log::warn!(door = door.as_str(); "a passage was not heard: {why}");
+        if message.retained {
+            return dropped("it was retained");
+        }
+        let Ok(PassageTold { jti, passed }) = serde_json::from_slice(&message.payload) else {
+            return dropped("it has no jti, or does not say whether somebody passed");
+        };
+        if self.decider.try_send(Report::Passed(access::Passage { door: door.clone(), jti, passed })).is_err() {
+            dropped("too much waits");
+        }
     }
 
     /// A card or a number is one factor of two and opens nothing alone, so it is not signed: the broker's rules say who may publish it.

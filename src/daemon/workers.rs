@@ -11,7 +11,7 @@ use super::access_state::AccessState;
 use super::api::Asks;
 use super::events;
 use super::supervisor::{Heartbeat, WorkerContext, WorkerError};
-use crate::access::{Clock, Command, CredentialRead, Decider, Input};
+use crate::access::{Clock, Command, CredentialRead, Decider, Input, Passage};
 use crate::capture::{self, CameraEvent, CameraSettings, CameraState, Slot, Slots, Taken};
 use crate::gallery::{Gallery, IndexReport, IndexVerdict};
 use crate::pipeline::{Pipeline, Seen};
@@ -76,6 +76,8 @@ pub(super) enum Report {
     Missed(Attempt),
     /// Somebody presented a card or a number.
     Presented(CredentialRead),
+    /// A door's controller has told what became of a grant.
+    Passed(Passage),
     /// An operator's orders, and who waits to hear that they are in force and will outlive a restart.
     Ordered(Vec<Command>, SyncSender<Result<(), String>>),
 }
@@ -253,6 +255,7 @@ impl Decisions {
                 self.publisher.publish(events::attempt(attempt));
             }
             Report::Presented(read) => self.tell(Input::Credential(read), clock::now()),
+            Report::Passed(passage) => self.tell(Input::Passage(passage), clock::now()),
             Report::Ordered(orders, answer) => {
                 // Who waited too long does not hear it; the orders hold all the same.
                 let _ = answer.try_send(self.obey(orders, clock::now()));

@@ -295,6 +295,7 @@ impl Worker {
             let filters = [
                 Filter::new(self.topic("cmd/+"), QoS::AtLeastOnce),
                 Filter::new(self.topic("door/+/credential"), QoS::AtMostOnce),
+                Filter::new(self.topic("door/+/passage"), QoS::AtLeastOnce),
                 Filter::new(discovery::BIRTH_TOPIC.to_owned(), QoS::AtLeastOnce),
             ];
             if client.try_subscribe_many(filters).is_err() {
