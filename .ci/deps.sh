@@ -2,7 +2,7 @@
 # Installs what the build and the tests need and is missing: Debian packages, and ONNX Runtime's CPU library by its pinned hash.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-packages=(pkg-config gcc libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstrtspserver-1.0-dev
+packages=(pkg-config gcc git libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstrtspserver-1.0-dev
     gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-libav
     mosquitto mosquitto-clients ffmpeg openssl ca-certificates)
 missing=()

@@ -17,7 +17,7 @@ pub(super) struct Args {
 
 fn failure(error: &DoorError) -> Failure {
     let code = match error {
-        DoorError::NoDoor | DoorError::NoLine | DoorError::Keys(_) => code::CONFIG,
+        DoorError::NoDoor | DoorError::NoLine | DoorError::Keys(_) | DoorError::Panel { .. } => code::CONFIG,
         _ => code::UNAVAILABLE,
     };
     Failure::new(code, error)
@@ -43,7 +43,9 @@ pub(super) fn door(places: &Places, args: &Args) -> Result {
     let signals = signals::watch(handle, || {}).map_err(Failure::unavailable)?;
     let notifier = Notifier::from_env();
     notifier.status("starting");
-    let hardware = Hardware::open(settings, name, print).map_err(|error| failure(&error))?;
+    let hardware = Hardware::open(settings, name, print)
+        .and_then(|hardware| hardware.with_panel(&settings.osdp, &config.secrets_dir))
+        .map_err(|error| failure(&error))?;
     let places = door::controller::Places {
         device: &config.device,
         broker: &config.publish,

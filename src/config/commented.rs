@@ -27,6 +27,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("controller.gpio.lock-line", "17"),
     ("controller.gpio.sensor-line", "27"),
     ("controller.gpio.exit-line", "22"),
+    ("controller.osdp.line", "\"/dev/ttyAMA0\""),
+    ("controller.osdp.people", "[[controller.osdp.people]]\nperson = \"ada\"\nfacility = 12\nnumber = 4217"),
     ("publish.tls.client-certificate-file", "\"/etc/faceid/client.pem\""),
     ("publish.tls.client-key-secret", "\"mqtt-client-key\""),
     (

@@ -1,22 +1,29 @@
-//! The loop between broker, inputs, machine and lock. One thread owns them all.
+//! The loop between broker, inputs, machine, lock and panel. One thread owns them all.
 
 use std::path::Path;
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::admission::{Admission, Refusal};
+use serde_json::{Value, json};
+
+use super::admission::{Admission, Permit, Refusal};
+use super::diary::Diary;
 use super::hardware::{DoorError, Hardware};
 use super::machine::{Action, AlarmWord, DoorState, Input, Machine};
+use super::panel::{OsdpSettings, Verdict, Word};
+use super::presenting::{Outcome, Presenting};
 use super::settings::Settings;
 use crate::access::grant::{KeySet, MAX_JWK_SET_BYTES};
-use crate::publish::{self, Alarm, AlarmKind, Context, Event, Notice, Received, Said, Subscriber, Wants};
+use crate::publish::{self, Alarm, AlarmKind, CONTRACT_VERSION, Context, Event, Notice, Received, Said, Subscriber, Wants};
 use crate::system::seen::SeenError;
 use crate::system::{Stop, clock};
-use crate::types::{DeviceId, DoorId};
+use crate::types::{DeviceId, DoorId, PersonId};
 
 /// How long a message is waited for before inputs and time are looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// People whose grants wait for the door to be opened; more do not pass within one opening.
+const MOST_GUESTS: usize = 16;
 
 /// Where a controller finds what it needs.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +46,13 @@ struct Controller {
     admission: Admission,
     machine: Machine,
     hardware: Hardware,
+    osdp: OsdpSettings,
+    presenting: Presenting,
+    /// Who was let in, and with which grant, since the door last told of a passage.
+    guests: Vec<(PersonId, String)>,
+    diary: Diary,
+    /// Whether the broker hears us: between a confirmed subscription and the next problem.
+    online: bool,
     link: Subscriber,
 }
 
@@ -59,6 +73,8 @@ pub fn run(
         controller.turn();
     }
     controller.step(Input::Stop);
+    // What the broker does not confirm any more is said after the next start.
+    controller.say_diary();
     Ok(())
 }
 
@@ -102,18 +118,42 @@ impl Controller {
             models: publish::Models::new(),
             person_names: false,
         };
-        let machine = Machine::new(settings, hardware.inputs.has_sensor());
-        Ok(Self { root, door, context, learns: settings.learn_endorsed_keys, admission, machine, hardware, link })
+        let path = places.state.join("door").join(format!("{door}.diary"));
+        let diary = Diary::open(&path).map_err(|source| DoorError::Diary { path, source })?;
+        Ok(Self {
+            root,
+            door,
+            context,
+            learns: settings.learn_endorsed_keys,
+            admission,
+            machine: Machine::new(settings, hardware.inputs.has_sensor()),
+            hardware,
+            presenting: Presenting::new(settings.waits_for_panel(), settings.osdp.verdict_within()),
+            osdp: settings.osdp.clone(),
+            guests: Vec::new(),
+            diary,
+            online: false,
+            link,
+        })
     }
 
     /// One message or one tick, then the inputs.
     fn turn(&mut self) {
         match self.link.next(TICK) {
             Some(Notice::Message(message)) => self.hear(&message),
-            Some(Notice::Subscribed) => log::info!(door = self.door.as_str(); "listening for decisions"),
-            Some(Notice::Problem(problem)) => log::warn!("{problem}; the door stays locked"),
+            Some(Notice::Subscribed) => {
+                log::info!(door = self.door.as_str(); "listening for decisions");
+                self.online = true;
+                self.diary.reconnected();
+            }
+            Some(Notice::Taken(number)) => self.diary.confirmed(number),
+            Some(Notice::Problem(problem)) => {
+                log::warn!("{problem}; the door stays locked");
+                self.online = false;
+            }
             None => {}
         }
+        self.hear_panel();
         let readings = self.hardware.inputs.read();
         if self.hardware.inputs.has_sensor() {
             self.step(Input::Sensor(readings.open));
@@ -122,6 +162,16 @@ impl Controller {
             self.step(Input::Exit { pressed });
         }
         self.step(Input::Tick);
+        self.say_diary();
+    }
+
+    fn say_diary(&mut self) {
+        while self.online
+            && let Some(note) = self.diary.hand_out()
+        {
+            let topic = format!("{}/{}", self.root, note.topic);
+            self.link.say(Said { topic, payload: note.payload, receipt: Some(note.number), ..Said::default() });
+        }
     }
 
     fn hear(&mut self, message: &Received) {
@@ -136,12 +186,102 @@ impl Controller {
         match self.admission.admit(message, now) {
             Ok(permit) => {
                 log::info!(door = self.door.as_str(), person = permit.person().as_str(), jti = permit.jti(); "granted");
-                self.step(Input::Permit(permit));
+                self.let_in(permit);
             }
             Err(Refusal::NoGrant) => {}
             // QoS 1 may bring one message twice.
             Err(error @ Refusal::Seen(SeenError::Again)) => log::info!(door = self.door.as_str(); "opens nothing: {error}"),
             Err(error) => log::warn!(door = self.door.as_str(); "opens nothing: {error}"),
+        }
+    }
+
+    /// A permit goes to the lock, or to the panel first.
+    fn let_in(&mut self, permit: Permit) {
+        let Some(panel) = &mut self.hardware.panel else { return self.obey(permit) };
+        let (person, jti) = (permit.person().clone(), permit.jti().to_owned());
+        let card = self.osdp.card(&person);
+        let (is_waiting, now_permitted) = match &card {
+            Some(_) => self.presenting.begin(permit, clock::monotonic()),
+            // Nothing is presented, and what waits for a verdict gets none.
+            None => (false, (!self.presenting.waits()).then_some(permit)),
+        };
+        match card {
+            Some(card) if is_waiting => panel.present(card),
+            card => {
+                let why = if card.is_none() { "no-number" } else { "too-many" };
+                log::warn!(door = self.door.as_str(), person = person.as_str(); "not presented to the panel: {why}");
+                self.tell_panel("not-presented", json!({ "person": person, "jti": jti, "why": why }));
+            }
+        }
+        now_permitted.into_iter().for_each(|permit| self.obey(permit));
+    }
+
+    fn obey(&mut self, permit: Permit) {
+        // Whatever ends at this moment ends for those before.
+        self.step(Input::Tick);
+        if self.hardware.inputs.has_sensor() && self.guests.len() < MOST_GUESTS {
+            self.guests.push((permit.person().clone(), permit.jti().to_owned()));
+        }
+        self.step(Input::Permit(permit));
+    }
+
+    fn hear_panel(&mut self) {
+        while let Some(word) = self.hardware.panel.as_mut().and_then(|panel| panel.next()) {
+            match &word {
+                Word::Secure(secure) => {
+                    log::info!(door = self.door.as_str(), secure = secure; "the panel's line");
+                    self.say("panel", if *secure { "secure" } else { "lost" }.to_owned());
+                }
+                Word::Light(colour) => self.tell_panel("light", json!({ "colour": colour.as_str() })),
+                Word::Output(on) => self.tell_panel("output", json!({ "on": on })),
+                Word::Buzzer => self.tell_panel("buzzer", json!({})),
+                Word::Text(text) => self.tell_panel("text", json!({ "text": text })),
+                Word::NotPresented => {}
+            }
+            if let Some(outcome) = self.presenting.step(Some(&word), clock::monotonic()) {
+                self.conclude(outcome);
+            }
+        }
+        while let Some(outcome) = self.presenting.step(None, clock::monotonic()) {
+            self.conclude(outcome);
+        }
+    }
+
+    fn conclude(&mut self, outcome: Outcome) {
+        let Outcome { verdict, person, jti, permit } = outcome;
+        let level = if verdict == Verdict::Silent { log::Level::Warn } else { log::Level::Info };
+        log::log!(level, door = self.door.as_str(), person = person.as_str(), verdict = verdict.as_str(); "the panel's verdict");
+        self.tell_panel("verdict", json!({ "verdict": verdict.as_str(), "person": person, "jti": jti }));
+        permit.into_iter().for_each(|permit| self.obey(permit));
+    }
+
+    /// One thing of the panel, for displays.
+    fn tell_panel(&self, kind: &str, more: Value) {
+        let topic = format!("{}/door/{}/panel/event", self.root, self.door);
+        let payload = self.event(&[("kind", json!(kind))], more);
+        self.link.say(Said { topic, payload, ..Said::default() });
+    }
+
+    /// A plain message of the door: what all carry, then these.
+    fn event(&self, fields: &[(&str, Value)], more: Value) -> String {
+        let mut event = json!({
+            "contract_version": CONTRACT_VERSION, "device": self.context.device, "boot_id": self.context.boot_id.to_string(),
+            "time": clock::wall().rfc3339(), "door": self.door,
+        });
+        for (key, value) in fields {
+            event[*key] = value.clone();
+        }
+        if let (Some(event), Value::Object(more)) = (event.as_object_mut(), more) {
+            event.extend(more);
+        }
+        event.to_string()
+    }
+
+    fn tell_passages(&mut self, passed: bool) {
+        for (person, jti) in std::mem::take(&mut self.guests) {
+            let id = ("id", json!(Uuid::now_v7().to_string()));
+            let payload = self.event(&[id], json!({ "person": person, "jti": jti, "passed": passed }));
+            self.diary.note(&format!("door/{}/passage", self.door), &payload);
         }
     }
 
@@ -178,6 +318,10 @@ impl Controller {
                 self.alarm(word);
                 return None;
             }
+            Action::Passed | Action::Unused => {
+                self.tell_passages(action == Action::Passed);
+                return None;
+            }
         };
         match outcome {
             Ok(()) => Some(Input::LockDone),
@@ -196,10 +340,10 @@ impl Controller {
 
     fn say(&self, below: &str, payload: String) {
         let topic = format!("{}/door/{}/{below}", self.root, self.door);
-        self.link.say(Said { topic, payload, retained: true, answer: None });
+        self.link.say(Said { topic, payload, retained: true, ..Said::default() });
     }
 
-    fn alarm(&self, word: AlarmWord) {
+    fn alarm(&mut self, word: AlarmWord) {
         let (kind, detail) = match word {
             AlarmWord::ForcedOpen => (AlarmKind::ForcedOpen, "the door opened without a grant"),
             AlarmWord::HeldOpen => (AlarmKind::HeldOpen, "the door stays open"),
@@ -207,7 +351,11 @@ impl Controller {
         log::warn!(door = self.door.as_str(), alarm = kind.as_str(); "{detail}");
         let alarm = Alarm { kind, door: Some(self.door.clone()), camera: None, detail: detail.into(), at: clock::wall() };
         let event = Event::Alarm(alarm);
-        let topic = format!("{}/{}", self.root, event.topic());
-        self.link.say(Said { topic, payload: event.payload(&self.context, 0, false), retained: false, answer: None });
+        // It may come twice: the id says that it is the same.
+        let mut payload: Value = serde_json::from_str(&event.payload(&self.context, 0, false)).unwrap_or_default();
+        payload["id"] = json!(Uuid::now_v7().to_string());
+        self.diary.note(&event.topic(), &payload.to_string());
+        // Before the state that goes with it.
+        self.say_diary();
     }
 }

@@ -1,6 +1,6 @@
 //! What moves the bolt and what feels the door: print, an external command or a GPIO line, behind two small traits.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 
 use super::gpio::{GpioInputs, GpioLock};
+use super::panel::{OsdpSettings, Panel};
 use super::settings::{CommandSettings, LockKind, Settings};
 use crate::publish::Problem;
 use crate::system::seen::SeenError;
@@ -29,6 +30,14 @@ pub enum DoorError {
     /// The memory of used grants.
     #[error("the memory of used grants: {0}")]
     Seen(#[from] SeenError),
+    /// The file of alarms and passages.
+    #[error("{path}: {source}", path = path.display())]
+    Diary {
+        /// Which file.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
     /// No connection can be set up.
     #[error(transparent)]
     Problem(#[from] Problem),
@@ -43,6 +52,14 @@ pub enum DoorError {
         /// Which line.
         line: u32,
         /// The system's word.
+        detail: String,
+    },
+    /// The line to the panel, or its key.
+    #[error("[controller.osdp], line {line}: {detail}", line = line.display())]
+    Panel {
+        /// Which line.
+        line: PathBuf,
+        /// What is wrong with it.
         detail: String,
     },
     /// A command did not start, did not end in time, or said that it failed.
@@ -80,23 +97,35 @@ pub trait Inputs: Send {
     fn read(&mut self) -> Readings;
 }
 
-/// The door's two sides.
+/// The door's sides.
 pub struct Hardware {
     /// The bolt.
     pub lock: Box<dyn Lock>,
     /// The inputs.
     pub inputs: Box<dyn Inputs>,
+    /// The access panel that people are presented to, where there is one.
+    pub panel: Option<Box<dyn Panel>>,
 }
 
 impl Hardware {
-    /// As the settings say. `print` tells a line to a person.
+    /// As the settings say, but without the panel. `print` tells a line to a person.
     pub fn open(settings: &Settings, door: &DoorId, print: fn(&str)) -> Result<Self, DoorError> {
         let lock: Box<dyn Lock> = match settings.lock {
             LockKind::Print => Box::new(PrintLock { door: door.clone(), print }),
             LockKind::Command => Box::new(CommandLock { door: door.clone(), settings: settings.command.clone() }),
             LockKind::Gpio => Box::new(GpioLock::open(&settings.gpio)?),
+            LockKind::Panel => Box::new(PanelLock),
         };
-        Ok(Self { lock, inputs: Box::new(GpioInputs::open(&settings.gpio)?) })
+        Ok(Self { lock, inputs: Box::new(GpioInputs::open(&settings.gpio)?), panel: None })
+    }
+
+    /// With the panel of the settings, if they have one. `secrets` is where its key lies.
+    pub fn with_panel(self, settings: &OsdpSettings, secrets: &Path) -> Result<Self, DoorError> {
+        let panel = match &settings.line {
+            Some(line) => Some(open_panel(settings, line, secrets)?),
+            None => None,
+        };
+        Ok(Self { panel, ..self })
     }
 }
 
@@ -104,6 +133,29 @@ impl Hardware {
 pub fn lock_once(settings: &Settings, print: fn(&str)) -> Result<(), DoorError> {
     let door = settings.door.as_ref().ok_or(DoorError::NoDoor)?;
     Hardware::open(settings, door, print)?.lock.lock()
+}
+
+#[cfg(feature = "osdp")]
+fn open_panel(settings: &OsdpSettings, line: &Path, secrets: &Path) -> Result<Box<dyn Panel>, DoorError> {
+    super::osdp::open(settings, line, secrets)
+}
+
+#[cfg(not(feature = "osdp"))]
+fn open_panel(_: &OsdpSettings, line: &Path, _: &Path) -> Result<Box<dyn Panel>, DoorError> {
+    Err(DoorError::Panel { line: line.to_owned(), detail: "this build is without OSDP (cargo feature `osdp`)".into() })
+}
+
+/// The panel's lock: it is not ours to move.
+struct PanelLock;
+
+impl Lock for PanelLock {
+    fn unlock(&mut self) -> Result<(), DoorError> {
+        Ok(())
+    }
+
+    fn lock(&mut self) -> Result<(), DoorError> {
+        Ok(())
+    }
 }
 
 struct PrintLock {

@@ -45,6 +45,10 @@ pub enum Action {
     Tell(DoorState),
     /// Raise an alarm.
     Alarm(AlarmWord),
+    /// The door was opened for the permits since the last of these: their people have passed, or could.
+    Passed,
+    /// The time of those permits is over, and the door has stayed shut.
+    Unused,
 }
 
 /// An alarm of the door: the contract's words.
@@ -109,6 +113,8 @@ pub struct Machine {
     expected_until: Option<Monotonic>,
     /// Since when it is open; `None` when shut or not known.
     open_since: Option<Monotonic>,
+    /// A permit waits for its opening, which only a sensor tells.
+    permitted: bool,
     sensor_lost: bool,
     was_opened: bool,
     forced: bool,
@@ -131,6 +137,7 @@ impl Machine {
             unlocked_until: None,
             expected_until: None,
             open_since: None,
+            permitted: false,
             sensor_lost: has_sensor,
             was_opened: false,
             forced: false,
@@ -149,8 +156,20 @@ impl Machine {
         if self.unlocked_until.is_some_and(|until| now >= until) {
             self.shut(&mut actions);
         }
+        if self.permitted && self.expected_until.is_none_or(|until| now >= until) {
+            self.permitted = false;
+            // A sensor that was lost meanwhile cannot say that nobody passed.
+            actions.push(if self.sensor_lost { Action::Passed } else { Action::Unused });
+        }
         match input {
-            Input::Permit(_) if !self.stopped => self.open_for(now, true, &mut actions),
+            Input::Permit(_) if !self.stopped => {
+                self.open_for(now, true, &mut actions);
+                if self.open_since.is_some() {
+                    actions.push(Action::Passed);
+                } else {
+                    self.permitted = self.has_sensor;
+                }
+            }
             Input::Exit { pressed } => {
                 if pressed && !self.exit_down && !self.stopped {
                     self.open_for(now, self.exit_unlocks, &mut actions);
@@ -232,6 +251,9 @@ impl Machine {
                 self.open_since = Some(now);
                 self.was_opened = true;
                 let is_expected = self.expected_until.is_some_and(|until| now < until);
+                if std::mem::take(&mut self.permitted) && is_expected {
+                    actions.push(Action::Passed);
+                }
                 if !is_expected {
                     self.forced = true;
                     actions.push(Action::Alarm(AlarmWord::ForcedOpen));
@@ -325,11 +347,12 @@ mod tests {
     fn a_passage_ends_the_unlocking_and_one_that_nobody_uses_runs_out() {
         let mut door = machine(false);
         assert_eq!(door.step(at(10), permit()), [Action::Unlock, Action::Tell(DoorState::Unlocked)]);
-        assert_eq!(door.step(at(20), Input::Sensor(Some(true))), [Action::Tell(DoorState::Open)]);
+        assert_eq!(door.step(at(20), Input::Sensor(Some(true))), [Action::Passed, Action::Tell(DoorState::Open)]);
         assert_eq!(door.step(at(30), Input::Sensor(Some(false))), [Action::Lock, Action::Tell(DoorState::Locked)]);
         door.step(at(40), permit());
         assert_eq!(door.step(at(39 + UNLOCK_MS), Input::Tick), []);
-        assert_eq!(door.step(at(40 + UNLOCK_MS), Input::Tick), [Action::Lock, Action::Tell(DoorState::Locked)]);
+        let ended = [Action::Lock, Action::Unused, Action::Tell(DoorState::Locked)];
+        assert_eq!(door.step(at(40 + UNLOCK_MS), Input::Tick), ended);
     }
 
     #[test]
@@ -342,6 +365,31 @@ mod tests {
         assert_eq!(door.step(at(20 + HELD_MS), Input::Tick), held);
         assert_eq!(door.step(at(30 + HELD_MS), Input::Tick), []);
         assert_eq!(door.step(at(40 + HELD_MS), Input::Sensor(None)), [Action::Tell(DoorState::Unknown)]);
+    }
+
+    #[test]
+    fn a_permit_is_a_passage_when_the_door_opens_and_unused_when_it_does_not() {
+        let mut door = machine(false);
+        door.step(at(10), permit());
+        assert_eq!(door.step(at(20), Input::Sensor(Some(true))), [Action::Passed, Action::Tell(DoorState::Open)]);
+        assert_eq!(door.step(at(30), permit()), [Action::Passed], "somebody else while it is open");
+        door.step(at(40), Input::Sensor(Some(false)));
+        door.step(at(50), permit());
+        let ended = door.step(at(50 + UNLOCK_MS), Input::Tick);
+        assert_eq!(ended, [Action::Lock, Action::Unused, Action::Tell(DoorState::Locked)]);
+        assert_eq!(door.step(at(60 + UNLOCK_MS), Input::Tick), [], "told once");
+        door.step(at(70 + UNLOCK_MS), permit());
+        door.step(at(80 + UNLOCK_MS), Input::Sensor(None));
+        let ended = door.step(at(70 + 2 * UNLOCK_MS), Input::Tick);
+        assert!(ended.contains(&Action::Passed) && !ended.contains(&Action::Unused), "nobody knows: {ended:?}");
+    }
+
+    #[test]
+    fn a_door_without_a_sensor_tells_no_passages() {
+        let mut door = Machine::new(&Settings::default(), false);
+        door.step(at(0), permit());
+        let ended = door.step(at(u64::from(Settings::default().unlock_ms)), Input::Tick);
+        assert!(ended.iter().all(|action| !matches!(action, Action::Passed | Action::Unused)), "{ended:?}");
     }
 
     #[derive(Debug, Clone)]
@@ -386,7 +434,7 @@ mod tests {
         fn nothing_but_a_permit_or_an_allowed_exit_unlocks_and_never_for_longer_than_its_time(steps in steps(), exit_unlocks: bool) {
             let mut door = machine(exit_unlocks);
             let (mut now, mut energised, mut may_until) = (0, false, 0);
-            let mut exit_was_down = false;
+            let (mut exit_was_down, mut waiting) = (false, false);
             for (wait, step) in &steps {
                 now += wait;
                 let is_reason = match step {
@@ -397,6 +445,7 @@ mod tests {
                 if let Step::Exit(down) = step {
                     exit_was_down = *down;
                 }
+                let mut passes = false;
                 if is_reason {
                     may_until = now + UNLOCK_MS;
                 }
@@ -408,8 +457,15 @@ mod tests {
                         }
                         Action::Lock => energised = false,
                         Action::Tell(_) | Action::Alarm(_) => {}
+                        Action::Passed if matches!(step, Step::Permit) => passes = true,
+                        Action::Passed | Action::Unused => {
+                            prop_assert!(waiting, "nobody was permitted since the last word");
+                            waiting = false;
+                        }
                     }
                 }
+                // The end of an earlier permit's wait comes first.
+                waiting |= matches!(step, Step::Permit) && !passes;
                 // A failed driver's real state is unknown: the machine tells it to lock within a second.
                 if matches!(step, Step::LockFailed) {
                     energised = false;

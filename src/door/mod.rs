@@ -3,7 +3,11 @@
 //! [`admission`] turns a message into a [`Permit`] or refuses it: not retained, signed by a pinned key or one that a pinned key
 //! endorses, for this door, in its time, from this device, and never seen before, which is on disk before the permit exists.
 //! [`machine`] is pure: permits, inputs and time go in; unlock, lock, states and alarms come out. [`hardware`] performs: print, an
-//! external command, or a GPIO line. [`controller`] is the loop between them and the broker.
+//! external command, or a GPIO line. [`controller`] is the loop between them and the broker, [`diary`] keeps what must not be lost while
+//! there is none.
+//!
+//! Where an access panel has the last word, the controller is its OSDP reader: [`panel`] says what a person's card is and what the panel
+//! can say, `osdp` moves bytes, `presenting` holds permits until the panel has granted them.
 //!
 //! Fail-secure: the lock is locked at the start, at the end, after the time of a permit whatever else happens, and when a driver
 //! fails. The times of the lock are monotonic, so no clock that jumps holds a door open. Wire the relay so that without current the
@@ -11,13 +15,19 @@
 
 pub mod admission;
 pub mod controller;
+pub mod diary;
 mod gpio;
 pub mod hardware;
 pub mod machine;
+#[cfg(feature = "osdp")]
+pub mod osdp;
+pub mod panel;
+mod presenting;
 pub mod settings;
 
 pub use admission::{Admission, Permit, Refusal};
 pub use controller::run;
 pub use hardware::{DoorError, Hardware, lock_once};
 pub use machine::{Action, AlarmWord, DoorState, Input, Machine};
+pub use panel::{OsdpSettings, Panel};
 pub use settings::{LockKind, Settings};

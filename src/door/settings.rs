@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::panel::OsdpSettings;
 use crate::types::DoorId;
 
 /// What the lock is.
@@ -16,6 +17,8 @@ pub enum LockKind {
     Command,
     /// A line of a GPIO chip.
     Gpio,
+    /// None of ours: an access panel drives the lock, and the controller is its reader.
+    Panel,
 }
 
 /// The door's controller, for `faceid door` alone. It may run on another machine than the cameras: then `device` names theirs.
@@ -31,7 +34,7 @@ pub struct Settings {
     pub learn_endorsed_keys: bool,
     /// How far the clocks of device and door may differ, in seconds. 0 to 30.
     pub clock_leeway_s: u32,
-    /// What the lock is: `print`, `command` or `gpio`.
+    /// What the lock is: `print`, `command`, `gpio` or `panel`.
     pub lock: LockKind,
     /// How long a grant keeps the door unlocked, in milliseconds. 100 to 60000.
     pub unlock_ms: u32,
@@ -43,6 +46,8 @@ pub struct Settings {
     pub command: CommandSettings,
     /// The GPIO lines: the lock for `lock = "gpio"`, and the inputs for any lock.
     pub gpio: GpioSettings,
+    /// The access panel that people are presented to.
+    pub osdp: OsdpSettings,
 }
 
 /// The `[controller.command]` table.
@@ -92,6 +97,7 @@ impl Default for Settings {
             exit_unlocks: false,
             command: CommandSettings::default(),
             gpio: GpioSettings::default(),
+            osdp: OsdpSettings::default(),
         }
     }
 }
@@ -118,6 +124,11 @@ impl Default for GpioSettings {
 }
 
 impl Settings {
+    /// Whether the panel's verdict is needed for a door that opens.
+    pub(super) fn waits_for_panel(&self) -> bool {
+        self.lock == LockKind::Panel || self.osdp.verdict_opens
+    }
+
     /// Every value that would not work: the dotted key below `[controller]`, and what is wrong with the way out. A table without a
     /// door is nobody's and is not looked at further.
     pub fn findings(&self) -> Vec<(String, String)> {
@@ -161,6 +172,14 @@ impl Settings {
         if used.len() < all {
             find("gpio.lock-line", "two of lock, sensor and exit are on one line".into());
         }
+        findings.extend(self.osdp.findings());
+        let mut find = |key: &str, what: String| findings.push((key.to_owned(), what));
+        if self.lock == LockKind::Panel && self.osdp.line.is_none() {
+            find("osdp.line", "name the serial line to the panel that drives the lock".into());
+        }
+        if self.exit_unlocks && self.lock == LockKind::Panel {
+            find("exit-unlocks", "the panel drives the lock: wire the button to it".into());
+        }
         if self.exit_unlocks && self.gpio.exit_line.is_none() {
             find("exit-unlocks", "there is no exit-line that could be pressed".into());
         }
@@ -188,6 +207,10 @@ mod tests {
         assert_eq!(keys(&gpio), ["gpio.lock-line", "exit-unlocks"]);
         let one_line = GpioSettings { lock_line: Some(4), sensor_line: Some(4), ..GpioSettings::default() };
         assert_eq!(keys(&Settings { lock: LockKind::Gpio, gpio: one_line, ..pinned.clone() }), ["gpio.lock-line"]);
+        let panel = Settings { lock: LockKind::Panel, ..pinned.clone() };
+        assert_eq!(keys(&panel), ["osdp.line"]);
+        let osdp = OsdpSettings { verdict_opens: true, ..OsdpSettings::default() };
+        assert_eq!(keys(&Settings { osdp, ..pinned.clone() }), ["osdp.verdict-opens"]);
         assert_eq!(keys(&Settings { unlock_ms: 60_001, clock_leeway_s: 31, ..pinned }), ["clock-leeway-s", "unlock-ms"]);
     }
 }

@@ -95,7 +95,8 @@ impl Scene {
         let ear = Subscriber::start(&settings(broker.port), folder.path(), "faceid/gate/#").unwrap();
         wait_for("our own subscription", || (ear.next(PATIENCE)? == Notice::Subscribed).then_some(()));
         let world = Arc::new(World::default());
-        let hardware = Hardware { lock: Box::new(DoubleLock(world.clone())), inputs: Box::new(DoubleInputs(world.clone())) };
+        let hardware =
+            Hardware { lock: Box::new(DoubleLock(world.clone())), inputs: Box::new(DoubleInputs(world.clone())), panel: None };
         let (handle, stop) = stop::pair();
         let (port, state) = (broker.port, folder.path().to_owned());
         let thread = std::thread::spawn(move || {
@@ -128,7 +129,7 @@ impl Scene {
 
     fn grant(&self) {
         let payload = format!(r#"{{"data":{{"grant":"{}"}}}}"#, self.key.sign(&claims("front")));
-        self.ear.say(Said { topic: "faceid/gate/door/front/decision".into(), payload, retained: false, answer: None });
+        self.ear.say(Said { topic: "faceid/gate/door/front/decision".into(), payload, retained: false, ..Said::default() });
     }
 
     /// A grant that surely is heard: the first may come before the controller has subscribed.

@@ -3,13 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail as its tests do")]
 
 mod doubles;
+mod gpio;
 mod independent;
 #[path = "../support/mosquitto.rs"]
 #[allow(dead_code, reason = "each test target uses a part of it")]
 mod mosquitto;
+#[cfg(feature = "osdp")]
+mod panel;
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -33,6 +36,7 @@ struct Scene {
     controller: Option<Controller>,
     /// Every grant's id that any controller of this scene has admitted: its log says each.
     admitted: Arc<Mutex<Vec<String>>>,
+    environment: Vec<(&'static str, PathBuf)>,
 }
 
 struct Controller {
@@ -57,6 +61,22 @@ fn device() -> DeviceId {
 
 impl Scene {
     fn new() -> Self {
+        let scene = Self::with(|_| "unlock-ms = 300\n".into());
+        let first = scene.controller.as_ref().unwrap().lines.recv_timeout(PATIENCE);
+        assert_eq!(first.unwrap(), "door front: lock", "the safe state comes first");
+        scene.settle();
+        scene
+    }
+
+    /// With more of the `[controller]` table; the controller runs, and perhaps nobody hears it yet.
+    fn with(more: impl FnOnce(&Path) -> String) -> Self {
+        Self::with_environment(|_| Vec::new(), more)
+    }
+
+    fn with_environment(
+        environment: impl FnOnce(&Path) -> Vec<(&'static str, PathBuf)>,
+        more: impl FnOnce(&Path) -> String,
+    ) -> Self {
         let broker = Mosquitto::open();
         let wire = Wire::to(broker.port);
         let folder = tempfile::tempdir().unwrap();
@@ -65,15 +85,17 @@ impl Scene {
         let config = format!(
             "device = \"gate\"\nstate-dir = \"{0}/state\"\n[publish]\nhost = \"127.0.0.1\"\nport = {1}\n\
              retry-floor-ms = 20\nretry-ceiling-ms = 100\n\
-             [controller]\ndoor = \"front\"\npinned-keys = \"{0}/keys.json\"\nunlock-ms = 300\n",
+             [controller]\ndoor = \"front\"\npinned-keys = \"{0}/keys.json\"\n{2}",
             folder.path().display(),
-            wire.port
+            wire.port,
+            more(folder.path())
         );
         std::fs::write(folder.path().join("door.toml"), config).unwrap();
         let device = Subscriber::start(&settings(broker.port), folder.path(), "faceid/gate/door/+/state").unwrap();
         wait_for("our own subscription", || (device.next(PATIENCE)? == Notice::Subscribed).then_some(()));
-        let mut scene = Self { broker, wire, folder, key, device, controller: None, admitted: Arc::default() };
-        scene.start();
+        let environment = environment(folder.path());
+        let mut scene = Self { broker, wire, folder, key, device, controller: None, admitted: Arc::default(), environment };
+        scene.start_again();
         scene
     }
 
@@ -82,9 +104,17 @@ impl Scene {
     }
 
     fn start(&mut self) {
+        self.start_again();
+        let first = self.controller.as_ref().unwrap().lines.recv_timeout(PATIENCE);
+        assert_eq!(first.unwrap(), "door front: lock", "the safe state comes first");
+        self.settle();
+    }
+
+    fn start_again(&mut self) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_faceid"))
             .args(["door", "--config"])
             .arg(self.path("door.toml"))
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .env_remove("FACEID_STATE_DIR")
             .env_remove("NOTIFY_SOCKET")
             .env_remove("RUST_LOG")
@@ -108,10 +138,7 @@ impl Scene {
                 }
             }
         });
-        let controller = Controller { child, lines };
-        assert_eq!(controller.lines.recv_timeout(PATIENCE).unwrap(), "door front: lock", "the safe state comes first");
-        self.controller = Some(controller);
-        self.settle();
+        self.controller = Some(Controller { child, lines });
     }
 
     /// Waits until the controller hears us: a probe that must be refused would be silent, so a grant is spent on it.
@@ -136,7 +163,7 @@ impl Scene {
     }
 
     fn say(&self, below: &str, payload: String, retained: bool) {
-        self.device.say(Said { topic: format!("faceid/gate/{below}"), payload, retained, answer: None });
+        self.device.say(Said { topic: format!("faceid/gate/{below}"), payload, retained, ..Said::default() });
     }
 
     /// A fresh grant opens; nothing else was done by what came before it. It goes over the same connection and topic, so it comes last.

@@ -1,0 +1,241 @@
+//! What the controller must not lose while there is no broker: alarms and passages. Each is on disk before it is said, is said in order,
+//! and goes when the broker has confirmed it; so it survives a crash and an outage, and at worst comes twice, with the same `id`.
+//!
+//! The file is text: `+ NUMBER TOPIC PAYLOAD` for what is to be said, `- NUMBER` for what was confirmed. A torn last line is a note whose
+//! writing never returned. A line that does not read is passed over: an alarm that is lost must not keep a door from being driven.
+
+use std::collections::VecDeque;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The most that waits; beyond it the oldest is given up.
+pub const CAPACITY: usize = 1_000;
+/// How much is under way to the broker at once.
+const WINDOW: usize = 16;
+/// Confirmed lines that the file may have before it is written anew.
+const SLACK: usize = 256;
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// One note.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Grows by one with each.
+    pub number: u64,
+    /// Below the device's topics.
+    pub topic: String,
+    /// One line of JSON.
+    pub payload: String,
+}
+
+/// The notes that the broker does not have yet. One process a file.
+pub struct Diary {
+    path: PathBuf,
+    file: Option<File>,
+    waiting: VecDeque<Note>,
+    /// How many of them, from the oldest on, are under way.
+    under_way: usize,
+    last: u64,
+    /// Lines of the file.
+    lines: usize,
+    /// Notes that were given up for want of room.
+    lost: u64,
+}
+
+impl Diary {
+    /// Reads the file, or starts one; its folder is made with mode 0700.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
+        let mut diary =
+            Self { path: path.to_owned(), file: None, waiting: VecDeque::new(), under_way: 0, last: 0, lines: 0, lost: 0 };
+        match File::open(path) {
+            Ok(file) => {
+                let mut bytes = Vec::new();
+                file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
+                diary.parse(&bytes);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        diary.rewrite()?;
+        Ok(diary)
+    }
+
+    /// Takes a note; durable when this returns, or the log says that it is not.
+    pub fn note(&mut self, topic: &str, payload: &str) {
+        if self.waiting.len() >= CAPACITY {
+            self.waiting.pop_front();
+            self.under_way = self.under_way.saturating_sub(1);
+            self.lost += 1;
+            log::error!("the oldest of {CAPACITY} alarms and passages that wait for the broker is given up, {} so far", self.lost);
+        }
+        self.last += 1;
+        // A payload is one line by its making; a topic has no blanks.
+        let note = Note { number: self.last, topic: topic.replace([' ', '\n'], "_"), payload: payload.replace('\n', " ") };
+        let line = plus(&note);
+        self.waiting.push_back(note);
+        if let Err(error) = self.append(&line, true) {
+            log::error!("{}: a note is not durable: {error}", self.path.display());
+        }
+    }
+
+    /// Hands out, in order, what is not under way, as far as the window has room.
+    pub fn hand_out(&mut self) -> Option<Note> {
+        if self.under_way >= WINDOW {
+            return None;
+        }
+        let note = self.waiting.get(self.under_way)?.clone();
+        self.under_way += 1;
+        Some(note)
+    }
+
+    /// Whatever was under way may be lost: it is handed out again.
+    pub fn reconnected(&mut self) {
+        self.under_way = 0;
+    }
+
+    /// The broker has it.
+    pub fn confirmed(&mut self, number: u64) {
+        let Some(at) = self.waiting.iter().take(self.under_way).position(|note| note.number == number) else { return };
+        self.waiting.remove(at);
+        self.under_way -= 1;
+        // Not synced: after a crash it is said once more.
+        if let Err(error) = self.append(&format!("- {number}\n"), false) {
+            log::warn!("{}: {error}", self.path.display());
+        }
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    fn append(&mut self, line: &str, sync: bool) -> io::Result<()> {
+        if self.file.is_none() || self.lines > self.waiting.len() + SLACK {
+            return self.rewrite();
+        }
+        let written = match &mut self.file {
+            Some(file) => file.write_all(line.as_bytes()).and_then(|()| if sync { file.sync_data() } else { Ok(()) }),
+            None => Ok(()),
+        };
+        if written.is_err() {
+            // What the file holds now is unknown: it is written anew next time.
+            self.file = None;
+        }
+        self.lines += 1;
+        written
+    }
+
+    fn parse(&mut self, bytes: &[u8]) {
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        for line in String::from_utf8_lossy(&bytes[..whole]).lines() {
+            if let Some(note) = line.strip_prefix("+ ").and_then(read_note) {
+                self.last = self.last.max(note.number);
+                self.waiting.push_back(note);
+            } else if let Some(number) = line.strip_prefix("- ").and_then(|number| number.parse::<u64>().ok()) {
+                self.last = self.last.max(number);
+                self.waiting.retain(|note| note.number != number);
+            } else {
+                log::error!("{}: a line does not read and is passed over", self.path.display());
+            }
+        }
+        while self.waiting.len() > CAPACITY {
+            self.waiting.pop_front();
+        }
+    }
+
+    /// Writes what waits into a new file and puts it in the place of the old one.
+    fn rewrite(&mut self) -> io::Result<()> {
+        self.file = None;
+        let fresh = self.path.with_extension("new");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        // The last number outlives its note.
+        let mut text = format!("- {}\n", self.last);
+        self.waiting.iter().for_each(|note| text.push_str(&plus(note)));
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, &self.path)?;
+        if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder)?.sync_all()?;
+        }
+        self.lines = self.waiting.len() + 1;
+        self.file = Some(OpenOptions::new().append(true).open(&self.path)?);
+        Ok(())
+    }
+}
+
+fn plus(note: &Note) -> String {
+    format!("+ {} {} {}\n", note.number, note.topic, note.payload)
+}
+
+fn read_note(text: &str) -> Option<Note> {
+    let (number, rest) = text.split_once(' ')?;
+    let (topic, payload) = rest.split_once(' ')?;
+    Some(Note { number: number.parse().ok()?, topic: topic.to_owned(), payload: payload.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(diary: &mut Diary) -> Vec<String> {
+        std::iter::from_fn(|| diary.hand_out()).map(|note| note.payload).collect()
+    }
+
+    #[test]
+    fn what_was_not_confirmed_comes_again_after_a_lost_connection_and_after_a_crash_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("door/front.diary");
+        let mut diary = Diary::open(&path).unwrap();
+        for payload in ["{\"a\": 1}", "b", "c"] {
+            diary.note("alarm/forced-open", payload);
+        }
+        assert_eq!(drain(&mut diary), ["{\"a\": 1}", "b", "c"]);
+        assert_eq!(drain(&mut diary), [""; 0], "nothing is said twice on one connection");
+        diary.confirmed(2);
+        diary.confirmed(7);
+        diary.reconnected();
+        assert_eq!(drain(&mut diary), ["{\"a\": 1}", "c"]);
+        // No good end: the file alone tells.
+        let mut diary = Diary::open(&path).unwrap();
+        diary.note("alarm/held-open", "d");
+        assert_eq!(drain(&mut diary), ["{\"a\": 1}", "c", "d"]);
+        [1, 3, 4].into_iter().for_each(|number| diary.confirmed(number));
+        let mut diary = Diary::open(&path).unwrap();
+        assert!(diary.is_empty());
+        diary.note("x", "e");
+        assert_eq!(diary.hand_out().unwrap().number, 5, "a number is never used again");
+    }
+
+    #[test]
+    fn a_torn_end_and_a_damaged_line_cost_only_themselves() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("front.diary");
+        std::fs::write(&path, "- 0\n+ 1 t a\ngarbage\n\u{fffd}+ 9\n+ 2 t b\n+ 3 t to").unwrap();
+        assert_eq!(drain(&mut Diary::open(&path).unwrap()), ["a", "b"]);
+    }
+
+    #[test]
+    fn room_is_bounded_and_a_slow_broker_gets_a_window() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut diary = Diary::open(&folder.path().join("front.diary")).unwrap();
+        for n in 0..CAPACITY + 5 {
+            diary.waiting.push_back(Note { number: n as u64, topic: "t".into(), payload: n.to_string() });
+        }
+        diary.last = diary.waiting.len() as u64;
+        diary.rewrite().unwrap();
+        let mut diary = Diary::open(&folder.path().join("front.diary")).unwrap();
+        assert_eq!(diary.len(), CAPACITY);
+        diary.note("t", "newest");
+        assert_eq!((diary.len(), diary.lost), (CAPACITY, 1));
+        assert_eq!(drain(&mut diary).len(), WINDOW);
+    }
+}
