@@ -13,8 +13,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use faceid_plus::publish::{
-    Birth, CameraStatus, CameraWord, Clock, Context, DecisionEvent, Event, Notice, Policy, Problem, Publisher, Received, Settings,
-    State, Subscriber, Tls,
+    Birth, CameraStatus, CameraWord, Clock, Context, DecisionEvent, Discovery, Event, Notice, Policy, Problem, Publisher, Received,
+    Said, Settings, State, Subscriber, Tls, discovery,
 };
 use faceid_plus::system::stop::{self, StopHandle};
 use faceid_plus::types::{CameraId, Decision, DeviceId, DoorId, Evidence, Moment, Outcome, PersonId, Reason, TrackId, Wall};
@@ -480,4 +480,48 @@ fn the_demos_broker_does_all_that_the_demo_needs() {
     });
     running.stop();
     assert_eq!(next_status(&subscriber).0, "offline");
+}
+
+#[test]
+fn home_assistants_start_brings_the_discovery_again_and_its_end_does_not() {
+    let broker = Mosquitto::open();
+    let (publisher, mut worker) = Publisher::new(settings(broker.port), context(), nowhere());
+    let (queue, _inbox) = std::sync::mpsc::sync_channel(4);
+    worker.hear_commands(queue);
+    let (handle, stop) = stop::pair();
+    let thread = std::thread::spawn(move || worker.run(&stop, &|| {}));
+    let running = Running { publisher, stop: handle, thread: Some(thread) };
+    let (device, door) = (DeviceId::new("gate").unwrap(), DoorId::new("front").unwrap());
+    let payload = discovery::payload(&device, "faceid/gate", "0.1.0", &[], &[door]);
+    let topic = discovery::topic(&device);
+    let home = Subscriber::start(&settings(broker.port), nowhere(), "homeassistant/#").unwrap();
+    wait_until_subscribed(&home);
+    let found = || {
+        wait_for("the discovery", || match home.next(PATIENCE)? {
+            Notice::Message(message) if message.topic == topic => Some(message.payload),
+            _ => None,
+        })
+    };
+    running.publisher.publish(Event::Discovery(Box::new(Discovery { topic: topic.clone(), payload: payload.clone() })));
+    assert_eq!(found(), payload.as_bytes());
+    let say = |word: &str| {
+        home.say(Said { topic: discovery::BIRTH_TOPIC.into(), payload: word.into(), ..Said::default() });
+    };
+    say("offline");
+    say("online");
+    assert_eq!(found(), payload.as_bytes(), "it is said again");
+    // Once for the start and not for the end: the next that comes answers the next start, after our own word.
+    say("offline");
+    let mut before = 0;
+    wait_for("our own word", || match home.next(PATIENCE)? {
+        Notice::Message(message) if message.topic == topic => {
+            before += 1;
+            None
+        }
+        Notice::Message(message) => (message.payload == b"offline").then_some(()),
+        _ => None,
+    });
+    say("online");
+    assert_eq!(found(), payload.as_bytes());
+    assert_eq!(before, 0, "once for one start");
 }
