@@ -8,6 +8,10 @@
 //! another's); the rules are data (the config's `policy`, made ready by [`access::rules`], which `faceid check --explain` asks too); what
 //! the decider must remember beyond a restart is a value that [`daemon`] keeps before it publishes.
 //!
+//! Where a site has an access panel, the door's controller is its OSDP reader ([`door::panel`], [`door::osdp`]): a grant is presented as the
+//! person's card, and the panel may have the last word. What the controller must tell of alarms and passages is on disk first
+//! ([`door::diary`]); passages tell anti-passback whether a grant was used.
+//!
 //! [`http`] is the local API: it knows requests, tokens and answers, and asks the daemon's own recogniser between two frames.
 //!
 //! [`evaluation`] turns scores whose truth is known into error rates with exact intervals, and into plots. It opens no file and runs

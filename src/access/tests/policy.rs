@@ -204,6 +204,24 @@ fn passback_is_by_area_and_a_command_forgives_it() {
 }
 
 #[test]
+fn a_grant_that_nobody_used_is_no_passage_where_passages_count_and_any_other_word_changes_nothing() {
+    for (counts, again) in [("grants", denied(Reason::Passback)), ("passages", GRANTED)] {
+        let mut site =
+            site(&format!("areas = [{{ id = 'lab', entries = ['in'], exits = ['out'], kind = 'hard', counts = '{counts}' }}]"));
+        let told = |name: &str, jti: &str, passed| Input::Passage(Passage { door: door(name), jti: jti.into(), passed });
+        assert_eq!(decide(&mut site, &visit("in", 1, "ada", 0)), GRANTED);
+        for word in [told("in", "other", false), told("out", "id", false), told("nowhere", "id", false)] {
+            site.take(word, at(5000)).unwrap();
+        }
+        assert_eq!(decide(&mut site, &visit("in", 2, "ada", 10_000)), denied(Reason::Passback));
+        site.take(told("in", "id", false), at(11_000)).unwrap();
+        assert_eq!(decide(&mut site, &visit("in", 3, "ada", 20_000)), again, "{counts}");
+        site.take(told("in", "id", true), at(21_000)).unwrap();
+        assert_eq!(decide(&mut site, &visit("in", 4, "ada", 30_000)), denied(Reason::Passback), "{counts}");
+    }
+}
+
+#[test]
 fn a_door_for_two_opens_for_the_second_of_two_different_people_within_the_window() {
     let mut site =
         site("[[doors]]\nid = 'front'\npeople-needed = 2\npeople-window-s = 10\nallow = [{ people = ['ada', 'bob', 'cyd'] }]");

@@ -2,11 +2,12 @@
 //! its turn. Pure, and all of what hostile bytes meet first.
 //!
 //! The frame is that of SIA OSDP 2.2: `53 address length length control [security block] code data… check`, least significant byte
-//! first, with a CRC-16 or a sum. The library (libosdp 3.2.7) leaves three doors open that are shut here:
+//! first, with a CRC-16 or a sum. The library (libosdp 3.2.7) leaves four doors open that are shut here:
 //! - it takes the handshake's second message (SCRYPT) when there was no first one, and then the session's keys are all zero, or those
 //!   of a session before, whose frames somebody may have recorded;
 //! - within a session it checks no signature on a frame whose security block says that it belongs to a handshake;
-//! - it takes handshakes outside security blocks.
+//! - it takes handshakes outside security blocks;
+//! - it crashes on a code that the standard does not have but that lies between those that it has, from anybody on the line.
 
 use std::time::{Duration, Instant};
 
@@ -120,12 +121,16 @@ impl Gate {
         }
         let body = &frame[HEADER..frame.len() - check_length(frame)];
         if frame[4] & HAS_BLOCK == 0 {
+            if !is_known(body[0]) {
+                return Err(Dropped::Form);
+            }
             // Everything else in the clear is refused by the library, with an answer that tells the panel why.
             return if matches!(body[0], CHLNG | SCRYPT) { Err(Dropped::Form) } else { Ok(true) };
         }
         let block = body.get(..usize::from(body[0])).filter(|block| block.len() >= 2).ok_or(Dropped::Form)?;
         let (code, data) = body[block.len()..].split_first().ok_or(Dropped::Form)?;
         match (block[1], block.len(), *code, data.len()) {
+            _ if !is_known(*code) => Err(Dropped::Form),
             (BLOCK_CHALLENGE, 3, CHLNG, 8) if block[2] == 0 => Err(Dropped::DefaultKey),
             (BLOCK_CHALLENGE, 3, CHLNG, 8) => {
                 self.answered = false;
@@ -144,6 +149,11 @@ impl Gate {
             _ => Err(Dropped::Form),
         }
     }
+}
+
+/// Whether the standard has such a command. What we do not do is refused by the library, with an answer.
+fn is_known(code: u8) -> bool {
+    matches!(code, 0x60..=0x62 | 0x64..=0x6E | 0x73..=0x77 | 0x7B | 0x7C | 0x80 | 0xA1..=0xA5 | 0xA7)
 }
 
 fn check_length(frame: &[u8]) -> usize {
@@ -233,6 +243,11 @@ mod tests {
     fn a_frame_whose_block_does_not_go_with_its_code_is_dropped() {
         let mut gate = Gate::new(0);
         assert_eq!(take(&mut gate, &challenge(0)).1, [Dropped::DefaultKey]);
+        for code in [0x00, 0x63, 0x6F, 0x70, 0x78, 0x90, 0xA6, 0xA8, 0xFF] {
+            assert_eq!(take(&mut gate, &frame(0, HAS_CRC, &[code])).1, [Dropped::Form], "{code:x}");
+            let signed = frame(0, HAS_CRC | HAS_BLOCK, &[2, BLOCK_SIGNED, code, 0, 0, 0, 0]);
+            assert_eq!(take(&mut gate, &signed).1, [Dropped::Form], "{code:x}");
+        }
         let bodies: [&[u8]; 9] = [
             &[3, BLOCK_CHALLENGE, 1, 0x68, 0, 2, 5, 0],
             &[3, BLOCK_PROOF, 1, 0x60],

@@ -54,7 +54,7 @@ impl Bench {
         let memory = Memory { bytes: Arc::clone(&bytes), gate: gate.clone() };
         let key = *b"0123456789abcdef";
         let mut device = super::device_on(&OsdpSettings::default(), &key, Box::new(memory)).ok()?;
-        device.set_command_callback(|command: &mut OsdpCommand| i32::from(matches!(heard(command), super::Heard::Refused)) * -1);
+        device.set_command_callback(|command: &mut OsdpCommand| -i32::from(matches!(heard(command), super::Heard::Refused)));
         Some(Self { device, bytes, gate })
     }
 

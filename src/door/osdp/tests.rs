@@ -72,10 +72,13 @@ impl Channel for PanelEnd {
     }
 }
 
+/// How many, and they.
+type Bits = (usize, Vec<u8>);
+
 /// A panel, and the cards that reached it.
 struct Access {
     panel: ControlPanel,
-    cards: Rc<RefCell<Vec<(usize, Vec<u8>)>>>,
+    cards: Rc<RefCell<Vec<Bits>>>,
 }
 
 impl Access {
@@ -151,7 +154,7 @@ fn card() -> Card {
 }
 
 /// Facility 118, number 1603 in H10301.
-fn adas_bits() -> (usize, Vec<u8>) {
+fn adas_bits() -> Bits {
     (26, vec![0b1011_1011, 0b0000_0011, 0b0010_0001, 0b1000_0000])
 }
 
