@@ -8,7 +8,8 @@
 //! another's); the rules are data (the config's `policy`, made ready by [`access::rules`], which `faceid check --explain` asks too); what
 //! the decider must remember beyond a restart is a value that [`daemon`] keeps before it publishes.
 //!
-//! [`http`] is the local API: it knows requests, tokens and answers, and asks the daemon's own recogniser between two frames.
+//! [`http`] is the local API: it knows requests, tokens and answers, and asks the daemon's own recogniser between two frames, for a quarter
+//! of its time at most; people are enrolled and removed through it by the daemon, the gallery's one writer.
 //!
 //! [`evaluation`] turns scores whose truth is known into error rates with exact intervals, and into plots. It opens no file and runs
 //! no network: the command line's `eval` brings it the scores.
