@@ -38,6 +38,8 @@ deny:
 skipped:
 	@[ -d "$${FACEID_SHARED:-../shared}" ] || echo "SKIPPED: no pictures and networks beside the project: tests on real data do not run"
 	@[ -e "$(ORT_DYLIB_PATH)" ] || ls .cache/onnxruntime/libonnxruntime.so >/dev/null 2>&1 || echo "SKIPPED: no ONNX Runtime library: only tract is tested"
+	@command -v systemd-analyze >/dev/null || echo "SKIPPED: no systemd-analyze: the units' exposure is not measured"
+	@{ [ "$$(id -u)" = 0 ] && [ -x /lib/systemd/systemd-journald ]; } || echo "SKIPPED: no root or no systemd-journald: the journal's fields are not tested"
 	@command -v mosquitto >/dev/null || echo "SKIPPED: no mosquitto: the broker tests cannot run"
 
 test: deps skipped

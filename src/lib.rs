@@ -12,7 +12,8 @@
 //! person's card, and the panel may have the last word. What the controller must tell of alarms and passages is on disk first
 //! ([`door::diary`]); passages tell anti-passback whether a grant was used.
 //!
-//! [`http`] is the local API: it knows requests, tokens and answers, and asks the daemon's own recogniser between two frames.
+//! [`http`] is the local API: it knows requests, tokens and answers, and asks the daemon's own recogniser between two frames, for a quarter
+//! of its time at most; people are enrolled and removed through it by the daemon, the gallery's one writer.
 //!
 //! [`evaluation`] turns scores whose truth is known into error rates with exact intervals, and into plots. It opens no file and runs
 //! no network: the command line's `eval` brings it the scores.

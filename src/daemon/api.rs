@@ -221,3 +221,31 @@ pub(super) fn serve(
     crate::http::run(settings, tokens, api.clone(), state, context.stop(), &|| context.beat())?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_the_cameras_have_their_share_a_frame_is_waited_for_no_longer_than_that() {
+        let (_recogniser, mut asks) = queue(Slots::new(1));
+        let most = Duration::from_secs(600);
+        assert_eq!(asks.patience(most), most);
+        asks.rest_until = clock::monotonic().plus(Duration::from_secs(60));
+        assert!(
+            asks.patience(most) <= Duration::from_secs(60) && asks.patience(Duration::from_millis(1)) == Duration::from_millis(1)
+        );
+    }
+
+    #[test]
+    fn pictures_beyond_the_queue_are_told_to_come_again() {
+        let (recogniser, _asks) = queue(Slots::new(1));
+        for _ in 0..ASKS {
+            let (answer, _) = sync_channel(1);
+            let picture = Picture::from_rgb(1, 1, vec![0; 3]).unwrap();
+            assert!(recogniser.asks.try_send(Ask { picture, answer }).is_ok());
+        }
+        let more = recogniser.look(Picture::from_rgb(1, 1, vec![0; 3]).unwrap());
+        assert!(matches!(more, Err(Unavailable::Busy)));
+    }
+}

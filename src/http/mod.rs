@@ -2,7 +2,7 @@
 //! socket only, so that nothing biometric crosses a network in the clear.
 //!
 //! The room knows requests, tokens and answers. What it asks of the daemon is [`Backend`]: the recogniser is the cameras' own, asked
-//! between two frames, so that requests never starve a door.
+//! between two frames and for a quarter of its time at most, so that requests never starve a door.
 //!
 //! Deliberately absent: TLS and any way to open a door. Decisions leave the device signed, over MQTT, and nowhere else.
 
@@ -10,6 +10,7 @@ mod answers;
 mod auth;
 mod form;
 mod limits;
+mod listener;
 mod openapi;
 mod people;
 mod routes;
@@ -231,12 +232,12 @@ pub fn run(
                     let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
                     // Port 0 asks the system for a free one.
                     log::info!(MESSAGE_ID = messages::API_LISTENS, listen = listener.local_addr()?.to_string().as_str(); "the API listens");
-                    Ok(axum::serve(listener, app).with_graceful_shutdown(until_stopped).await?)
+                    Ok(axum::serve(listener::Bounded::new(listener), app).with_graceful_shutdown(until_stopped).await?)
                 }
                 Listen::Unix(path) => {
                     let listener = bind_unix(path).map_err(failed)?;
                     log::info!(MESSAGE_ID = messages::API_LISTENS, listen = place.as_str(); "the API listens");
-                    Ok(axum::serve(listener, app).with_graceful_shutdown(until_stopped).await?)
+                    Ok(axum::serve(listener::Bounded::new(listener), app).with_graceful_shutdown(until_stopped).await?)
                 }
             }
         };

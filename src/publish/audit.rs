@@ -33,7 +33,7 @@ pub struct Entry {
     pub time: String,
     /// The hash of the entry before; empty for the first.
     pub prev: String,
-    /// What kind: `decision`, `command`, `command-refused`, `start`, `stop`, `keys`.
+    /// What kind: `decision`, `command`, `command-refused`, `api` (a change of the gallery over HTTP), `start`, `stop`, `keys`.
     pub kind: String,
     /// More of it.
     pub detail: Value,

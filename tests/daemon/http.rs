@@ -172,6 +172,12 @@ fn requests_without_the_right_token_or_form_are_refused_with_a_reason() {
     for garbage in [&b"\x16\x03\x01\x02\x00garbage\r\n\r\n"[..], b"GET / HTTP/9.9\r\n\r\n", b"\r\n\r\n\r\n"] {
         assert!(matches!(daemon.send(garbage).0, 0 | 400 | 505), "{garbage:?}");
     }
+    // More connections than are taken, all of them silent: others wait until these are given up, and no longer.
+    let silent: Vec<TcpStream> = (0..70).map(|_| TcpStream::connect(&daemon.address).unwrap()).collect();
+    let began = Instant::now();
+    assert_eq!(daemon.get("/healthz", None).0, 200);
+    assert!(began.elapsed() > Duration::from_secs(10), "silent connections do not count");
+    drop(silent);
     assert_eq!(daemon.get("/healthz", None).0, 200);
 }
 
