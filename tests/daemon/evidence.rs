@@ -176,3 +176,31 @@ fn faces_leave_the_device_only_after_a_signed_command_for_a_while_and_only_for_t
     std::fs::write(&file, message.replace("\"front\"", "\"back\"")).unwrap();
     house.fail(65, &["snapshot", file.to_str().unwrap(), "--out", house.path("other.jpg").to_str().unwrap()]);
 }
+
+#[test]
+fn a_memory_that_is_gone_or_was_edited_locks_every_door_down_with_an_alarm_until_a_release() {
+    let broker = Mosquitto::open();
+    let (house, config) = furnish(broker.port, "[policy.throttle]\nfailures = 0\n");
+    drop(start(&house, &config));
+    let file = house.path("state").join("access.sealed");
+    let written = std::fs::read(&file).expect("nothing was remembered from the first start on");
+    assert!(!String::from_utf8_lossy(&written).contains("lockdown"));
+    let everything = Ear::on(broker.port, "faceid/unit/#");
+    let mut edited = written;
+    edited[40] ^= 1;
+    std::fs::write(&file, edited).unwrap();
+    drop(start(&house, &config));
+    everything.until("an alarm for an edit", |topic, _| topic == "faceid/unit/alarm/tamper");
+    std::fs::remove_file(&file).unwrap();
+    let (_daemon, _notify) = start(&house, &config);
+    everything.until("an alarm for a loss", |topic, _| topic == "faceid/unit/alarm/tamper");
+    everything.until("a denial by the lock-down", |topic, payload| {
+        topic.ends_with("/decision") && {
+            let (_, outcome, reason, _) = essence(payload);
+            assert_ne!(outcome, "granted", "opened on a lost memory: {payload}");
+            reason == "lockdown"
+        }
+    });
+    command(&house, &config, &["release"]);
+    everything.until("a grant after the release", |topic, payload| topic.ends_with("/decision") && essence(payload).1 == "granted");
+}
