@@ -6,6 +6,7 @@ mod commands;
 pub mod control;
 mod enrol;
 mod events;
+mod guards;
 mod keys;
 pub mod panic;
 pub mod service;
