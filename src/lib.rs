@@ -8,6 +8,9 @@
 //! another's); the rules are data (the config's `policy`, made ready by [`access::rules`], which `faceid check --explain` asks too); what
 //! the decider must remember beyond a restart is a value that [`daemon`] keeps before it publishes.
 //!
+//! Besides the pack's networks a door may ask for a turn of the head, or name an infrared or depth camera that must see the same face: the
+//! pipeline tells what such a camera saw, the decider what it is worth, and none of it can do more than deny.
+//!
 //! Where a site has an access panel, the door's controller is its OSDP reader ([`door::panel`], [`door::osdp`]): a grant is presented as the
 //! person's card, and the panel may have the last word. What the controller must tell of alarms and passages is on disk first
 //! ([`door::diary`]); passages tell anti-passback whether a grant was used.
@@ -42,7 +45,8 @@
 //! no `Debug` and no `Serialize` and are cleared when they go; a [`types::Score`] is never taken for a [`types::PadScore`]; embeddings of
 //! two models are never compared; outside input never panics; every queue is bounded, and every wait has a deadline and hears stop.
 //! What a door does is decided by the grant alone, and `publish` and `door` use of `access` only what signs and verifies
-//! ([`access::grant`]). Deliberately absent: a clock outside [`system::clock`], a network's constants outside the manifest, pictures on disk.
+//! ([`access::grant`]). Deliberately absent: a clock outside [`system::clock`], a network's constants outside the manifest, pictures on disk; a picture
+//! leaves the device only sealed, after a signed command, for a while.
 pub mod access;
 pub mod capture;
 pub mod cli;

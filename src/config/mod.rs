@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 pub use findings::Finding;
 use findings::Judged;
 
-use crate::access::DoorSettings;
 use crate::capture::CameraSettings;
 use crate::inference::InferenceError;
 use crate::inference::manifest::Manifest;
@@ -55,7 +54,7 @@ pub struct Config {
     /// The cameras.
     pub cameras: Vec<CameraSettings>,
     /// The doors and the cameras before them.
-    pub doors: Vec<DoorSettings>,
+    pub doors: Vec<access::DoorSettings>,
     /// How much effort is made, and which faces are good enough.
     pub pipeline: pipeline::Settings,
     /// How evidence becomes a decision.

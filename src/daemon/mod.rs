@@ -8,6 +8,7 @@ pub mod control;
 mod enrol;
 mod events;
 mod figures;
+mod guards;
 mod keys;
 pub mod panic;
 pub mod service;

@@ -10,25 +10,26 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use super::access_state::{AccessState, Kept};
+use super::access_state::AccessState;
 use super::api::{self, Api, Asks};
 use super::birth_witness::BirthWitness;
 use super::commands::Commands;
 use super::control::Control;
 use super::enrol::{self, Enrolments};
 use super::events;
+use super::guards;
 use super::keys::{ENDORSE_EVERY, KeyRing, read_grant_key};
 use super::snapshots::Snapshots;
 use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
 use super::workers::{self, CameraWatcher, Counts, DecisionWatcher, Decisions, FrameWatcher, Vision};
 use crate::access::grant::{GrantError, KeySet};
 use crate::access::rules::PolicyError;
-use crate::access::{Decider, Rules, State, Thresholds};
+use crate::access::{Decider, Rules, Thresholds};
 use crate::capture::Slots;
 use crate::config::{Config, ConfigError};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
 use crate::inference::{self, EngineReport, EngineState, InferenceError};
-use crate::pipeline::{Pipeline, Stage, Timings, Witness};
+use crate::pipeline::{Pipeline, Stage, Timings};
 use crate::publish::command::Gate;
 use crate::publish::{
     self, Audit, Birth, CameraStats, Discovery, EngineStats, Event, Journal, Latency, Publisher, SealedError, StateKey, Stats,
@@ -39,7 +40,7 @@ use crate::system::notify::Notifier;
 use crate::system::secret::SecretError;
 use crate::system::seen::SeenError;
 use crate::system::{Stop, StopHandle, clock, messages, process};
-use crate::types::{CameraId, ModelId, Monotonic, Side};
+use crate::types::{CameraId, ModelId, Monotonic};
 use crate::vision::VisionError;
 use crate::vision::stack::Stack;
 
@@ -223,9 +224,9 @@ impl Service {
         let at_doors = thresholds.with(&config.access);
         let rules = Rules::new(&config.policy)?;
         let mut decider = Decider::new(config.device.clone(), config.access.clone(), thresholds, &config.doors, rules, grant_key)
-            .with_sides(Box::new(side));
+            .with_sides(Box::new(guards::side));
         let state = AccessState::new(&config.state_dir, record.key);
-        restore(&mut decider, &state, &publisher, &record.audit, (has_run, watchers.accept_lost_state))?;
+        guards::restore(&mut decider, &state, &publisher, &record.audit, (has_run, watchers.accept_lost_state))?;
         // The state was written down before this: from this entry on its absence is a loss.
         let detail = serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "keys": keys.public().kids().collect::<Vec<_>>() });
         publisher.publish(Event::AuditHead(record.audit.append("start", detail, clock::wall())));
@@ -249,7 +250,7 @@ impl Service {
         let least_liveness = config.access.require_liveness.then_some(at_doors.liveness);
         let (enroller, enrolments) = enrol::queue(least_liveness, at_doors.matching);
         let pipeline = Pipeline::new(config.pipeline.clone(), stack, Some(service.gallery.clone()));
-        let pipeline = pipeline.with_witnesses(witnesses(config));
+        let pipeline = pipeline.with_witnesses(guards::witnesses(config));
         service.timings = pipeline.timings();
         let wires = workers::wires();
         let snapshots = Snapshots::new(config.publish.snapshot_recipient.as_deref()).map_err(DaemonError::Recipient)?;
@@ -263,7 +264,7 @@ impl Service {
             gallery: service.gallery.clone(),
             enroller,
             snapshots: snapshots.clone(),
-            cameras: enrolling_cameras(config),
+            cameras: guards::enrolling_cameras(config),
             matching: at_doors.matching,
             enrolling: None,
             refused: 0,
@@ -550,71 +551,11 @@ fn latency(summary: &Summary) -> Option<Latency> {
     (summary.n > 0).then(|| Latency { p50_ms: ms(summary.p50_us), p99_ms: ms(summary.p99_us) })
 }
 
-/// Takes up what an earlier run kept, and writes down at once what is remembered now. A memory that was lost may have held a lock-down:
-/// then every door is locked down until a release, unless the operator has accepted the loss.
-fn restore(
-    decider: &mut Decider,
-    state: &AccessState,
-    publisher: &Publisher,
-    audit: &Audit,
-    (has_run, accept): (bool, bool),
-) -> Result<(), DaemonError> {
-    let now = clock::now();
-    match state.load(has_run) {
-        Kept::Nothing => {}
-        Kept::State(kept) => decider.restore(kept, now),
-        Kept::Lost(why) => {
-            let path = state.path();
-            let outcome = if accept { "an operator accepted the loss" } else { "every door is locked down" };
-            log::error!(
-                "{}: {why}; it may have held a lock-down: {outcome}. Release the doors by command, or run once with \
-                 --accept-lost-state",
-                path.display()
-            );
-            publisher.publish(events::lost_state(outcome));
-            let detail = serde_json::json!({ "why": why, "accepted": accept });
-            publisher.publish(Event::AuditHead(audit.append("access-state-lost", detail, clock::wall())));
-            if !accept {
-                decider.restore(State::lost(), now);
-            }
-        }
-    }
-    let io = |source| DaemonError::Io { what: state.path().display().to_string(), source };
-    state.save(&decider.state(now)).map_err(io)
-}
-
 /// The queue that the courier puts commands into.
 fn commanded(courier: &mut publish::Worker) -> std::sync::mpsc::Receiver<publish::Received> {
     let (queue, inbox) = std::sync::mpsc::sync_channel(COMMANDS);
     courier.hear_commands(queue);
     inbox
-}
-
-/// A side that nobody can foresee.
-fn side() -> Option<Side> {
-    let mut byte = [0];
-    getrandom::fill(&mut byte).ok()?;
-    Some(if byte[0] & 1 == 0 { Side::Left } else { Side::Right })
-}
-
-/// The cameras that must agree with others, each with those.
-fn witnesses(config: &Config) -> Vec<Witness> {
-    let mut witnesses: Vec<Witness> = Vec::new();
-    for door in &config.doors {
-        let Some(named) = &door.liveness.witness else { continue };
-        match witnesses.iter_mut().find(|witness| witness.camera == named.camera) {
-            Some(witness) => witness.partners.extend(door.cameras.iter().cloned()),
-            None => witnesses.push(Witness { camera: named.camera.clone(), kind: named.kind, partners: door.cameras.clone() }),
-        }
-    }
-    witnesses
-}
-
-/// Cameras that only have to agree see no colours, or no faces at all.
-fn enrolling_cameras(config: &Config) -> Vec<CameraId> {
-    let witnesses = witnesses(config);
-    let cameras = config.cameras.iter().map(|camera| camera.id.clone());
-    cameras.filter(|camera| witnesses.iter().all(|witness| witness.camera != *camera)).collect()
 }
 
 /// Where the networks run; all the different answers when they do not run in one place.

@@ -5,15 +5,17 @@
 //! twenty digits, because that extension wants text that sorts; it has no gaps. The other messages are plain JSON objects.
 //! Numbers of the evidence never get here: see [`Evidence`].
 
+mod at_door;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use uuid::Uuid;
 
+pub use at_door::Snapshot;
+
 use super::audit::Head;
-use crate::types::{
-    Attempt, CameraId, Decision, DeviceId, DoorId, Evidence, ModelId, Moment, PersonId, Presence, Prompt, Side, Wall,
-};
+use crate::types::{Attempt, CameraId, Decision, DeviceId, DoorId, Evidence, ModelId, Moment, PersonId, Presence, Prompt, Wall};
 
 /// The version of everything that is published; birth and decisions carry it.
 pub const CONTRACT_VERSION: u32 = 1;
@@ -296,21 +298,6 @@ pub enum Event {
     Snapshot(Snapshot),
 }
 
-/// A picture of a decision, sealed to one recipient.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
-    /// At which door.
-    pub door: DoorId,
-    /// Seen by which camera.
-    pub camera: CameraId,
-    /// On which track.
-    pub track: u64,
-    /// The picture, sealed; base64.
-    pub sealed: String,
-    /// When it was captured.
-    pub at: Wall,
-}
-
 /// An answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
@@ -409,56 +396,8 @@ impl Event {
             Event::AuditHead(head) => json(head),
             Event::Discovery(discovery) => discovery.payload.clone(),
             Event::Reply(reply) => reply.payload.clone(),
-            Event::Prompt(prompt) => stamped(context, prompt.asked_at.wall, &PromptBody::of(prompt)),
-            Event::Snapshot(snapshot) => stamped(
-                context,
-                snapshot.at,
-                &SnapshotBody {
-                    door: &snapshot.door,
-                    camera: &snapshot.camera,
-                    track: snapshot.track,
-                    content_type: "image/jpeg",
-                    sealing: "x25519-hkdf-sha256-aes256gcm",
-                    sealed: &snapshot.sealed,
-                },
-            ),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct SnapshotBody<'a> {
-    door: &'a DoorId,
-    camera: &'a CameraId,
-    track: u64,
-    content_type: &'static str,
-    sealing: &'static str,
-    sealed: &'a str,
-}
-
-#[derive(Serialize)]
-struct PromptBody<'a> {
-    door: &'a DoorId,
-    camera: &'a CameraId,
-    track: u64,
-    prompt: &'static str,
-    until: String,
-    timeout_ms: u64,
-}
-
-impl<'a> PromptBody<'a> {
-    fn of(prompt: &'a Prompt) -> Self {
-        let time = prompt.until.monotonic.since(prompt.asked_at.monotonic);
-        Self {
-            door: &prompt.door,
-            camera: &prompt.camera,
-            track: prompt.track.0,
-            prompt: match prompt.side {
-                Side::Left => "turn-left",
-                Side::Right => "turn-right",
-            },
-            until: prompt.until.wall.rfc3339(),
-            timeout_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+            Event::Prompt(prompt) => stamped(context, prompt.asked_at.wall, &at_door::prompt(prompt)),
+            Event::Snapshot(snapshot) => stamped(context, snapshot.at, &at_door::snapshot(snapshot)),
         }
     }
 }
@@ -741,6 +680,28 @@ pub(super) mod tests {
         }
         let wanted = std::fs::read_to_string(&path).unwrap();
         assert_eq!(found, wanted, "{name} is not what the contract's example says");
+    }
+
+    #[test]
+    fn what_is_told_at_a_door_is_as_the_examples_say() {
+        let at = |ms: i64| Moment {
+            monotonic: crate::types::Monotonic(u64::try_from(ms).unwrap() * 1_000_000),
+            wall: Wall(1_700_000_000_000 + ms),
+        };
+        let (door, camera) = (DoorId::new("front").unwrap(), CameraId::new("entrance").unwrap());
+        let prompt = Prompt {
+            door: door.clone(),
+            camera: camera.clone(),
+            track: TrackId(7),
+            side: crate::types::Side::Left,
+            asked_at: at(0),
+            until: at(6000),
+        };
+        golden("prompt", &Event::Prompt(prompt).payload(&context(), 0, false));
+        let snapshot = Snapshot { door, camera, track: 7, sealed: "c2VhbGVk".into(), at: Wall(1_700_000_000_000) };
+        let event = Event::Snapshot(snapshot);
+        assert!(!event.is_retained() && !event.is_elsewhere());
+        golden("snapshot", &event.payload(&context(), 0, false));
     }
 
     #[test]

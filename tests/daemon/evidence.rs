@@ -12,8 +12,10 @@ use super::both_sides::{command, furnish};
 use super::mosquitto::Mosquitto;
 use super::show_it::{Ear, PATIENCE, essence, start};
 
-/// A person who looks into the camera, then to the own left, and back, again and again.
-fn before_the_turning_head(config: &Path) {
+/// A person, enrolled as `turner`, who looks into the camera, then to the own left, and back, again and again.
+fn before_the_turning_head(house: &House, config: &Path) {
+    let clip = demo("turn-left.mp4");
+    house.succeed(&["--pack", "builtin", "--backend", "tract", "enroll", "turner", clip.to_str().unwrap()]);
     let text = std::fs::read_to_string(config).unwrap();
     std::fs::write(config, text.replace("demo/door.mp4", "demo/turn-left.mp4")).unwrap();
 }
@@ -27,7 +29,7 @@ fn a_door_with_a_challenge_opens_for_nobody_who_was_not_asked_and_not_for_the_ot
     let broker = Mosquitto::open();
     let more = "liveness = { challenge = \"turn\" }\n[policy.throttle]\nfailures = 0\n";
     let (house, config) = furnish(broker.port, more);
-    before_the_turning_head(&config);
+    before_the_turning_head(&house, &config);
     let door = Ear::on(broker.port, "faceid/unit/door/front/#");
     let (_daemon, _notify) = start(&house, &config);
     let (mut prompts, mut granted, mut refused) = (BTreeMap::new(), false, false);
@@ -77,7 +79,7 @@ fn a_second_camera_that_sees_nobody_something_flat_or_nothing_at_all_keeps_its_d
     more += &door("silent", "gone", "infrared");
     more += "[policy.throttle]\nfailures = 0\ncool-down-ms = 0\n";
     let (house, config) = furnish(broker.port, &more);
-    before_the_turning_head(&config);
+    before_the_turning_head(&house, &config);
     let decisions = Ear::on(broker.port, "faceid/unit/door/+/decision");
     let (_daemon, _notify) = start(&house, &config);
     let mut seen: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
@@ -109,7 +111,7 @@ fn refused(house: &House, config: &Path, args: &Value) -> String {
 fn a_signed_command_enrols_whoever_stands_before_the_camera_once_and_nobody_else_may_command_it() {
     let broker = Mosquitto::open();
     let (house, config) = furnish(broker.port, "[policy.throttle]\nfailures = 0\n");
-    before_the_turning_head(&config);
+    before_the_turning_head(&house, &config);
     let replies = Ear::on(broker.port, "faceid/unit/cmd/enroll/reply");
     let decisions = Ear::on(broker.port, "faceid/unit/door/front/decision");
     let (_daemon, _notify) = start(&house, &config);
@@ -131,11 +133,11 @@ fn a_signed_command_enrols_whoever_stands_before_the_camera_once_and_nobody_else
     }
     // The clip's person is enrolled under another name already.
     let said = refused(&house, &config, &wanted);
-    assert!(said.contains("already enrolled as person-a"), "{said}");
+    assert!(said.contains("already enrolled as turner"), "{said}");
     let list = command(&house, &config, &["list"])["result"]["people"].clone();
     assert!(list.as_array().unwrap().iter().all(|person| person["id"] != "newcomer"), "{list}");
 
-    command(&house, &config, &["remove", "--args", r#"{"person":"person-a"}"#]);
+    command(&house, &config, &["remove", "--args", r#"{"person":"turner"}"#]);
     let done = command(&house, &config, &["enroll", "--lifetime", "90", "--args", &wanted.to_string()]);
     assert_eq!((&done["ok"], &done["result"]["templates_added"]), (&json!(true), &json!(5)), "{done}");
     let (_, granted) = decisions.until("a grant for who was enrolled", |_, payload| {
@@ -143,7 +145,7 @@ fn a_signed_command_enrols_whoever_stands_before_the_camera_once_and_nobody_else
     });
     assert!(!granted.is_empty());
     let trail = house.succeed(&["--config", config.to_str().unwrap(), "audit", "export"]);
-    for part in ["command-refused", "\"began\":true", "\"person\":\"newcomer\"", "already enrolled as person-a"] {
+    for part in ["command-refused", "\"began\":true", "\"person\":\"newcomer\"", "already enrolled as turner"] {
         assert!(trail.contains(part), "{part} is not in the audit trail");
     }
 }
@@ -152,7 +154,7 @@ fn a_signed_command_enrols_whoever_stands_before_the_camera_once_and_nobody_else
 fn faces_leave_the_device_only_after_a_signed_command_for_a_while_and_only_for_their_recipient() {
     let broker = Mosquitto::open();
     let (house, config) = furnish(broker.port, "[policy.throttle]\nfailures = 0\n");
-    before_the_turning_head(&config);
+    before_the_turning_head(&house, &config);
     let key = house.succeed(&["keygen", "--snapshots"]);
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("[publish]\n", &format!("[publish]\nsnapshot-recipient = \"{}\"\n", key.trim()))).unwrap();
@@ -173,4 +175,32 @@ fn faces_leave_the_device_only_after_a_signed_command_for_a_while_and_only_for_t
     assert!(std::fs::read(&out).unwrap().starts_with(&[0xff, 0xd8, 0xff]));
     std::fs::write(&file, message.replace("\"front\"", "\"back\"")).unwrap();
     house.fail(65, &["snapshot", file.to_str().unwrap(), "--out", house.path("other.jpg").to_str().unwrap()]);
+}
+
+#[test]
+fn a_memory_that_is_gone_or_was_edited_locks_every_door_down_with_an_alarm_until_a_release() {
+    let broker = Mosquitto::open();
+    let (house, config) = furnish(broker.port, "[policy.throttle]\nfailures = 0\n");
+    drop(start(&house, &config));
+    let file = house.path("state").join("access.sealed");
+    let written = std::fs::read(&file).expect("nothing was remembered from the first start on");
+    assert!(!String::from_utf8_lossy(&written).contains("lockdown"));
+    let everything = Ear::on(broker.port, "faceid/unit/#");
+    let mut edited = written;
+    edited[40] ^= 1;
+    std::fs::write(&file, edited).unwrap();
+    drop(start(&house, &config));
+    everything.until("an alarm for an edit", |topic, _| topic == "faceid/unit/alarm/tamper");
+    std::fs::remove_file(&file).unwrap();
+    let (_daemon, _notify) = start(&house, &config);
+    everything.until("an alarm for a loss", |topic, _| topic == "faceid/unit/alarm/tamper");
+    everything.until("a denial by the lock-down", |topic, payload| {
+        topic.ends_with("/decision") && {
+            let (_, outcome, reason, _) = essence(payload);
+            assert_ne!(outcome, "granted", "opened on a lost memory: {payload}");
+            reason == "lockdown"
+        }
+    });
+    command(&house, &config, &["release"]);
+    everything.until("a grant after the release", |topic, payload| topic.ends_with("/decision") && essence(payload).1 == "granted");
 }

@@ -273,10 +273,11 @@ pub(super) fn check(policy: usize, log: &[Entry]) -> Result<usize, String> {
                 if last.is_some_and(|last| entry.now.wall.0 - last < 3000) {
                     silent.push((run_number, seen.camera.as_str(), seen.track, *door));
                     should = None;
-                } else if facts.guarded && *door == "front" && !has_turned(run, seen, door, person) {
-                    should = None;
-                } else if facts.vault && *door == "front" && !has_company(before, door, person, entry.now.wall.0) {
-                    should = None;
+                } else {
+                    let is_front = *door == "front";
+                    let lacks_turn = facts.guarded && is_front && !has_turned(run, seen, door, person);
+                    let lacks_company = facts.vault && is_front && !has_company(before, door, person, entry.now.wall.0);
+                    should = should.filter(|_| !lacks_turn && !lacks_company);
                 }
             }
             let got = given.filter(|_| is_granted).and_then(|d| d.person.as_ref()).map(PersonId::as_str);

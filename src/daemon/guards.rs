@@ -1,0 +1,71 @@
+//! What the decider is given at the start besides its rules: what it remembered, chance, and who must agree.
+
+use super::access_state::{AccessState, Kept};
+use super::events;
+use super::service::DaemonError;
+use crate::access::{Decider, State};
+use crate::config::Config;
+use crate::pipeline::Witness;
+use crate::publish::{Audit, Event, Publisher};
+use crate::system::clock;
+use crate::types::{CameraId, Side};
+
+/// Takes up what an earlier run kept, and writes down at once what is remembered now. A memory that was lost may have held a lock-down:
+/// then every door is locked down until a release, unless the operator has accepted the loss.
+pub(super) fn restore(
+    decider: &mut Decider,
+    state: &AccessState,
+    publisher: &Publisher,
+    audit: &Audit,
+    (has_run, accept): (bool, bool),
+) -> Result<(), DaemonError> {
+    let now = clock::now();
+    match state.load(has_run) {
+        Kept::Nothing => {}
+        Kept::State(kept) => decider.restore(kept, now),
+        Kept::Lost(why) => {
+            let path = state.path();
+            let outcome = if accept { "an operator accepted the loss" } else { "every door is locked down" };
+            log::error!(
+                "{}: {why}; it may have held a lock-down: {outcome}. Release the doors by command, or run once with \
+                 --accept-lost-state",
+                path.display()
+            );
+            publisher.publish(events::lost_state(outcome));
+            let detail = serde_json::json!({ "why": why, "accepted": accept });
+            publisher.publish(Event::AuditHead(audit.append("access-state-lost", detail, clock::wall())));
+            if !accept {
+                decider.restore(State::lost(), now);
+            }
+        }
+    }
+    let io = |source| DaemonError::Io { what: state.path().display().to_string(), source };
+    state.save(&decider.state(now)).map_err(io)
+}
+
+/// A side that nobody can foresee.
+pub(super) fn side() -> Option<Side> {
+    let mut byte = [0];
+    getrandom::fill(&mut byte).ok()?;
+    Some(if byte[0] & 1 == 0 { Side::Left } else { Side::Right })
+}
+
+/// The cameras that must agree with others, each with those.
+pub(super) fn witnesses(config: &Config) -> Vec<Witness> {
+    let mut witnesses: Vec<Witness> = Vec::new();
+    for door in &config.doors {
+        let Some(named) = &door.liveness.witness else { continue };
+        match witnesses.iter_mut().find(|witness| witness.camera == named.camera) {
+            Some(witness) => witness.partners.extend(door.cameras.iter().cloned()),
+            None => witnesses.push(Witness { camera: named.camera.clone(), kind: named.kind, partners: door.cameras.clone() }),
+        }
+    }
+    witnesses
+}
+
+/// Cameras that only have to agree see no colours, or no faces at all.
+pub(super) fn enrolling_cameras(config: &Config) -> Vec<CameraId> {
+    let witnesses = witnesses(config);
+    let cameras = config.cameras.iter().map(|camera| camera.id.clone());
+    cameras.filter(|camera| witnesses.iter().all(|witness| witness.camera != *camera)).collect()
+}

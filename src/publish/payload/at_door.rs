@@ -1,0 +1,66 @@
+//! What is told to and of a person at a door besides the decision: what to do, and a sealed picture. Neither says who it is.
+
+use serde::Serialize;
+
+use crate::types::{CameraId, DoorId, Prompt, Side, Wall};
+
+/// A picture of a decision, sealed to one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// At which door.
+    pub door: DoorId,
+    /// Seen by which camera.
+    pub camera: CameraId,
+    /// On which track.
+    pub track: u64,
+    /// The picture, sealed; base64.
+    pub sealed: String,
+    /// When it was captured.
+    pub at: Wall,
+}
+
+#[derive(Serialize)]
+pub(super) struct SnapshotBody<'a> {
+    door: &'a DoorId,
+    camera: &'a CameraId,
+    track: u64,
+    content_type: &'static str,
+    sealing: &'static str,
+    sealed: &'a str,
+}
+
+pub(super) fn snapshot(snapshot: &Snapshot) -> SnapshotBody<'_> {
+    SnapshotBody {
+        door: &snapshot.door,
+        camera: &snapshot.camera,
+        track: snapshot.track,
+        content_type: "image/jpeg",
+        sealing: "x25519-hkdf-sha256-aes256gcm",
+        sealed: &snapshot.sealed,
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct PromptBody<'a> {
+    door: &'a DoorId,
+    camera: &'a CameraId,
+    track: u64,
+    prompt: &'static str,
+    until: String,
+    timeout_ms: u64,
+}
+
+pub(super) fn prompt(prompt: &Prompt) -> PromptBody<'_> {
+    let time = prompt.until.monotonic.since(prompt.asked_at.monotonic);
+    PromptBody {
+        door: &prompt.door,
+        camera: &prompt.camera,
+        track: prompt.track.0,
+        prompt: match prompt.side {
+            Side::Left => "turn-left",
+            Side::Right => "turn-right",
+        },
+        until: prompt.until.wall.rfc3339(),
+        timeout_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+    }
+}
