@@ -12,7 +12,7 @@ export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-simplifycfg-branch-fold-threshold=0 \
 -Ccodegen-units=1 -Cdebug-assertions --cfg fuzzing ${FUZZ_SANITIZER:+-Zsanitizer=$FUZZ_SANITIZER}"
-cargo "+$toolchain" build --release --locked --target "$triple" ${FUZZ_JOBS:+-j "$FUZZ_JOBS"}
+cargo "+$toolchain" build --release --locked --target "$triple" --config "profile.release.package.faceid-plus.opt-level=1" ${FUZZ_JOBS:+-j "$FUZZ_JOBS"}
 [ $# -gt 0 ] || set -- $(sed -n 's/^name = "\([a-z_]*\)"$/\1/p' Cargo.toml | grep -v faceid)
 for target in "$@"; do
     mkdir -p "corpus/$target" artifacts
