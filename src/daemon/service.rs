@@ -3,9 +3,11 @@
 //! Start: log and config (the caller's), keys, gallery, models, publisher, workers, the first heartbeat of each vital worker, READY.
 //! Stop: STOPPING, cameras, vision, decider, the publisher's outbox with the offline message. One deadline; the late are named.
 
+mod stats;
+
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -28,18 +30,14 @@ use crate::access::{Decider, Rules, Thresholds};
 use crate::capture::Slots;
 use crate::config::{Config, ConfigError};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
-use crate::inference::{self, EngineReport, EngineState, InferenceError};
-use crate::pipeline::{Pipeline, Stage, Timings};
+use crate::inference::{self, EngineState, InferenceError};
+use crate::pipeline::{Pipeline, Timings};
 use crate::publish::command::Gate;
-use crate::publish::{
-    self, Audit, Birth, CameraStats, Discovery, EngineStats, Event, Journal, Latency, Publisher, SealedError, StateKey, Stats,
-    discovery,
-};
-use crate::system::metrics::Summary;
+use crate::publish::{self, Audit, Birth, Discovery, Event, Journal, Publisher, SealedError, StateKey, discovery};
 use crate::system::notify::Notifier;
 use crate::system::secret::SecretError;
 use crate::system::seen::SeenError;
-use crate::system::{Stop, StopHandle, clock, messages, process};
+use crate::system::{Stop, StopHandle, clock, messages};
 use crate::types::{CameraId, ModelId, Monotonic};
 use crate::vision::VisionError;
 use crate::vision::stack::Stack;
@@ -453,60 +451,12 @@ impl Service {
 
     /// Where the networks run.
     pub fn provider(&self) -> String {
-        provider(&self.networks, &inference::engines())
+        stats::provider(&self.networks, &inference::engines())
     }
 
     /// Whether the pack claims liveness.
     pub fn has_liveness(&self) -> bool {
         self.has_liveness
-    }
-
-    fn status(&self) -> String {
-        let mut status = format!(
-            "{} camera(s), {} people, {} frames, {} granted, {} refused",
-            self.cameras.len(),
-            self.gallery.snapshot().stats().people,
-            self.counts.frames.get(),
-            self.counts.granted.get(),
-            self.counts.refused.get()
-        );
-        for engine in inference::engines().iter().filter(|engine| engine.state == EngineState::Building) {
-            status.push_str(&format!(
-                "; {}'s engine for {} in the making since {:.0} s",
-                engine.model, engine.provider, engine.seconds
-            ));
-        }
-        status
-    }
-
-    /// The figures since the last call.
-    fn stats(&self, interval: Duration) -> Stats {
-        let stages = Stage::ALL.iter().filter_map(|stage| {
-            let latency = latency(&self.timings.of(*stage).take())?;
-            Some((stage.name().to_owned(), latency))
-        });
-        let looked = self.counts.looked.get();
-        let fps = looked.saturating_sub(self.looked_before.swap(looked, Relaxed)) as f32 / interval.as_secs_f32().max(0.001);
-        let share = self.cameras.len().max(1) as f32;
-        let cameras = self.cameras.iter().zip(self.slots.writers()).map(|(camera, slot)| CameraStats {
-            camera: camera.clone(),
-            fps: fps / share,
-            frames: slot.counts().put,
-            frames_dropped: slot.counts().replaced,
-        });
-        let published = self.publisher.counts();
-        Stats {
-            at: clock::wall(),
-            uptime_s: clock::monotonic().since(self.started).as_secs(),
-            provider: self.provider(),
-            engines: inference::engines().into_iter().map(engine_stats).collect(),
-            cameras: cameras.collect(),
-            stages: stages.collect(),
-            decision: latency(&self.counts.grant_time.take()),
-            decisions: self.counts.granted.get() + self.counts.refused.get(),
-            events_dropped: published.events_dropped + published.decisions_lost + self.counts.reports_lost.get(),
-            temperature_c: process::warmest_celsius(),
-        }
     }
 }
 
@@ -546,38 +496,11 @@ fn discovery_event(config: &Config) -> Event {
     Event::Discovery(Box::new(Discovery { topic: discovery::topic(&config.device), payload }))
 }
 
-fn latency(summary: &Summary) -> Option<Latency> {
-    let ms = |us: u64| us as f32 / 1e3;
-    (summary.n > 0).then(|| Latency { p50_ms: ms(summary.p50_us), p99_ms: ms(summary.p99_us) })
-}
-
 /// The queue that the courier puts commands into.
 fn commanded(courier: &mut publish::Worker) -> std::sync::mpsc::Receiver<publish::Received> {
     let (queue, inbox) = std::sync::mpsc::sync_channel(COMMANDS);
     courier.hear_commands(queue);
     inbox
-}
-
-/// Where the networks run; all the different answers when they do not run in one place.
-fn provider(networks: &[(ModelId, String)], engines: &[EngineReport]) -> String {
-    let now = |(model, provider): &(ModelId, String)| {
-        let ready = engines.iter().rfind(|engine| engine.model == model.as_str() && engine.state == EngineState::Ready);
-        ready.map_or_else(|| provider.clone(), |engine| engine.provider.clone())
-    };
-    let mut all: Vec<String> = networks.iter().map(now).collect();
-    all.sort_unstable();
-    all.dedup();
-    all.join("+")
-}
-
-fn engine_stats(engine: EngineReport) -> EngineStats {
-    EngineStats {
-        model: engine.model,
-        provider: engine.provider,
-        state: engine.state.as_str(),
-        seconds: engine.seconds as u64,
-        reason: engine.reason,
-    }
 }
 
 /// What is said at the start, but for what is the gallery's.

@@ -1,0 +1,90 @@
+//! What the service tells of itself: to the service manager in a line, to everybody in `stats`.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::Service;
+use crate::inference::{self, EngineReport, EngineState};
+use crate::pipeline::Stage;
+use crate::publish::{CameraStats, EngineStats, Latency, Stats};
+use crate::system::metrics::Summary;
+use crate::system::{clock, process};
+use crate::types::ModelId;
+
+impl Service {
+    /// How it fares, in a line.
+    pub(super) fn status(&self) -> String {
+        let mut status = format!(
+            "{} camera(s), {} people, {} frames, {} granted, {} refused",
+            self.cameras.len(),
+            self.gallery.snapshot().stats().people,
+            self.counts.frames.get(),
+            self.counts.granted.get(),
+            self.counts.refused.get()
+        );
+        for engine in inference::engines().iter().filter(|engine| engine.state == EngineState::Building) {
+            status.push_str(&format!(
+                "; {}'s engine for {} in the making since {:.0} s",
+                engine.model, engine.provider, engine.seconds
+            ));
+        }
+        status
+    }
+
+    /// The figures since the last call.
+    pub(super) fn stats(&self, interval: Duration) -> Stats {
+        let stages = Stage::ALL.iter().filter_map(|stage| {
+            let latency = latency(&self.timings.of(*stage).take())?;
+            Some((stage.name().to_owned(), latency))
+        });
+        let looked = self.counts.looked.get();
+        let fps = looked.saturating_sub(self.looked_before.swap(looked, Relaxed)) as f32 / interval.as_secs_f32().max(0.001);
+        let share = self.cameras.len().max(1) as f32;
+        let cameras = self.cameras.iter().zip(self.slots.writers()).map(|(camera, slot)| CameraStats {
+            camera: camera.clone(),
+            fps: fps / share,
+            frames: slot.counts().put,
+            frames_dropped: slot.counts().replaced,
+        });
+        let published = self.publisher.counts();
+        Stats {
+            at: clock::wall(),
+            uptime_s: clock::monotonic().since(self.started).as_secs(),
+            provider: self.provider(),
+            engines: inference::engines().into_iter().map(engine_stats).collect(),
+            cameras: cameras.collect(),
+            stages: stages.collect(),
+            decision: latency(&self.counts.grant_time.take()),
+            decisions: self.counts.granted.get() + self.counts.refused.get(),
+            events_dropped: published.events_dropped + published.decisions_lost + self.counts.reports_lost.get(),
+            temperature_c: process::warmest_celsius(),
+        }
+    }
+}
+
+fn latency(summary: &Summary) -> Option<Latency> {
+    let ms = |us: u64| us as f32 / 1e3;
+    (summary.n > 0).then(|| Latency { p50_ms: ms(summary.p50_us), p99_ms: ms(summary.p99_us) })
+}
+
+/// Where the networks run; all the different answers when they do not run in one place.
+pub(super) fn provider(networks: &[(ModelId, String)], engines: &[EngineReport]) -> String {
+    let now = |(model, provider): &(ModelId, String)| {
+        let ready = engines.iter().rfind(|engine| engine.model == model.as_str() && engine.state == EngineState::Ready);
+        ready.map_or_else(|| provider.clone(), |engine| engine.provider.clone())
+    };
+    let mut all: Vec<String> = networks.iter().map(now).collect();
+    all.sort_unstable();
+    all.dedup();
+    all.join("+")
+}
+
+fn engine_stats(engine: EngineReport) -> EngineStats {
+    EngineStats {
+        model: engine.model,
+        provider: engine.provider,
+        state: engine.state.as_str(),
+        seconds: engine.seconds as u64,
+        reason: engine.reason,
+    }
+}
