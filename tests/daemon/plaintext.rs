@@ -36,12 +36,13 @@ fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// A template in every form that it has: as the network gives it, rotated, rotated and rounded, and the index's two planes.
+/// A template in every form that it has: as the network gives it, rotated, rotated and rounded, and the index's three planes.
 struct Forms {
     plain: Vec<u8>,
     turned: Vec<u8>,
     rounded: Vec<u8>,
-    high: Vec<u8>,
+    coarse: Vec<u8>,
+    middle: Vec<u8>,
     low: Vec<u8>,
 }
 
@@ -52,22 +53,36 @@ impl Forms {
         let exponent = (0..40).rev().find(|e| (largest * 2f32.powi(*e)).round() <= 32_639.0).unwrap();
         let levels: Vec<i32> = turned.iter().map(|v| (v * 2f32.powi(exponent)).round() as i32).collect();
         let rounded: Vec<f32> = levels.iter().map(|level| *level as f32 * 2f32.powi(-exponent)).collect();
-        let upper = |level: &i32| (level + 128) >> 8;
+        let most = levels.iter().map(|level| level.abs()).max().unwrap();
+        let half = ((most + 15) / 16).max(1);
+        let nibble = |level: &i32| ((level + 16 * half) / (2 * half)).clamp(0, 15);
+        let left = |level: &i32| level - half * (2 * nibble(level) - 15) + 2_048;
+        // Two lanes of 64 numbers lie in one: the first in the lower nibbles, the second in the upper.
+        let packed = |of: &dyn Fn(&i32) -> i32| -> Vec<u8> {
+            let pair = |pair: &[i32]| -> Vec<u8> {
+                let (low, high) = pair.split_at(64.min(pair.len()));
+                let upper = |at: usize| high.get(at).map_or(0, |level| of(level) << 4);
+                low.iter().enumerate().map(|(at, level)| (of(level) | upper(at)) as u8).collect()
+            };
+            levels.chunks(128).flat_map(pair).collect()
+        };
         Self {
             plain: bytes(plain.values()),
             turned: bytes(turned),
             rounded: bytes(&rounded),
-            high: levels.iter().map(|level| upper(level) as u8).collect(),
-            low: levels.iter().map(|level| (level - (upper(level) << 8)) as u8).collect(),
+            coarse: packed(&nibble),
+            middle: packed(&|level| left(level) >> 8),
+            low: levels.iter().map(|level| (left(level) & 0xff) as u8).collect(),
         }
     }
 
-    fn all(&self) -> [(&'static str, &[u8]); 5] {
+    fn all(&self) -> [(&'static str, &[u8]); 6] {
         [
             ("the embedding", &self.plain),
             ("the rotated embedding", &self.turned),
             ("the rounded template", &self.rounded),
-            ("the high plane", &self.high),
+            ("the coarse plane", &self.coarse),
+            ("the middle plane", &self.middle),
             ("the low plane", &self.low),
         ]
     }
@@ -130,7 +145,7 @@ fn no_form_of_a_template_lies_in_the_state_folder_or_plain_in_the_daemons_memory
         return;
     };
     let count = |form: &[u8]| memory.iter().map(|range| runs(range, form)).sum::<usize>();
-    assert!(count(&forms.high) > 0, "the index's own numbers are not found: the search does not see the memory");
+    assert!(count(&forms.coarse) > 0, "the index's own numbers are not found: the search does not see the memory");
     for (name, form) in [("the embedding", &forms.plain), ("the rotated embedding", &forms.turned)] {
         assert_eq!(count(form), 0, "{name} was left in the daemon's memory");
     }
