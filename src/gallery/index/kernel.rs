@@ -194,11 +194,19 @@ pub(super) struct Ceilings<'a> {
     pub(super) bound: (f32, f32),
 }
 
+impl Ceilings<'_> {
+    /// One row's ceiling.
+    #[inline(always)]
+    pub(super) fn one(&self, dot: i32, half: f32, rest: f32) -> f32 {
+        (2 * dot - self.centre) as f32 * (half * self.step) + (self.bound.0 + self.bound.1 * rest)
+    }
+}
+
 #[inline(always)]
 fn ceilings_plain(of: &Ceilings<'_>, out: &mut [f32]) -> f32 {
     let rows = of.halves.iter().zip(of.rests).zip(of.dots);
     for (((half, rest), dot), out) in rows.zip(&mut *out) {
-        *out = (2 * *dot - of.centre) as f32 * (half * of.step) + (of.bound.0 + of.bound.1 * rest);
+        *out = of.one(*dot, *half, *rest);
     }
     // Sixteen comparisons side by side, which the compiler makes vectors of.
     let mut most = [f32::NEG_INFINITY; 16];

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::kernel::{Ceilings, Kernel};
+use super::scan::look_at;
 use super::template::{MIDDLE_CENTRE, Planes, Probe, pairs};
 
 /// Rows that a segment takes when rows are appended one by one: small enough to copy at once, large enough that a scan does not notice.
@@ -128,6 +129,16 @@ impl Segment {
             bound: probe.bound(self.longest),
         };
         kernel.ceilings(&of, out)
+    }
+
+    /// As [`Segment::ceilings`], for rows here and there.
+    pub(super) fn ceilings_of(&self, kernel: Kernel, probe: &Probe, rows: &[u32], dots: &mut [i32], out: &mut [f32]) {
+        kernel.nibbles_of(&self.planes.coarse, rows, &probe.coarse, dots);
+        let of =
+            Ceilings { dots, halves: &[], rests: &[], centre: 15 * probe.sum, step: probe.step, bound: probe.bound(self.longest) };
+        for ((row, dot), out) in rows.iter().zip(of.dots).zip(out) {
+            *out = of.one(*dot, self.halves[*row as usize], self.rests[*row as usize]);
+        }
     }
 
     /// Lowers the ceilings of some rows, which the coarse nibbles gave, to what both nibbles leave possible.
@@ -260,6 +271,20 @@ impl Matrix {
     pub(super) fn score_above(&self, probe: &Probe, row: usize, floor: f32) -> Option<f32> {
         let (index, inside) = self.locate(row);
         self.segments[index].score_above(Kernel::best(), probe, inside, floor)
+    }
+
+    /// Tells `visit` those of some rows that reach the floor, as [`scan`](super::scan::scan) does. The rows are in order.
+    pub(super) fn look_at(&self, probe: &Probe, rows: &[usize], mut floor: f32, visit: &mut impl FnMut(usize, f32) -> f32) -> f32 {
+        let mut rest = rows;
+        while let Some(first) = rest.first() {
+            let (index, inside) = self.locate(*first);
+            let base = first - inside;
+            let (here, after) = rest.split_at(rest.partition_point(|row| *row < self.ends[index]));
+            let inside: Vec<u32> = here.iter().map(|row| (row - base) as u32).collect();
+            floor = look_at(Kernel::best(), &self.segments[index], base, &inside, probe, floor, visit);
+            rest = after;
+        }
+        floor
     }
 
     /// The segments, each with its first row.

@@ -79,6 +79,27 @@ pub(super) fn scan_segments<'a>(
     floor
 }
 
+/// As [`scan`], for some rows of one segment alone.
+pub(super) fn look_at(
+    kernel: Kernel,
+    segment: &Segment,
+    base: usize,
+    rows: &[u32],
+    probe: &Probe,
+    mut floor: f32,
+    visit: &mut impl FnMut(usize, f32) -> f32,
+) -> f32 {
+    let part = Part { segment, base, blocks: 0..0 };
+    let (mut dots, mut ceilings, mut open) = ([0; BLOCK], [0.0; BLOCK], Open::new());
+    for rows in rows.chunks(BLOCK) {
+        segment.ceilings_of(kernel, probe, rows, &mut dots, &mut ceilings);
+        let hopeful = rows.iter().zip(&ceilings).filter(|(_, ceiling)| **ceiling >= floor);
+        hopeful.for_each(|(row, ceiling)| open.push(*row as usize, *ceiling));
+        floor = open.look(kernel, &part, probe, floor, visit);
+    }
+    floor
+}
+
 /// The ceilings of all rows.
 fn ceilings<'a>(
     kernel: Kernel,

@@ -22,6 +22,8 @@ use crate::system::Stop;
 /// Of the sketches, one in so many is near enough to name its row: a person at a threshold's cosine is among them but for one time in
 /// thousands, whatever the size.
 const ONE_IN: usize = 200;
+/// Of the rows named, so many are scored one by one, the nearest first, so that the floor is high when the others' turn comes.
+const FIRST: usize = 16;
 /// Rows named at least.
 const FEWEST: usize = 64;
 /// The share of rows that may lie outside, in segments that are scanned, before scanning them all is the better way.
@@ -152,12 +154,18 @@ impl Shortlist {
     pub(crate) fn search(&self, matrix: &Matrix, cover: &Cover, values: &[f32], mut visit: impl FnMut(usize, f32) -> f32) {
         let probe = Probe::new(values);
         let mut floor = f32::NEG_INFINITY;
-        for row in self.named(values).into_iter().chain(self.loose.iter().copied()) {
-            let Some(row) = self.place(cover, row) else { continue };
+        let named = self.named(values);
+        let (first, rest) = named.split_at(FIRST.min(named.len()));
+        for row in first.iter().chain(&self.loose) {
+            let Some(row) = self.place(cover, *row) else { continue };
             if let Some(score) = matrix.score_above(&probe, row, floor) {
                 floor = visit(row, score);
             }
         }
+        // Those that are less likely lie all over the memory: many are asked for at a time.
+        let mut rest: Vec<usize> = rest.iter().filter_map(|row| self.place(cover, *row)).collect();
+        rest.sort_unstable();
+        floor = matrix.look_at(&probe, &rest, floor, &mut visit);
         if !cover.fresh.is_empty() {
             let segments = matrix.segments().enumerate().filter(|(at, _)| cover.fresh.binary_search(at).is_ok());
             scan_segments(Kernel::best(), segments.map(|(_, segment)| segment), &probe, floor, &mut visit);
