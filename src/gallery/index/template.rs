@@ -124,28 +124,32 @@ impl Planes {
         let to_level = |value: f32| (value * scale).round().clamp(-LIMIT, LIMIT) as i32;
         let half = (to_level(largest) + 15) / 16;
         let half = half.max(1);
-        let (mut length, mut rest, mut fine_rest) = (0.0f64, 0.0f64, 0.0f64);
+        // A product that rounds across a border gives the neighbouring nibble, and leaves one more.
+        let per_stride = 1.0 / (2 * half) as f32;
+        let (mut length, mut rest, mut twice_fine) = (0i64, 0i64, 0i64);
         for pair in row.chunks(2 * LANE) {
             let (mut coarse, mut middle, mut low) = (Lane::default(), Lane::default(), [Lane::default(); 2]);
             for (at, value) in pair.iter().enumerate() {
                 let level = to_level(*value);
-                let nibble = ((level + 16 * half) / (2 * half)).clamp(0, 15);
-                // At most `half` away from nothing, which is at most 2,040.
+                let nibble = (((level + 16 * half) as f32 * per_stride) as i32).clamp(0, 15);
+                // At most `half` away from nothing, or one more, which is at most 2,041.
                 let left = level - half * (2 * nibble - 15);
                 let kept = left + CENTRE;
                 let (lane, byte) = (at / LANE, at % LANE);
                 coarse.0[byte] |= (nibble as u8) << (4 * lane);
                 middle.0[byte] |= ((kept >> 8) as u8) << (4 * lane);
                 low[lane].0[byte] = (kept & 0xff) as u8;
-                length += f64::from(level).powi(2);
-                rest += f64::from(left).powi(2);
-                fine_rest += (f64::from(kept & 0xff) - LOW_CENTRE).powi(2);
+                // Whole numbers below 2^30, and at most 4,096 of them: the sums are exact.
+                length += i64::from(level * level);
+                rest += i64::from(left * left);
+                twice_fine += i64::from((2 * (kept & 0xff) - TWICE_LOW_CENTRE).pow(2));
             }
             self.coarse.push(coarse);
             self.middle.push(middle);
             self.low.extend(low);
         }
-        Kept { step, half, rest: rest.sqrt(), fine_rest: fine_rest.sqrt(), length: length.sqrt() }
+        let root = |sum: i64| (sum as f64).sqrt();
+        Kept { step, half, rest: root(rest), fine_rest: root(twice_fine) / 2.0, length: root(length) }
     }
 
     /// Appends rows of others, `pairs` lanes each.
@@ -180,11 +184,11 @@ impl Drop for Planes {
     }
 }
 
-/// The middle of what a low byte can be.
-pub(super) const LOW_CENTRE: f64 = 127.5;
+/// Twice the middle of what a low byte can be.
+const TWICE_LOW_CENTRE: i32 = 255;
 
 /// What is added to 256 times the middle nibble for what it tells of a level, the low byte taken as its middle.
-pub(super) const MIDDLE_CENTRE: f32 = LOW_CENTRE as f32 - CENTRE as f32;
+pub(super) const MIDDLE_CENTRE: f32 = TWICE_LOW_CENTRE as f32 / 2.0 - CENTRE as f32;
 
 /// A row of [`Planes`].
 #[derive(Clone, Copy)]
