@@ -189,8 +189,9 @@ fn a_memory_that_is_gone_or_was_edited_locks_every_door_down_with_an_alarm_until
     let mut edited = written;
     edited[40] ^= 1;
     std::fs::write(&file, edited).unwrap();
-    drop(start(&house, &config));
+    let daemon = start(&house, &config);
     everything.until("an alarm for an edit", |topic, _| topic == "faceid/unit/alarm/tamper");
+    drop(daemon);
     std::fs::remove_file(&file).unwrap();
     let (_daemon, _notify) = start(&house, &config);
     everything.until("an alarm for a loss", |topic, _| topic == "faceid/unit/alarm/tamper");
