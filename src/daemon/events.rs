@@ -4,7 +4,7 @@ use crate::capture::{CameraEvent, CameraState};
 use crate::publish::{
     Alarm, AlarmKind, AttemptEvent, CameraStatus, CameraWord, Clock, DecisionEvent, Event, Policy, PresenceEvent,
 };
-use crate::system::clock;
+use crate::system::{self, ClockQuality, clock};
 use crate::types::{Attempt, Decision, Moment, Presence};
 
 /// A camera's change of state.
@@ -84,10 +84,8 @@ pub(super) fn rollback(detail: &str) -> Event {
     Event::Alarm(Alarm { kind: AlarmKind::GalleryRollback, door: None, camera: None, detail, at: clock::wall() })
 }
 
-/// Whether a time service says that it follows its source. Its error is not known without asking the service itself.
+/// How good the wall clock is, as decisions and `birth` say it.
 pub(super) fn clock_quality() -> Clock {
-    match clock::time_service() {
-        Some(_) => Clock { source: "ntp".to_owned(), synced: true, error_ms: None },
-        None => Clock { source: "unknown".to_owned(), synced: false, error_ms: None },
-    }
+    let ClockQuality { is_synced, error_ms } = system::clock_quality();
+    Clock { source: if is_synced { "ntp" } else { "unknown" }.to_owned(), synced: is_synced, error_ms }
 }
