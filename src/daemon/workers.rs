@@ -23,7 +23,7 @@ use crate::publish::{Audit, Event, Publisher};
 use crate::system::metrics::{Counter, Histogram};
 use crate::system::{clock, messages};
 use crate::types::{
-    Attempt, CameraId, Decision, Frame, Mark, Moment, Observation, Outcome, PersonId, Presence, Reason, Sighting, TrackId,
+    Attempt, BoundingBox, CameraId, Decision, Frame, Mark, Moment, Observation, Outcome, PersonId, Presence, Reason, Sighting, TrackId,
 };
 
 /// Vision → decider. When full, the newest report is dropped and counted: the track's next frame brings another.
@@ -110,7 +110,7 @@ pub(super) struct CameraLine {
 pub(super) enum Report {
     /// With the face, while operators are allowed to see it.
     Observed(Observation, Option<Zeroizing<Vec<u8>>>),
-    Ended(CameraId, TrackId),
+    Ended(CameraId, TrackId, BoundingBox),
     Standing(CameraId, u32),
     Missed(Attempt),
     /// A camera that must agree looked.
@@ -257,7 +257,7 @@ impl Vision {
             Report::Observed(observation, portrait)
         });
         let missed = seen.attempts.into_iter().map(Report::Missed);
-        let ended = seen.ended.into_iter().map(|track| Report::Ended(camera.clone(), track));
+        let ended = seen.ended.into_iter().map(|(track, area)| Report::Ended(camera.clone(), track, area));
         for report in sighting.into_iter().chain(observed).chain(missed).chain(ended).chain(standing) {
             if let Err(TrySendError::Full(_)) = self.reports.try_send(report) {
                 self.counts.reports_lost.increment();
@@ -325,8 +325,8 @@ impl Decisions {
                 self.standing.entry(camera.clone()).or_default().faces = faces;
                 self.tell_presence(&camera);
             }
-            Report::Ended(camera, track) => {
-                self.tell(Input::TrackEnded(camera.clone(), track), clock::now());
+            Report::Ended(camera, track, area) => {
+                self.tell(Input::TrackEnded(camera.clone(), track, area), clock::now());
                 let standing = self.standing.entry(camera.clone()).or_default();
                 if standing.people.remove(&track).is_some() {
                     self.tell_presence(&camera);

@@ -25,7 +25,7 @@ use crate::capture::{MotionGate, MotionSettings};
 use crate::gallery::{Gallery, Snapshot};
 use crate::system::metrics::Histogram;
 use crate::types::{
-    Attempt, CameraId, Detection, Frame, Moment, Observation, PadScore, Picture, Refusal, Score, Sighting, TrackId,
+    Attempt, BoundingBox, CameraId, Detection, Frame, Moment, Observation, PadScore, Picture, Refusal, Score, Sighting, TrackId,
 };
 use crate::vision::stack::Stack;
 use crate::vision::track::{self, Tracker};
@@ -139,8 +139,8 @@ pub struct Seen {
     pub observations: Vec<Observation>,
     /// Tracks that ended without a usable face.
     pub attempts: Vec<Attempt>,
-    /// Tracks that ended in this frame, decided or not.
-    pub ended: Vec<TrackId>,
+    /// Tracks that ended in this frame, decided or not, and where their faces were last.
+    pub ended: Vec<(TrackId, BoundingBox)>,
     /// How many faces stand there, when that has changed.
     pub presence: Option<u32>,
     /// What a camera that must agree saw.
@@ -209,6 +209,9 @@ struct View {
     presence: u32,
 }
 
+/// A camera that gives no frame for this long shows nobody any more, unless a track may be lost for longer.
+const ABANDONED: Duration = Duration::from_secs(3);
+
 /// The most faces of one photo that are judged while cameras wait: about as long as a second of frames on the slowest board.
 const MOST_FACES_OF_A_STILL: usize = 16;
 
@@ -254,6 +257,13 @@ impl Pipeline {
         if let Some(visit) = self.views.get_mut(camera).and_then(|view| view.visits.get_mut(&track)) {
             visit.settle();
         }
+    }
+
+    /// Whether somebody is taken to stand before a camera that has given no frame for `silent_for`, so that its stream is to be ended.
+    pub fn is_abandoned(&self, camera: &CameraId, silent_for: Duration) -> bool {
+        let patience = ABANDONED.max(Duration::from_millis(self.settings.tracker.lost_after_ms));
+        silent_for > patience
+            && self.views.get(camera).is_some_and(|view| view.presence > 0 || view.has_undecided() || !view.visits.is_empty())
     }
 
     /// The camera's stream has ended or been lost: its tracks end, with their last observations.
@@ -331,7 +341,7 @@ impl View {
         if visit.is_over(at, settings)
             && let Some(next) = self.tracker.split(track)
         {
-            seen.ended.push(std::mem::replace(&mut track, next));
+            seen.ended.push((std::mem::replace(&mut track, next), visit.bounding_box()));
             visit = Visit::new(at);
         }
         visit.meet(&detection, (frame.picture.width(), frame.picture.height()), at);
@@ -462,7 +472,7 @@ fn finish(
     settings: &Settings,
     timings: &Timings,
 ) {
-    seen.ended.push(track);
+    seen.ended.push((track, visit.bounding_box()));
     if !visit.is_open() {
         return;
     }

@@ -7,7 +7,7 @@ use super::{Settings, Stage, Timings};
 use crate::gallery::Snapshot;
 use crate::types::{
     Attempt, BoundingBox, CameraId, Detection, Embedding, Landmarks, Moment, Monotonic, Observation, PadScore, Place, Refusal,
-    Score, TrackId,
+    Score, TrackId, Trajectory,
 };
 use crate::vision::quality::Pose;
 use crate::vision::{Motion, Parallax};
@@ -64,7 +64,7 @@ pub(super) struct Visit {
     first_seen: Moment,
     frames: u32,
     bounding_box: BoundingBox,
-    place: Place,
+    trajectory: Trajectory,
     last_seen: Moment,
     refusals: BTreeMap<Refusal, u32>,
     usable: u32,
@@ -90,7 +90,7 @@ impl Visit {
             first_seen: at,
             frames: 0,
             bounding_box: BoundingBox::default(),
-            place: Place::default(),
+            trajectory: Trajectory::default(),
             last_seen: at,
             refusals: BTreeMap::new(),
             usable: 0,
@@ -113,11 +113,11 @@ impl Visit {
     pub(super) fn meet(&mut self, detection: &Detection, (width, height): (u32, u32), at: Moment) {
         self.frames = self.frames.saturating_add(1);
         self.bounding_box = detection.bounding_box;
-        self.place = Place::of(&detection.bounding_box, width, height);
+        self.trajectory.push(at.monotonic, Place::of(&detection.bounding_box, width, height));
         self.last_seen = at;
     }
 
-    /// Whether another face of it should be judged now.
+    /// Whether another face of it should be judged now: while it is undecided, and once more when another may have taken its place.
     pub(super) fn wants_evidence(&self, at: Moment, settings: &Settings) -> bool {
         let pace = Duration::from_millis(settings.evidence_interval_ms);
         !self.settled && self.last_usable_at.is_none_or(|last| at.monotonic.since(last.monotonic) >= pace)
@@ -161,7 +161,8 @@ impl Visit {
                 return Taken::Doubted;
             };
             let mut other = Visit::new(first.at);
-            (other.frames, other.bounding_box, other.place) = (2, self.bounding_box, self.place);
+            (other.frames, other.bounding_box) = (2, self.bounding_box);
+            other.trajectory = self.trajectory.since(first.at.monotonic);
             other.last_seen = self.last_seen;
             other.count(first, settings);
             other.count(face, settings);
@@ -225,15 +226,20 @@ impl Visit {
     pub(super) fn usable(&self) -> u32 {
         self.usable
     }
+    /// Where its face was last.
+    pub(super) fn bounding_box(&self) -> BoundingBox {
+        self.bounding_box
+    }
+
 
     /// Decided, or the continuation of a decided one: no more effort.
     pub(super) fn settle(&mut self) {
         self.settled = true;
     }
 
-    /// Where its face was last, as shares of the picture.
-    pub(super) fn place(&self) -> Place {
-        self.place
+    /// Where its face was at a moment a short while ago, as shares of the picture.
+    pub(super) fn place_at(&self, moment: Monotonic) -> Option<Place> {
+        self.trajectory.at(moment)
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -274,7 +280,7 @@ impl Visit {
             frames: self.usable,
             quality: mean_quality,
             bounding_box: self.bounding_box,
-            place: self.place,
+            trajectory: self.trajectory.clone(),
             yaw: self.yaw,
             is_flat: self.parallax.motion() == Motion::Flat,
             ended,
