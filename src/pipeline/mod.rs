@@ -2,7 +2,7 @@
 //! liveness, embedding, match. Stages never name each other; they meet here.
 //!
 //! Effort follows need. Nobody moves: no network runs. Nobody is undecided: detection alone runs, at a slower pace. A track is undecided:
-//! every frame is looked at, liveness and embedding run on its usable faces until it is decided, then never again for that track.
+//! every frame is looked at, liveness and embedding run on its usable faces until it is decided, then only when it jumps or was out of sight, to see whether it is still the same face.
 
 mod portrait;
 mod still;
@@ -347,7 +347,15 @@ impl View {
         visit.meet(&detection, (frame.picture.width(), frame.picture.height()), at);
         let (mut liveness, mut best) = (None, None);
         if visit.wants_evidence(at, settings) {
-            let (score, other) = gather(&mut visit, frame, &detection, stack, settings, timings)?;
+            let gathered = gather(&mut visit, frame, &detection, stack, settings, timings);
+            let (score, other) = match gathered {
+                Ok(gathered) => gathered,
+                // What is known of the face outlives a stage that fails: a failed liveness is not forgotten.
+                Err(error) => {
+                    self.visits.insert(track, visit);
+                    return Err(error);
+                }
+            };
             liveness = score;
             // Another person in this one's place: the stay ends with what it had, and the other's begins with nothing of it.
             if let Some(other) = other
@@ -355,7 +363,7 @@ impl View {
             {
                 self.visits.insert(std::mem::replace(&mut track, next), std::mem::replace(&mut visit, other));
             }
-            let has_news = visit.take_news();
+            let has_news = visit.take_news() && visit.is_open();
             if has_news && self.is_continuation(&visit, settings, stack.thresholds.matching) {
                 visit.settle();
             } else if has_news && visit.has_evidence() {
@@ -441,7 +449,7 @@ fn gather(
         Some(network) => match timings.time(Stage::Liveness, || network.score(picture, &detection.bounding_box)) {
             Ok(score) => Some(score),
             // A frame whose liveness cannot be told is no evidence at all.
-            Err(VisionError::UnusableBox) => return Ok((None, None)),
+            Err(VisionError::UnusableBox | VisionError::NoAnswer { .. }) => return Ok((None, None)),
             Err(error) => return Err(error.into()),
         },
         None => None,
@@ -449,7 +457,8 @@ fn gather(
     let embedding = if visit.wants_embedding(quality.score, settings) {
         match timings.time(Stage::Embed, || stack.embedder.embed(&face)) {
             Ok(embedding) => Some(embedding),
-            Err(VisionError::NoAnswer { .. }) => None,
+            // A face that cannot be told from others is no evidence either: frames that count must agree on who it is.
+            Err(VisionError::NoAnswer { .. }) => return Ok((None, None)),
             Err(error) => return Err(error.into()),
         }
     } else {
