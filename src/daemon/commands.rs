@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::enrol::{self, EnrollArgs, Enroller};
+use super::reports::Report;
 use super::snapshots::{OnArgs, Snapshots};
 use super::supervisor::{WorkerContext, WorkerError};
-use super::workers::Report;
 use crate::access;
 use crate::gallery::Gallery;
 use crate::publish::command::{Command, Gate, Refusal, Verb, answer_topic};

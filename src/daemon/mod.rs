@@ -11,6 +11,7 @@ mod figures;
 mod guards;
 mod keys;
 pub mod panic;
+mod reports;
 pub mod service;
 pub mod signals;
 mod snapshots;

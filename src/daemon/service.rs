@@ -21,6 +21,7 @@ use super::enrol::{self, Enrolments};
 use super::events;
 use super::guards;
 use super::keys::{ENDORSE_EVERY, KeyRing, read_grant_key};
+use super::reports::{self, Reporter};
 use super::snapshots::Snapshots;
 use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
 use super::workers::{self, CameraWatcher, Counts, DecisionWatcher, Decisions, FrameWatcher, Vision};
@@ -38,7 +39,7 @@ use crate::system::notify::Notifier;
 use crate::system::secret::SecretError;
 use crate::system::seen::SeenError;
 use crate::system::{Stop, StopHandle, clock, messages};
-use crate::types::{CameraId, ModelId, Monotonic};
+use crate::types::{CameraId, ModelId, Monotonic, Presence};
 use crate::vision::VisionError;
 use crate::vision::stack::Stack;
 
@@ -159,7 +160,7 @@ struct Parts {
     decider: Decider,
     state: AccessState,
     courier: publish::Worker,
-    ends: workers::Ends,
+    ends: reports::Ends,
 }
 
 /// A daemon whose workers run.
@@ -229,6 +230,10 @@ impl Service {
         let detail = serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "keys": keys.public().kids().collect::<Vec<_>>() });
         publisher.publish(Event::AuditHead(record.audit.append("start", detail, clock::wall())));
         let cameras: Vec<CameraId> = config.cameras.iter().map(|camera| camera.id.clone()).collect();
+        // The broker still keeps who stood there when the last run ended.
+        for camera in &cameras {
+            publisher.publish(events::presence(Presence { camera: camera.clone(), faces: 0, people: Vec::new() }));
+        }
         let mut service = Self {
             supervisor: Supervisor::new(stop.0, stop.1),
             publisher,
@@ -250,7 +255,7 @@ impl Service {
         let pipeline = Pipeline::new(config.pipeline.clone(), stack, Some(service.gallery.clone()));
         let pipeline = pipeline.with_witnesses(guards::witnesses(config));
         service.timings = pipeline.timings();
-        let wires = workers::wires();
+        let wires = reports::wires();
         let snapshots = Snapshots::new(config.publish.snapshot_recipient.as_deref()).map_err(DaemonError::Recipient)?;
         let commands = Commands {
             root: config.publish.topic_root(&config.device),
@@ -357,7 +362,7 @@ impl Service {
         let mut vision = Vision {
             pipeline,
             slots: self.slots.clone(),
-            reports: wires.reports,
+            reports: Reporter::new(wires.reports),
             decided,
             counts: self.counts.clone(),
             watcher: watchers.frame.clone(),
@@ -366,6 +371,7 @@ impl Service {
             enrolments,
             snapshots,
             failures: 0,
+            heard: std::collections::HashMap::new(),
         };
         let deliver = move |context: &WorkerContext| {
             courier.run(context.stop(), &|| context.beat());
