@@ -238,6 +238,10 @@ pub enum AlarmKind {
 }
 
 impl AlarmKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] =
+        [Self::Spoof, Self::ForcedOpen, Self::HeldOpen, Self::Tamper, Self::GalleryRollback, Self::OutboxFull, Self::Duress];
+
     /// The word of the contract.
     pub fn as_str(self) -> &'static str {
         match self {
