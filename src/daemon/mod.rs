@@ -9,6 +9,7 @@ mod enrol;
 mod events;
 mod figures;
 mod guards;
+mod inbox;
 mod keys;
 pub mod panic;
 pub mod service;

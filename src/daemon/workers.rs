@@ -13,6 +13,7 @@ use super::access_state::AccessState;
 use super::api::Asks;
 use super::enrol::Enrolments;
 use super::events;
+use super::guards;
 use super::snapshots::Snapshots;
 use super::supervisor::{Heartbeat, WorkerContext, WorkerError};
 use crate::access::{Clock, Command, CredentialRead, Decider, Input, Passage};
@@ -119,6 +120,10 @@ pub(super) enum Report {
     Presented(CredentialRead),
     /// A door's controller has told what became of a grant.
     Passed(Passage),
+    /// How far the broker had been told that the memory had come, and who waits until that is taken in.
+    Told(u64, SyncSender<()>),
+    /// Somebody wants to tell the broker how far the memory has come.
+    Tells(SyncSender<Option<u64>>),
     /// An operator's orders, and who waits to hear that they are in force and will outlive a restart.
     Ordered(Vec<Command>, SyncSender<Result<(), String>>),
 }
@@ -273,6 +278,8 @@ pub type DecisionWatcher = Arc<dyn Fn(&Decision) + Send + Sync>;
 pub(super) struct Decisions {
     pub(super) decider: Decider,
     pub(super) state: AccessState,
+    /// Whether an operator has accepted a lost memory for this run.
+    pub(super) accepts_loss: bool,
     pub(super) reports: Receiver<Report>,
     pub(super) decided: SyncSender<(CameraId, TrackId)>,
     pub(super) publisher: Publisher,
@@ -317,6 +324,15 @@ impl Decisions {
             Report::Seen(sighting) => self.tell(Input::Sighting(sighting), clock::now()),
             Report::Presented(read) => self.tell(Input::Credential(read), clock::now()),
             Report::Passed(passage) => self.tell(Input::Passage(passage), clock::now()),
+            Report::Told(told, answer) => {
+                self.compare_memory(told);
+                let _ = answer.try_send(());
+            }
+            Report::Tells(answer) => {
+                let said = self.state.save_to_say(&self.decider.state(clock::now()));
+                let said = said.inspect_err(|error| log::error!("{}: {error}", self.state.path().display()));
+                let _ = answer.try_send(said.ok());
+            }
             Report::Ordered(orders, answer) => {
                 // Who waited too long does not hear it; the orders hold all the same.
                 let _ = answer.try_send(self.obey(orders, clock::now()));
@@ -332,6 +348,22 @@ impl Decisions {
                     self.tell_presence(&camera);
                 }
             }
+        }
+    }
+
+    /// The broker was told more by this device than the memory that was taken up has ever told: it is an older one, put back together
+    /// with its second place.
+    fn compare_memory(&mut self, told: u64) {
+        if self.state.hear(told) {
+            let why = "this device had told the broker of a later memory: this is an older copy";
+            guards::tell_loss(&self.state, why, self.accepts_loss, &self.publisher, &self.audit);
+            if !self.accepts_loss {
+                self.tell(Input::Command(Command::Lockdown { door: None }), clock::now());
+            }
+        }
+        // Not to be heard of again after the next start, and nothing lower is told.
+        if let Err(error) = self.state.save(&self.decider.state(clock::now())) {
+            log::error!("{}: {error}", self.state.path().display());
         }
     }
 
