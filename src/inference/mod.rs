@@ -12,6 +12,9 @@ mod builtin;
 mod cache;
 #[cfg_attr(not(feature = "ort"), expect(dead_code, reason = "only ONNX Runtime has engines to build"))]
 mod engine;
+#[cfg(any(test, feature = "fuzzing"))]
+#[expect(clippy::expect_used, reason = "it is there to panic")]
+pub mod fuzzing;
 mod load;
 pub mod manifest;
 mod onnx;

@@ -11,6 +11,8 @@ pub mod process;
 pub mod secret;
 pub mod seen;
 pub mod stop;
+#[cfg(test)]
+pub mod walk;
 
 pub use backoff::Backoff;
 pub use stop::{Stop, StopHandle};
