@@ -13,6 +13,7 @@ use zeroize::{DefaultIsZeroes, Zeroize, Zeroizing};
 
 use super::graph::Graph;
 use super::kernel::Kernel;
+use super::locked;
 use super::matrix::Matrix;
 use super::scan::scan_segments;
 use super::sketch::{BITS, Sketch, Sketcher};
@@ -110,11 +111,20 @@ pub(crate) struct Cover {
     pub(crate) is_worn: bool,
 }
 
+impl Drop for Shortlist {
+    fn drop(&mut self) {
+        if let Source::Flat(sketches) = &self.source {
+            locked::unlock(sketches);
+        }
+    }
+}
+
 impl Shortlist {
     /// Sketches alone: made in moments, looked at one after another.
     pub(crate) fn flat(matrix: &Matrix) -> Self {
         let sketcher = Sketcher::new(matrix.dimension());
         let sketches = matrix.each_row(|row| sketcher.sketch(row));
+        locked::lock(&sketches);
         Self::over(matrix, Source::Flat(sketches), sketcher, Vec::new())
     }
 
@@ -123,6 +133,15 @@ impl Shortlist {
         let sketcher = Sketcher::new(matrix.dimension());
         let (graph, rows) = Graph::build(matrix.each_row(|row| sketcher.sketch(row)), threads, stop)?;
         Some(Self::over(matrix, Source::Graph(graph, rows), sketcher, Vec::new()))
+    }
+
+    /// Sketches that stand for the wrong rows.
+    #[cfg(test)]
+    pub(crate) fn astray(matrix: &Matrix) -> Self {
+        let sketcher = Sketcher::new(matrix.dimension());
+        let mut sketches = matrix.each_row(|row| sketcher.sketch(row));
+        sketches.rotate_left(matrix.rows() / 2);
+        Self::over(matrix, Source::Flat(sketches), sketcher, Vec::new())
     }
 
     fn over(matrix: &Matrix, source: Source, sketcher: Sketcher, loose: Vec<u32>) -> Self {
