@@ -17,7 +17,7 @@ use super::events;
 use super::supervisor::{WorkerContext, WorkerError};
 use super::workers::Report;
 use crate::access::grant::{self, EpochClaim, GrantKey, KeySet};
-use crate::gallery::Gallery;
+use crate::gallery::{Age, Gallery};
 use crate::publish::{Birth, Event, Notice, Problem, Publisher, Received, Settings, Subscriber};
 use crate::system::{Stop, clock};
 use crate::types::DeviceId;
@@ -73,13 +73,15 @@ impl BirthWitness {
         let mut said = None;
         loop {
             context.beat();
-            let epoch = self.gallery.snapshot().generation();
-            if said != Some((epoch, self.memory.load(Ordering::Relaxed))) {
+            // A file that was written anew is news too: its change has another tag.
+            let (epoch, age) = (self.gallery.snapshot().generation(), self.gallery.age());
+            let memory = self.memory.load(Ordering::Relaxed);
+            if said.as_ref() != Some(&(epoch, age.clone(), memory)) {
                 // Where the memory cannot be written down, what was told before is told again: it must not be forgotten.
                 let memory = self.ask(Report::Tells).flatten();
                 self.told = memory.max(self.told);
-                self.say();
-                said = Some((epoch, memory.unwrap_or_default()));
+                self.say(age.clone());
+                said = Some((epoch, age, memory.unwrap_or_default()));
             }
             if stop.sleep(AGAIN) {
                 return Ok(());
@@ -92,9 +94,9 @@ impl BirthWitness {
         match claim_of(&message.payload, &self.keys) {
             Err(why) => log::info!("the birth that the broker keeps is no witness of the gallery's age: {why}"),
             Ok(claim) if claim.iss != self.device => log::warn!("the birth that the broker keeps is another device's"),
-            Ok(claim) => {
-                self.gallery.hear(&claim.gallery, claim.epoch);
-                if let Some(told) = claim.memory {
+            Ok(EpochClaim { gallery, epoch, file, memory, .. }) => {
+                self.gallery.hear(&Age { gallery, epoch, file });
+                if let Some(told) = memory {
                     self.told = Some(told);
                     self.ask(|answer| Report::Told(told, answer));
                 }
@@ -109,11 +111,12 @@ impl BirthWitness {
         answered.recv_timeout(ANSWER_DEADLINE).ok()
     }
 
-    fn say(&self) {
+    fn say(&self, age: Option<Age>) {
         let stats = self.gallery.snapshot().stats();
-        let claim = self.gallery.id().map(|gallery| {
+        let claim = age.map(|Age { gallery, epoch, file }| {
             let iat = clock::wall().unix_seconds();
-            self.key.sign_epoch(&EpochClaim { iss: self.device.clone(), iat, gallery, epoch: stats.generation, memory: self.told })
+            let memory = self.told;
+            self.key.sign_epoch(&EpochClaim { iss: self.device.clone(), iat, gallery, epoch, file, memory })
         });
         let birth = Birth {
             gallery_people: stats.people as u64,
@@ -172,7 +175,7 @@ mod tests {
         let (ours, other) = (GrantKey::generate().unwrap(), GrantKey::generate().unwrap());
         let keys = KeySet::new([ours.public()]);
         let device = DeviceId::new("gate").unwrap();
-        let claim = EpochClaim { iss: device, iat: 1, gallery: "00".repeat(16), epoch: 12, memory: Some(3) };
+        let claim = EpochClaim { iss: device, iat: 1, gallery: "00".repeat(16), epoch: 12, file: None, memory: Some(3) };
         let birth = |token: &str| serde_json::json!({"gallery": {"epoch": 99, "claim": token}}).to_string();
         for payload in ["", "{}", "[]", r#"{"gallery":{"epoch":99}}"#, &birth(""), &birth(&other.sign_epoch(&claim))] {
             assert!(claim_of(payload.as_bytes(), &keys).is_err(), "{payload}");

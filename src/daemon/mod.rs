@@ -3,6 +3,7 @@
 mod access_state;
 mod api;
 mod birth_witness;
+mod care;
 mod commands;
 pub mod control;
 mod enrol;
@@ -15,6 +16,7 @@ mod guards;
 mod inbox;
 mod keys;
 pub mod panic;
+mod purge;
 pub mod service;
 pub mod signals;
 mod snapshots;

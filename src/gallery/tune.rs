@@ -107,12 +107,18 @@ impl Gallery {
     /// seconds to minutes at large sizes: a thread of its own calls it, and what served before serves meanwhile. When told to stop
     /// it returns soon and nothing has changed.
     pub fn build_index(&self, choice: IndexChoice, threads: usize, stop: &Stop) -> IndexReport {
+        self.build(choice, threads, stop).0
+    }
+
+    /// As [`Gallery::build_index`], with the shortlist that it put in place.
+    fn build(&self, choice: IndexChoice, threads: usize, stop: &Stop) -> (IndexReport, Option<Arc<Shortlist>>) {
         let snapshot = self.snapshot();
         let (report, shortlist) = snapshot.tune(choice, threads, stop, &mut || self.kept_shortlist(&snapshot));
+        let shortlist = shortlist.map(Arc::new);
         if report.verdict != IndexVerdict::Stopped {
-            snapshot.serve_by(shortlist.map(Arc::new));
+            snapshot.serve_by(shortlist.clone());
         }
-        report
+        (report, shortlist)
     }
 
     /// Builds the index, and again whenever enough has changed, until told to stop. The calling thread is made the least urgent of
@@ -122,7 +128,8 @@ impl Gallery {
         let _ = rustix::process::nice(19);
         loop {
             let removals = self.removals();
-            let report = self.build_index(choice, 1, stop);
+            // Another build, which somebody asked for, may put another in its place: it is this one that `removals` belongs to.
+            let (report, built) = self.build(choice, 1, stop);
             if report.verdict == IndexVerdict::Stopped {
                 return;
             }
@@ -130,9 +137,12 @@ impl Gallery {
             let taken = report.trials.iter().any(|trial| trial.was_kept).then(|| self.file_generation());
             let mut kept = taken.filter(|_| report.verdict == IndexVerdict::Hnsw);
             loop {
-                if report.verdict == IndexVerdict::Hnsw && kept != Some(self.file_generation()) && !stop.is_asked() {
+                if let Some(graph) = built.as_ref().filter(|_| report.verdict == IndexVerdict::Hnsw)
+                    && kept != Some(self.file_generation())
+                    && !stop.is_asked()
+                {
                     let generation = self.file_generation();
-                    match self.keep_graph(removals) {
+                    match self.keep_graph(graph, removals) {
                         // Somebody was removed whom it knows: the next graph is kept.
                         Ok(_) => kept = Some(generation),
                         Err(error) => log::warn!("the search graph could not be kept, the next start builds it again: {error}"),
@@ -152,10 +162,10 @@ impl Gallery {
         }
     }
 
-    /// Writes a sealed copy of the graph that serves beside the gallery, if `removals` is what [`Gallery::removals`] gave before it was
-    /// built: otherwise it knows somebody who is gone, and is not kept. True when it was. Changes go on meanwhile.
-    pub(crate) fn keep_graph(&self, removals: u64) -> Result<bool, GalleryError> {
-        let Some(mut bytes) = self.graph_bytes() else { return Ok(false) };
+    /// Writes a sealed copy of a graph beside the gallery, if `removals` is what [`Gallery::removals`] gave before it was built:
+    /// otherwise it knows somebody who is gone, and is not kept. True when it was. Changes go on meanwhile.
+    pub(crate) fn keep_graph(&self, graph: &Shortlist, removals: u64) -> Result<bool, GalleryError> {
+        let Some(mut bytes) = graph.to_bytes() else { return Ok(false) };
         let Some(mut keeping) = self.writer()?.store.begin_keeping(removals)? else { return Ok(false) };
         let parts = bytes.len().div_ceil(PART_BYTES);
         for (number, part) in bytes.chunks_mut(PART_BYTES).enumerate() {

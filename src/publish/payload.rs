@@ -231,6 +231,8 @@ pub enum AlarmKind {
     Tamper,
     /// The gallery is older than it was.
     GalleryRollback,
+    /// A write failed, and the gallery takes no change.
+    GalleryReadOnly,
     /// Decisions were lost because no broker took them.
     OutboxFull,
     /// Somebody was let in who says to be forced.
@@ -239,7 +241,7 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// Every kind.
-    pub const ALL: [Self; 7] =
+    pub const ALL: [Self; 8] =
         [Self::Spoof, Self::ForcedOpen, Self::HeldOpen, Self::Tamper, Self::GalleryRollback, Self::OutboxFull, Self::Duress];
 
     /// The word of the contract.
@@ -250,6 +252,7 @@ impl AlarmKind {
             AlarmKind::HeldOpen => "held-open",
             AlarmKind::Tamper => "tamper",
             AlarmKind::GalleryRollback => "gallery-rollback",
+            AlarmKind::GalleryReadOnly => "gallery-read-only",
             AlarmKind::OutboxFull => "outbox-full",
             AlarmKind::Duress => "duress",
         }
