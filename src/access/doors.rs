@@ -1,5 +1,7 @@
 //! The doors, as the config names them: each with the cameras that watch its approach, and what it asks of a face besides the pictures.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::types::{CameraId, DoorId, WitnessKind};
@@ -12,6 +14,10 @@ pub struct DoorSettings {
     pub id: DoorId,
     /// The cameras whose decisions are about this door.
     pub cameras: Vec<CameraId>,
+    /// The keys of the door's controller, a JWK set in a file that only the operator can change; `faceid keygen --door` makes one. Without
+    /// it nothing is believed that the controller says of passages, and each grant counts as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller_keys: Option<PathBuf>,
     /// What is asked for besides the pictures of these cameras. It can only deny.
     #[serde(default)]
     pub liveness: DoorLiveness,
@@ -69,7 +75,7 @@ impl Default for DoorLiveness {
 impl DoorSettings {
     /// A door that asks for nothing besides the pictures of these cameras.
     pub fn new(id: DoorId, cameras: Vec<CameraId>) -> Self {
-        Self { id, cameras, liveness: DoorLiveness::default() }
+        Self { id, cameras, controller_keys: None, liveness: DoorLiveness::default() }
     }
 
     /// Values out of range, each with its key and the way out.
@@ -78,6 +84,9 @@ impl DoorSettings {
         if self.cameras.is_empty() {
             let text = format!("door `{}` has no camera and would never open: name one", self.id);
             findings.push(("cameras".to_owned(), text));
+        }
+        if self.controller_keys.as_ref().is_some_and(|path| !path.is_absolute()) {
+            findings.push(("controller-keys".to_owned(), "must be an absolute path".to_owned()));
         }
         let liveness = &self.liveness;
         let tolerance = liveness.witness.as_ref().map_or(1, |witness| witness.tolerance_percent);

@@ -5,9 +5,9 @@
 //! `jku` of an attacker is ever looked at, and no algorithm but EdDSA. Whether a `jti` was seen before is the controller's to
 //! remember; nothing here keeps state or reads a clock.
 //!
-//! Three more things are signed in this form, each with a `typ` of its own so that none passes for another (RFC 8725, section 3.11):
-//! an operator's command ([`open_command`]), the endorsement by which a key that controllers pin introduces its successor, and what a
-//! device says of its gallery's age ([`EpochClaim`]).
+//! Four more things are signed in this form, each with a `typ` of its own so that none passes for another (RFC 8725, section 3.11):
+//! an operator's command ([`open_command`]), the endorsement by which a key that controllers pin introduces its successor, what a
+//! device says of its gallery's age ([`EpochClaim`]), and what a door says became of a grant ([`PassageClaim`]).
 //!
 //! **Rotation.** The published set ([`KeySet::published`]) is a plain JWK set that anybody can read, with one member more:
 //! `endorsements`, statements signed by keys of the set. A topic of a broker is no proof of anything, so a controller trusts the keys
@@ -40,6 +40,8 @@ pub const MAX_JWK_SET_BYTES: usize = 16 * 1024;
 pub const MAX_KEYS: usize = 16;
 /// The longest life of an endorsement that is believed, in seconds. The device signs it anew every day while it has both keys.
 pub const MAX_ENDORSEMENT_S: i64 = 14 * 24 * 3600;
+/// How long a claim about a passage holds, in seconds: as long as a grant can still be taken back.
+pub const PASSAGE_LIFETIME_S: i64 = 300;
 /// The longest command that is looked at, in bytes of its token.
 pub const MAX_COMMAND_BYTES: usize = 32 * 1024;
 /// `typ` of a grant.
@@ -50,6 +52,8 @@ const COMMAND: &str = "faceid-command+jwt";
 const ENDORSEMENT: &str = "faceid-keys+jwt";
 /// `typ` of a claim about a gallery's age.
 const EPOCH: &str = "faceid-epoch+jwt";
+/// `typ` of a claim about a passage.
+const PASSAGE: &str = "faceid-passage+jwt";
 /// The longest `jti`, in bytes.
 const MAX_JTI_BYTES: usize = 64;
 
@@ -113,7 +117,7 @@ pub struct Claims {
     pub jti: String,
 }
 
-/// What a device says of its gallery's age, so that whoever keeps it is a witness.
+/// What a device says of the age of its gallery and of its decider's memory, so that whoever keeps it is a witness.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EpochClaim {
@@ -128,6 +132,29 @@ pub struct EpochClaim {
     /// Of which file that change was, and its tag in hexadecimal digits; absent where an older program said it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<(u64, String)>,
+    /// How far the decider's memory had come; a device of before did not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+}
+
+/// What a door's controller says became of a grant. Its key is the door's own, pinned by the device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PassageClaim {
+    /// The door.
+    pub iss: DoorId,
+    /// The device whose grant it was.
+    pub aud: DeviceId,
+    /// When the passage ended, or the time for it.
+    pub iat: i64,
+    /// From when on it is void.
+    pub exp: i64,
+    /// Its own id: a device takes it once.
+    pub jti: String,
+    /// The `jti` of the grant.
+    pub grant: String,
+    /// Whether the door was opened in time.
+    pub passed: bool,
 }
 
 /// Only these three members; a fourth, and a second of one name, make the token malformed.
@@ -225,6 +252,17 @@ impl GrantKey {
     /// The compact JWS of a claim about a gallery's age.
     pub fn sign_epoch(&self, claim: &EpochClaim) -> String {
         self.sign_as(EPOCH, &json(claim))
+    }
+
+    /// The compact JWS of a claim about a passage.
+    pub fn sign_passage(&self, claim: &PassageClaim) -> String {
+        self.sign_as(PASSAGE, &json(claim))
+    }
+
+    /// Any text signed as a claim about a passage, to see what becomes of it.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn sign_passage_text(&self, text: &str) -> String {
+        self.sign_as(PASSAGE, text)
     }
 
     /// This key's word that `keys` are `device`'s, from `now` for `lifetime`: see the module's notes on rotation.
@@ -394,6 +432,13 @@ pub fn open_epoch(token: &str, keys: &KeySet) -> Result<EpochClaim, GrantError> 
     serde_json::from_slice(&payload).map_err(|_| GrantError::Malformed("its claims are not ours"))
 }
 
+/// A claim about a passage, once its signature is known to be good. Its door, its time and whether it came before are the caller's to
+/// judge.
+pub fn open_passage(token: &str, keys: &KeySet) -> Result<PassageClaim, GrantError> {
+    let payload = open(token, keys, &[Some(PASSAGE)], MAX_TOKEN_BYTES)?;
+    serde_json::from_slice(&payload).map_err(|_| GrantError::Malformed("its claims are not ours"))
+}
+
 /// The payload of a token of one of these types, once its signature is known to be good.
 fn open(token: &str, keys: &KeySet, types: &[Option<&str>], max_bytes: usize) -> Result<Vec<u8>, GrantError> {
     if token.len() > max_bytes {
@@ -539,6 +584,7 @@ mod tests {
             gallery: "00".to_owned(),
             epoch: 7,
             file: Some((3, "ab".to_owned())),
+            memory: None,
         };
         let token = key.sign_epoch(&claim);
         assert!(matches!(check(&token, &key), Err(GrantError::Malformed(_))) && open_command(&token, &keys).is_err());
@@ -549,6 +595,28 @@ mod tests {
         // As programs said it that knew of no tag.
         let older = open_epoch(&key.sign_as(EPOCH, r#"{"iss":"gate","iat":1,"gallery":"00","epoch":7}"#), &keys).unwrap();
         assert_eq!((older.epoch, older.file), (7, None));
+    }
+
+    #[test]
+    fn a_claim_of_a_passage_is_no_grant_and_a_grant_is_no_claim() {
+        let key = rfc_key();
+        let keys = KeySet::new([key.public()]);
+        let claim = PassageClaim {
+            iss: door("front"),
+            aud: DeviceId::new("gate").unwrap(),
+            iat: NOW.unix_seconds(),
+            exp: NOW.unix_seconds() + 10,
+            jti: "p1".to_owned(),
+            grant: "g1".to_owned(),
+            passed: false,
+        };
+        let token = key.sign_passage(&claim);
+        assert!(matches!(check(&token, &key), Err(GrantError::Malformed(_))));
+        assert!(open_command(&token, &keys).is_err() && open_epoch(&token, &keys).is_err());
+        for other in [key.sign(&claims()), key.sign_command(&json(&claim)), key.sign_as(PASSAGE, r#"{"passed":true}"#)] {
+            assert!(open_passage(&other, &keys).is_err());
+        }
+        assert_eq!(open_passage(&token, &keys), Ok(claim));
     }
 
     #[test]

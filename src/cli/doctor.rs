@@ -9,9 +9,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::context::Context;
+use super::run::unheard_passage;
 use super::{Places, Result, code, say, say_json};
 use crate::capture::{self, Source};
 use crate::daemon::GRANT_KEY;
+use crate::door::DOOR_KEY;
 use crate::gallery::{Gallery, GalleryError};
 use crate::inference::packs::{self, FileState};
 use crate::publish::{Notice, STATE_KEY, Subscriber, certificates};
@@ -98,6 +100,7 @@ fn examine(context: &Context, chart: &mut Chart) {
     cameras(context, chart);
     networks(context, chart);
     keys(context, chart);
+    passages(context, chart);
     gallery(context, chart);
     state_folder(&context.config.state_dir, chart);
     machine::examine(&context.config, chart);
@@ -202,6 +205,23 @@ fn keys(context: &Context, chart: &mut Chart) {
                 chart.note(format!("key {name}"), State::Broken, "may not be read by you", "sudo faceid doctor")
             }
             Err(error) => chart.note(format!("key {name}"), State::Broken, error, "faceid keygen"),
+        }
+    }
+}
+
+/// Whether anti-passback hears of passages, at the device and at the door.
+fn passages(context: &Context, chart: &mut Chart) {
+    let config = &context.config;
+    for (area, door) in config.unheard_passages() {
+        let mend = format!("faceid keygen --door, at the controller; name what it prints in controller-keys of door `{door}`");
+        chart.note(format!("passages of {door}"), State::Weak, unheard_passage(area, door), mend);
+    }
+    if config.controller.door.is_some() && config.controller.gpio.sensor_line.is_some() {
+        let check = format!("key {DOOR_KEY}");
+        match secret::read_if_there(DOOR_KEY, &config.secrets_dir) {
+            Ok(Some(_)) => chart.note(check, State::Works, "passages are signed", ""),
+            Ok(None) => chart.note(check, State::Weak, "passages are not signed: the device refuses them", "faceid keygen --door"),
+            Err(error) => chart.note(check, State::Broken, error, "faceid keygen --door"),
         }
     }
 }

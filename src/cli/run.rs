@@ -10,9 +10,11 @@ use super::{Failure, Places, Result, code, complain, say};
 use crate::access::grant::{GrantKey, KeySet};
 use crate::config::{self, Config};
 use crate::daemon;
+use crate::door::DOOR_KEY;
 use crate::gallery::SealingKey;
 use crate::publish::{STATE_KEY, StateKey};
 use crate::system::logging;
+use crate::types::{AreaId, DoorId};
 
 /// `faceid check`
 #[derive(clap::Args)]
@@ -39,6 +41,9 @@ pub(super) struct KeygenArgs {
     /// Make the key that commands are signed with, and print its public half for `operator-keys`
     #[arg(long, conflicts_with_all = ["force", "rotate", "retire", "public"])]
     operator: bool,
+    /// Make the key that a door's controller signs passages with, and print its public half for `controller-keys` of the device's config
+    #[arg(long, conflicts_with_all = ["force", "rotate", "retire", "public", "operator", "snapshots"])]
+    door: bool,
     /// Make the key that pictures of `snapshot-on` are opened with, and print its public half for `snapshot-recipient`. Keep it off the device
     #[arg(long, conflicts_with_all = ["force", "rotate", "retire", "public", "operator"])]
     snapshots: bool,
@@ -72,7 +77,10 @@ pub(super) fn check(places: &Places, args: &CheckArgs) -> Result {
     }
     let path = places.config.clone().unwrap_or_else(|| PathBuf::from(config::DEFAULT_PATH));
     match Config::load(&path) {
-        Ok(_) => {
+        Ok(config) => {
+            for (area, door) in config.unheard_passages() {
+                say(format!("{}: note: {}", path.display(), unheard_passage(area, door)));
+            }
             say(format!("{}: no findings", path.display()));
             Ok(code::YES)
         }
@@ -83,6 +91,13 @@ pub(super) fn check(places: &Places, args: &CheckArgs) -> Result {
             Ok(code::CONFIG)
         }
     }
+}
+
+/// What `check` and `doctor` say of a door whose passages are not believed.
+pub(super) fn unheard_passage(area: &AreaId, door: &DoorId) -> String {
+    format!(
+        "area `{area}` counts passages, and door `{door}` pins no controller-keys: what its controller says is refused, and every grant counts"
+    )
 }
 
 pub(super) fn keygen(places: &Places, args: &KeygenArgs) -> Result {
@@ -96,7 +111,10 @@ pub(super) fn keygen(places: &Places, args: &KeygenArgs) -> Result {
         return super::snapshot::make_key(folder);
     }
     if args.operator {
-        return make_operator(&context.config);
+        return make_signer(&context.config, OPERATOR_KEY);
+    }
+    if args.door {
+        return make_signer(&context.config, DOOR_KEY);
     }
     if args.rotate || args.retire {
         return rotate(&context.config, args.retire);
@@ -112,10 +130,11 @@ pub(super) fn keygen(places: &Places, args: &KeygenArgs) -> Result {
 /// The name of the key that commands are signed with among the operator's secrets.
 pub(super) const OPERATOR_KEY: &str = "operator.key";
 
-fn make_operator(config: &Config) -> Result {
+/// Makes a key to sign with and prints its public half.
+fn make_signer(config: &Config, name: &str) -> Result {
     make_private_folder(&config.secrets_dir)?;
     let key = GrantKey::generate().map_err(|error| Failure::new(code::PERMISSION, error))?;
-    write_private(&config.secrets_dir.join(OPERATOR_KEY), key.seed().as_slice())?;
+    write_private(&config.secrets_dir.join(name), key.seed().as_slice())?;
     say(KeySet::new([key.public()]).to_jwk_set());
     Ok(code::YES)
 }

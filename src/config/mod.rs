@@ -23,7 +23,7 @@ use crate::capture::CameraSettings;
 use crate::inference::InferenceError;
 use crate::inference::manifest::Manifest;
 use crate::system::logging;
-use crate::types::{CameraId, DeviceId};
+use crate::types::{AreaId, CameraId, DeviceId, DoorId};
 use crate::{access, door, gallery, http, inference, pipeline, publish};
 
 /// Where the config is unless told otherwise.
@@ -53,7 +53,8 @@ pub struct Config {
     pub log: logging::Settings,
     /// The cameras.
     pub cameras: Vec<CameraSettings>,
-    /// The doors and the cameras before them.
+    /// The doors and the cameras before them. `controller-keys` of a door names the public keys of its controller, by which passages are
+    /// believed.
     pub doors: Vec<access::DoorSettings>,
     /// How much effort is made, and which faces are good enough.
     pub pipeline: pipeline::Settings,
@@ -223,6 +224,14 @@ impl Config {
     /// The manifest in force.
     pub fn manifest(&self) -> Result<Manifest, InferenceError> {
         self.models.manifest.as_deref().map_or_else(Manifest::builtin, Manifest::load)
+    }
+
+    /// Where the policy counts passages at a door whose controller is not believed, because the config pins no key of it.
+    pub fn unheard_passages(&self) -> Vec<(&AreaId, &DoorId)> {
+        let counting = self.policy.areas.iter().filter(|area| area.counts == access::policy::PassbackCounts::Passages);
+        let doors = counting.flat_map(|area| area.entries.iter().chain(&area.exits).map(move |door| (&area.id, door)));
+        let is_pinned = |id: &DoorId| self.doors.iter().any(|door| door.id == *id && door.controller_keys.is_some());
+        doors.filter(|(_, door)| !is_pinned(door)).collect()
     }
 
     /// What is out of range, section by section.

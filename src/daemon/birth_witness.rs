@@ -1,6 +1,7 @@
-//! The broker as a witness of the gallery's age. `birth` says, signed by the device, which gallery this is and how far it has come; the
-//! broker keeps it. A start hears what was kept before it says anything itself: a gallery that has come less far than it once said is
-//! an older one put back, even when everything on the device was put back together.
+//! The broker as a witness of the gallery's age and of that of the decider's memory. `birth` says, signed by the device, which gallery this
+//! is and how far both have come; the broker keeps it. A start hears what was kept before it says anything itself: what has come less far
+//! than it once said is an older one put back, even when everything on the device was put back together. An older gallery grants nothing
+//! until somebody has accepted it; an older memory locks every door down, as a lost one does.
 //!
 //! It is heard once for each start, as soon as the broker can be reached; until then nothing is known and nothing is refused. Who can
 //! write to the broker can silence this witness, by taking the retained message away or putting an older one there, and cannot make
@@ -8,9 +9,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use super::events;
+use super::reports::Report;
 use super::supervisor::{WorkerContext, WorkerError};
 use crate::access::grant::{self, EpochClaim, GrantKey, KeySet};
 use crate::gallery::{Age, Gallery};
@@ -20,6 +24,8 @@ use crate::types::DeviceId;
 
 /// After the broker has confirmed that it is asked, what it kept comes at once; this long without anything means that there is nothing.
 const SILENCE: Duration = Duration::from_secs(1);
+/// How long the decider may take to answer; it takes milliseconds.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// How often the worker looks up from waiting.
 const LOOK: Duration = Duration::from_millis(50);
 /// How soon after a change `birth` is said again: a witness should not be far behind, and an import is one word and not a thousand.
@@ -34,10 +40,16 @@ pub(super) struct BirthWitness {
     /// Every key that this device may have signed with: during a rotation the one before too.
     pub(super) keys: KeySet,
     pub(super) gallery: Arc<Gallery>,
+    /// The number of the memory's last writing.
+    pub(super) memory: Arc<AtomicU64>,
+    /// To the memory's owner.
+    pub(super) decider: SyncSender<Report>,
     pub(super) publisher: Publisher,
     /// All but what is the gallery's.
     pub(super) birth: Birth,
     pub(super) heard: bool,
+    /// How far the broker has been told that the memory had come.
+    pub(super) told: Option<u64>,
 }
 
 impl BirthWitness {
@@ -63,9 +75,13 @@ impl BirthWitness {
             context.beat();
             // A file that was written anew is news too: its change has another tag.
             let (epoch, age) = (self.gallery.snapshot().generation(), self.gallery.age());
-            if said.as_ref() != Some(&(epoch, age.clone())) {
+            let memory = self.memory.load(Ordering::Relaxed);
+            if said.as_ref() != Some(&(epoch, age.clone(), memory)) {
+                // Where the memory cannot be written down, what was told before is told again: it must not be forgotten.
+                let memory = self.ask(Report::Tells).flatten();
+                self.told = memory.max(self.told);
                 self.say(age.clone());
-                said = Some((epoch, age));
+                said = Some((epoch, age, memory.unwrap_or_default()));
             }
             if stop.sleep(AGAIN) {
                 return Ok(());
@@ -74,19 +90,33 @@ impl BirthWitness {
     }
 
     /// Compares what was kept with what is here.
-    fn judge(&self, message: &Received) {
+    fn judge(&mut self, message: &Received) {
         match claim_of(&message.payload, &self.keys) {
             Err(why) => log::info!("the birth that the broker keeps is no witness of the gallery's age: {why}"),
             Ok(claim) if claim.iss != self.device => log::warn!("the birth that the broker keeps is another device's"),
-            Ok(EpochClaim { gallery, epoch, file, .. }) => self.gallery.hear(&Age { gallery, epoch, file }),
+            Ok(EpochClaim { gallery, epoch, file, memory, .. }) => {
+                self.gallery.hear(&Age { gallery, epoch, file });
+                if let Some(told) = memory {
+                    self.told = Some(told);
+                    self.ask(|answer| Report::Told(told, answer));
+                }
+            }
         }
+    }
+
+    /// Asks the memory's owner; `None` when the daemon is stopping.
+    fn ask<T>(&self, report: impl FnOnce(SyncSender<T>) -> Report) -> Option<T> {
+        let (answer, answered) = sync_channel(1);
+        self.decider.send(report(answer)).ok()?;
+        answered.recv_timeout(ANSWER_DEADLINE).ok()
     }
 
     fn say(&self, age: Option<Age>) {
         let stats = self.gallery.snapshot().stats();
         let claim = age.map(|Age { gallery, epoch, file }| {
             let iat = clock::wall().unix_seconds();
-            self.key.sign_epoch(&EpochClaim { iss: self.device.clone(), iat, gallery, epoch, file })
+            let memory = self.told;
+            self.key.sign_epoch(&EpochClaim { iss: self.device.clone(), iat, gallery, epoch, file, memory })
         });
         let birth = Birth {
             gallery_people: stats.people as u64,
@@ -102,7 +132,7 @@ impl BirthWitness {
 }
 
 /// The signed claim in a birth.
-fn claim_of(payload: &[u8], keys: &KeySet) -> Result<EpochClaim, String> {
+pub(super) fn claim_of(payload: &[u8], keys: &KeySet) -> Result<EpochClaim, String> {
     let birth: serde_json::Value = serde_json::from_slice(payload).map_err(|_| "it is no JSON".to_owned())?;
     let token = birth["gallery"]["claim"].as_str().ok_or("it has no signed claim")?;
     grant::open_epoch(token, keys).map_err(|error| error.to_string())
@@ -145,7 +175,7 @@ mod tests {
         let (ours, other) = (GrantKey::generate().unwrap(), GrantKey::generate().unwrap());
         let keys = KeySet::new([ours.public()]);
         let device = DeviceId::new("gate").unwrap();
-        let claim = EpochClaim { iss: device, iat: 1, gallery: "00".repeat(16), epoch: 12, file: None };
+        let claim = EpochClaim { iss: device, iat: 1, gallery: "00".repeat(16), epoch: 12, file: None, memory: Some(3) };
         let birth = |token: &str| serde_json::json!({"gallery": {"epoch": 99, "claim": token}}).to_string();
         for payload in ["", "{}", "[]", r#"{"gallery":{"epoch":99}}"#, &birth(""), &birth(&other.sign_epoch(&claim))] {
             assert!(claim_of(payload.as_bytes(), &keys).is_err(), "{payload}");

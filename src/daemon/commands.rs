@@ -9,15 +9,16 @@ use serde_json::{Value, json};
 
 use super::enrol::{self, EnrollArgs, Enroller};
 use super::events;
+use super::inbox::{Heard, Inbox};
 use super::reports::Report;
 use super::snapshots::{OnArgs, Snapshots};
 use super::supervisor::{WorkerContext, WorkerError};
 use crate::access;
 use crate::gallery::Gallery;
-use crate::publish::command::{Command, Gate, Refusal, Verb, answer_topic};
+use crate::publish::command::{Command, Refusal, Verb, answer_topic};
 use crate::publish::{Audit, Event, Publisher, Received, Reply, audit};
 use crate::system::{clock, messages};
-use crate::types::{CameraId, DoorId, Embedding, Factor, GroupId, Monotonic, Person, PersonId, Score, Wall};
+use crate::types::{CameraId, DoorId, Embedding, GroupId, Monotonic, Person, PersonId, Score, Wall};
 
 /// How long a message is waited for before the worker beats.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -33,9 +34,8 @@ const FLOOD_SPAN: Duration = Duration::from_secs(60);
 
 /// The worker that obeys.
 pub(super) struct Commands {
-    pub(super) root: String,
-    pub(super) gate: Gate,
-    pub(super) inbox: Receiver<Received>,
+    pub(super) inbox: Inbox,
+    pub(super) messages: Receiver<Received>,
     pub(super) publisher: Publisher,
     pub(super) audit: Arc<Audit>,
     /// To the decider, which knows what is locked down and keeps it over a restart.
@@ -89,23 +89,6 @@ struct SetArgs {
     expires_at: Option<Wall>,
 }
 
-/// What a reader says.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Presented {
-    kind: Factor,
-    number: Option<access::CredentialNumber>,
-    /// Where a panel has looked the number up.
-    person: Option<PersonId>,
-}
-
-/// What a door's controller says became of a grant; the rest is for people.
-#[derive(Deserialize)]
-struct PassageTold {
-    jti: String,
-    passed: bool,
-}
-
 /// What is asked of a verb; a verb that wants nothing takes none.
 fn args<T: for<'de> Deserialize<'de> + Default>(value: &Value) -> Result<T, String> {
     if value.is_null() { Ok(T::default()) } else { needed(value) }
@@ -120,7 +103,7 @@ impl Commands {
         loop {
             context.beat();
             self.end_enrolment();
-            match self.inbox.recv_timeout(if self.enrolling.is_some() { WHILE_ENROLLING } else { PATIENCE }) {
+            match self.messages.recv_timeout(if self.enrolling.is_some() { WHILE_ENROLLING } else { PATIENCE }) {
                 Ok(message) => self.hear(&message),
                 Err(RecvTimeoutError::Timeout) if !context.stop().is_asked() => {}
                 Err(_) => return Ok(()),
@@ -129,102 +112,66 @@ impl Commands {
     }
 
     fn hear(&mut self, message: &Received) {
-        if let Some(door) = self.door_on(&message.topic, "credential") {
-            self.presented(door, message);
-            return;
-        }
-        if let Some(door) = self.door_on(&message.topic, "passage") {
-            self.passed(door, message);
-            return;
-        }
-        let prefix = format!("{}/cmd/", self.root);
-        let Some(word) = message.topic.strip_prefix(&prefix).map(str::to_owned) else { return };
-        // The one thing that changes nothing and needs no signature: Home Assistant's button cannot sign.
-        if word == Verb::Ping.as_str() && message.payload == b"ping" && !message.retained {
-            self.answer(&word, message, None, &Ok(pong()));
-            return;
-        }
-        match self.gate.admit(&word, message, clock::wall()) {
-            Ok(command) => {
-                let outcome = match command.verb {
-                    // Its answer comes when it has ended; that it began is audited now.
-                    Verb::Enroll => match self.begin_enrolment(&command, message) {
-                        Ok(()) => {
-                            self.note(
-                                "command",
-                                json!({ "verb": word, "args": command.args, "nonce": command.nonce, "began": true }),
-                            );
-                            return;
-                        }
-                        Err(why) => Err(why),
-                    },
-                    _ => self.obey(&command),
-                };
-                log::info!(MESSAGE_ID = messages::COMMAND, verb = word.as_str(), ok = outcome.is_ok(); "command");
-                let detail = json!({
-                    "verb": word, "args": command.args, "nonce": command.nonce, "issued_at": command.issued_at,
-                    "error": outcome.as_ref().err(),
-                });
-                self.note("command", detail);
-                self.answer(&word, message, Some(&command.nonce), &outcome);
+        match self.inbox.judge(message, clock::now()) {
+            Heard::Nothing => {}
+            Heard::Ping => self.answer(Verb::Ping.as_str(), message, None, &Ok(pong())),
+            Heard::Command(word, command) => self.commanded(&word, &command, message),
+            Heard::CommandRefused(word, refusal) => self.refuse(&word, message, &refusal),
+            Heard::Read(read) => {
+                let door = read.door.clone();
+                if self.decider.try_send(Report::Presented(read)).is_err() {
+                    unheard(&door, "too much waits");
+                }
             }
-            Err(refusal) => self.refuse(&word, message, &refusal),
+            Heard::ReadRefused(door, why) => unheard(&door, why),
+            // Its id is used up: unlike a frame it would not come again.
+            Heard::Passed(passage) => drop(self.decider.send(Report::Passed(passage))),
+            Heard::PassageRefused(door, refusal) => {
+                if self.is_listed() {
+                    log::warn!(door = door.as_str(); "a passage changes nothing: {refusal}");
+                    self.note("passage-refused", json!({ "door": audit::outside(door.as_str()), "why": refusal.to_string() }));
+                }
+            }
         }
     }
 
-    /// Which door speaks on this topic: `door/<door>/<what>`.
-    fn door_on(&self, topic: &str, what: &str) -> Option<DoorId> {
-        let door = topic.strip_prefix(&self.root)?.strip_prefix("/door/")?.strip_suffix(what)?.strip_suffix('/')?;
-        DoorId::new(door).ok()
-    }
-
-    /// Whether a door was opened for a grant only ever changes whose passage counts, so it is not signed: the broker's rules say who may
-    /// publish it.
-    fn passed(&self, door: DoorId, message: &Received) {
-        let dropped = |why: &str| log::warn!(door = door.as_str(); "a passage was not heard: {why}");
-        if message.retained {
-            return dropped("it was retained");
-        }
-        let Ok(PassageTold { jti, passed }) = serde_json::from_slice(&message.payload) else {
-            return dropped("it has no jti, or does not say whether somebody passed");
+    fn commanded(&mut self, word: &str, command: &Command, message: &Received) {
+        let outcome = match command.verb {
+            // Its answer comes when it has ended; that it began is audited now.
+            Verb::Enroll => match self.begin_enrolment(command, message) {
+                Ok(()) => {
+                    let detail = json!({ "verb": word, "args": command.args, "nonce": command.nonce, "began": true });
+                    return self.note("command", detail);
+                }
+                Err(why) => Err(why),
+            },
+            _ => self.obey(command),
         };
-        if self.decider.try_send(Report::Passed(access::Passage { door: door.clone(), jti, passed })).is_err() {
-            dropped("too much waits");
-        }
+        log::info!(MESSAGE_ID = messages::COMMAND, verb = word, ok = outcome.is_ok(); "command");
+        let detail = json!({
+            "verb": word, "args": command.args, "nonce": command.nonce, "issued_at": command.issued_at,
+            "error": outcome.as_ref().err(),
+        });
+        self.note("command", detail);
+        self.answer(word, message, Some(&command.nonce), &outcome);
     }
 
-    /// A card or a number is one factor of two and opens nothing alone, so it is not signed: the broker's rules say who may publish it.
-    /// Its content reaches no log.
-    fn presented(&self, door: DoorId, message: &Received) {
-        let dropped = |why: &str| log::warn!(door = door.as_str(); "what a reader said was not heard: {why}");
-        if message.retained {
-            return dropped("it was retained");
-        }
-        let Ok(Presented { kind, number, person }) = serde_json::from_slice(&message.payload) else {
-            return dropped("write {\"kind\": \"card\" or \"pin\", \"number\": …}");
-        };
-        let credential = match (number, person) {
-            (Some(number), None) => access::Credential::Number(number),
-            (None, Some(person)) => access::Credential::Person(person),
-            _ => return dropped("give a number or a person"),
-        };
-        let read = access::CredentialRead { door: door.clone(), kind, credential, at: clock::now() };
-        if self.decider.try_send(Report::Presented(read)).is_err() {
-            dropped("too much waits");
-        }
-    }
-
-    fn refuse(&mut self, word: &str, message: &Received, refusal: &Refusal) {
+    /// Whether one more refusal is written down on its own.
+    fn is_listed(&mut self) -> bool {
         let now = clock::monotonic();
         if now.since(self.refused_since) >= FLOOD_SPAN {
             if self.refused > MOST_REFUSED {
-                self.note("command-refused", json!({ "not_listed": self.refused - MOST_REFUSED }));
+                self.note("refused", json!({ "not_listed": self.refused - MOST_REFUSED }));
             }
             self.refused_since = now;
             self.refused = 0;
         }
         self.refused = self.refused.saturating_add(1);
-        if self.refused <= MOST_REFUSED {
+        self.refused <= MOST_REFUSED
+    }
+
+    fn refuse(&mut self, word: &str, message: &Received, refusal: &Refusal) {
+        if self.is_listed() {
             log::warn!(MESSAGE_ID = messages::COMMAND_REFUSED, verb = audit::outside(word).as_str(); "a command changes nothing: {refusal}");
             self.note("command-refused", json!({ "verb": audit::outside(word), "why": refusal.to_string() }));
         }
@@ -249,7 +196,7 @@ impl Commands {
         let reply =
             |topic: String, elsewhere| Reply { topic, elsewhere, payload: payload.clone(), correlation: correlation.clone() };
         self.publisher.publish(Event::Reply(reply(format!("cmd/{word}/reply"), false)));
-        if let Some(topic) = answer_topic(&self.root, message.response_topic.as_deref()) {
+        if let Some(topic) = answer_topic(&self.inbox.root, message.response_topic.as_deref()) {
             self.publisher.publish(Event::Reply(reply(topic, true)));
         }
     }
@@ -407,4 +354,9 @@ impl Commands {
 
 fn pong() -> Value {
     json!({ "version": env!("CARGO_PKG_VERSION") })
+}
+
+/// What a reader said reaches no log, and that it was not understood does.
+fn unheard(door: &DoorId, why: &str) {
+    log::warn!(door = door.as_str(); "what a reader said was not heard: {why}");
 }

@@ -462,6 +462,14 @@ impl Drop for Control {
     }
 }
 
+/// Reads a request as [`Control`] does, and goes as far as one goes that touches nobody.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn judge(bytes: &[u8]) {
+    if let Ok(Request::Enroll { model, people }) = postcard::from_bytes(bytes) {
+        let _ = embeddings(&model, people);
+    }
+}
+
 type Enrolments = Vec<(Person, Vec<Embedding>)>;
 
 fn embeddings(model: &ModelId, people: Vec<(Person, Vec<Template>)>) -> Result<Enrolments, GalleryError> {

@@ -72,9 +72,10 @@ pub(super) fn duress(decision: &Decision) -> Event {
     })
 }
 
-/// The memory of blocks, places and lock-downs is gone, or is not what this device wrote.
+/// The memory of blocks, places and lock-downs is gone, or is not what this device wrote last.
 pub(super) fn lost_state(outcome: &str) -> Event {
-    let detail = format!("what was remembered of blocks, places and lock-downs is gone or was changed; {outcome}");
+    let detail =
+        format!("what was remembered of blocks, places and lock-downs is gone, was changed or is an older copy; {outcome}");
     Event::Alarm(Alarm { kind: AlarmKind::Tamper, door: None, camera: None, detail, at: clock::wall() })
 }
 

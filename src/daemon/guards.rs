@@ -14,7 +14,7 @@ use crate::types::{CameraId, Side};
 /// then every door is locked down until a release, unless the operator has accepted the loss.
 pub(super) fn restore(
     decider: &mut Decider,
-    state: &AccessState,
+    state: &mut AccessState,
     publisher: &Publisher,
     audit: &Audit,
     (has_run, accept): (bool, bool),
@@ -24,23 +24,26 @@ pub(super) fn restore(
         Kept::Nothing => {}
         Kept::State(kept) => decider.restore(kept, now),
         Kept::Lost(why) => {
-            let path = state.path();
-            let outcome = if accept { "an operator accepted the loss" } else { "every door is locked down" };
-            log::error!(
-                "{}: {why}; it may have held a lock-down: {outcome}. Release the doors by command, or run once with \
-                 --accept-lost-state",
-                path.display()
-            );
-            publisher.publish(events::lost_state(outcome));
-            let detail = serde_json::json!({ "why": why, "accepted": accept });
-            publisher.publish(Event::AuditHead(audit.append("access-state-lost", detail, clock::wall())));
+            tell_loss(state, &why, accept, publisher, audit);
             if !accept {
                 decider.restore(State::lost(), now);
             }
         }
     }
-    let io = |source| DaemonError::Io { what: state.path().display().to_string(), source };
-    state.save(&decider.state(now)).map_err(io)
+    let saved = state.save(&decider.state(now));
+    saved.map_err(|source| DaemonError::Io { what: state.path().display().to_string(), source })
+}
+
+/// Tells everybody of a memory that was lost, and what comes of it.
+pub(super) fn tell_loss(state: &AccessState, why: &str, accept: bool, publisher: &Publisher, audit: &Audit) {
+    let outcome = if accept { "an operator accepted the loss" } else { "every door is locked down" };
+    log::error!(
+        "{}: {why}; it may have held a lock-down: {outcome}. Release the doors by command, or run once with --accept-lost-state",
+        state.path().display()
+    );
+    publisher.publish(events::lost_state(outcome));
+    let detail = serde_json::json!({ "why": why, "accepted": accept });
+    publisher.publish(Event::AuditHead(audit.append("access-state-lost", detail, clock::wall())));
 }
 
 /// A side that nobody can foresee.

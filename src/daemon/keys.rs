@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::service::{DaemonError, GRANT_KEY};
 use crate::access::grant::{GrantKey, KeySet, PublicKey};
 use crate::publish::Event;
-use crate::system::secret::{self, SecretError};
+use crate::system::secret;
 use crate::types::{DeviceId, Wall};
 
 /// The name of the key before the current one among the secrets, there from `faceid keygen --rotate` to `--retire`.
@@ -28,16 +28,7 @@ impl KeyRing {
     /// The current key's public half, and the old key if a rotation is under way.
     pub fn read(device: &DeviceId, secrets: &Path) -> Result<Self, DaemonError> {
         let key = read_grant_key(secrets)?;
-        let old = match secret::read(OLD_GRANT_KEY, secrets) {
-            Ok(seed) => Some(GrantKey::from_seed(&seed)?),
-            // Under systemd only credentials can be read: no rotation is under way when the unit loads none of that name.
-            Err(SecretError::Unreadable { source, .. })
-                if matches!(source.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) =>
-            {
-                None
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let old = secret::read_if_there(OLD_GRANT_KEY, secrets)?.map(|seed| GrantKey::from_seed(&seed)).transpose()?;
         Ok(Self { device: device.clone(), current: key.public(), old })
     }
 

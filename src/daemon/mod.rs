@@ -9,7 +9,11 @@ pub mod control;
 mod enrol;
 mod events;
 mod figures;
+#[cfg(any(test, feature = "fuzzing"))]
+#[expect(clippy::expect_used, reason = "it is there to panic")]
+pub mod fuzzing;
 mod guards;
+mod inbox;
 mod keys;
 pub mod panic;
 mod purge;

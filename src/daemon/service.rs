@@ -8,6 +8,7 @@ mod stats;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -21,20 +22,22 @@ use super::control::Control;
 use super::enrol::{self, Enrolments};
 use super::events;
 use super::guards;
+use super::inbox::Inbox;
 use super::keys::{ENDORSE_EVERY, KeyRing, read_grant_key};
-use super::reports::{self, Reporter};
+use super::reports::{self, Report, Reporter};
 use super::snapshots::Snapshots;
 use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
 use super::workers::{self, CameraWatcher, Counts, DecisionWatcher, Decisions, FrameWatcher, Vision};
 use crate::access::grant::{GrantError, KeySet};
 use crate::access::rules::PolicyError;
-use crate::access::{Decider, Rules, Thresholds};
+use crate::access::{Decider, DoorSettings, Rules, Thresholds};
 use crate::capture::Slots;
 use crate::config::{Config, ConfigError};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
 use crate::inference::{self, EngineState, InferenceError};
 use crate::pipeline::{Pipeline, Timings};
 use crate::publish::command::Gate;
+use crate::publish::passage::Passages;
 use crate::publish::{self, Audit, Birth, Discovery, Event, Journal, Publisher, SealedError, StateKey, discovery};
 use crate::system::notify::Notifier;
 use crate::system::secret::SecretError;
@@ -87,9 +90,9 @@ pub enum DaemonError {
     /// The memory of used nonces cannot be used.
     #[error(transparent)]
     Seen(#[from] SeenError),
-    /// The operators' keys are no keys.
-    #[error("[publish] operator-keys: {0}")]
-    Operators(String),
+    /// The keys of operators or of a door's controller are no keys.
+    #[error("{0}")]
+    Pinned(String),
     /// Nobody's key.
     #[error("[publish] snapshot-recipient {0}")]
     Recipient(String),
@@ -128,7 +131,7 @@ impl DaemonError {
             DaemonError::Config(_)
             | DaemonError::Policy(_)
             | DaemonError::NoCamera
-            | DaemonError::Operators(_)
+            | DaemonError::Pinned(_)
             | DaemonError::Recipient(_) => 78,
             DaemonError::Secret(_) | DaemonError::GrantKey(_) => 77,
             DaemonError::Sealed(SealedError::Secret(_) | SealedError::Malformed | SealedError::WrongKey { .. }) => 77,
@@ -160,6 +163,7 @@ struct Parts {
     snapshots: Snapshots,
     decider: Decider,
     state: AccessState,
+    accepts_loss: bool,
     courier: publish::Worker,
     ends: reports::Ends,
 }
@@ -225,8 +229,9 @@ impl Service {
         let rules = Rules::new(&config.policy)?;
         let mut decider = Decider::new(config.device.clone(), config.access.clone(), thresholds, &config.doors, rules, grant_key)
             .with_sides(Box::new(guards::side));
-        let state = AccessState::new(&config.state_dir, record.key);
-        guards::restore(&mut decider, &state, &publisher, &record.audit, (has_run, watchers.accept_lost_state))?;
+        let epoch_file = config.gallery.epoch_file();
+        let mut state = AccessState::new(&config.state_dir, epoch_file.parent().unwrap_or(&config.state_dir), record.key);
+        guards::restore(&mut decider, &mut state, &publisher, &record.audit, (has_run, watchers.accept_lost_state))?;
         // The state was written down before this: from this entry on its absence is a loss.
         let detail = serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "keys": keys.public().kids().collect::<Vec<_>>() });
         publisher.publish(Event::AuditHead(record.audit.append("start", detail, clock::wall())));
@@ -259,9 +264,8 @@ impl Service {
         let wires = reports::wires();
         let snapshots = Snapshots::new(config.publish.snapshot_recipient.as_deref()).map_err(DaemonError::Recipient)?;
         let commands = Commands {
-            root: config.publish.topic_root(&config.device),
-            gate: record.gate,
-            inbox: commanded(&mut courier),
+            inbox: Inbox { root: config.publish.topic_root(&config.device), gate: record.gate, passages: record.passages },
+            messages: commanded(&mut courier),
             publisher: service.publisher.clone(),
             audit: service.audit.clone(),
             decider: wires.0.reports.clone(),
@@ -275,14 +279,19 @@ impl Service {
             refused_since: clock::monotonic(),
         };
         service.spawn_commands(commands)?;
-        service.spawn_witness(config)?;
+        service.spawn_witness(config, state.number(), wires.0.reports.clone())?;
         let asks = service.spawn_api(config, at_doors)?;
-        service.spawn(config, watchers, Parts { pipeline, asks, enrolments, snapshots, decider, state, courier, ends: wires })?;
+        let accepts_loss = watchers.accept_lost_state;
+        service.spawn(
+            config,
+            watchers,
+            Parts { accepts_loss, pipeline, asks, enrolments, snapshots, decider, state, courier, ends: wires },
+        )?;
         Ok(service)
     }
 
     /// Starts whoever says `birth`, once it has heard what the broker kept of the one before.
-    fn spawn_witness(&mut self, config: &Config) -> Result<(), DaemonError> {
+    fn spawn_witness(&mut self, config: &Config, memory: Arc<AtomicU64>, decider: SyncSender<Report>) -> Result<(), DaemonError> {
         let mut witness = BirthWitness {
             device: config.device.clone(),
             settings: config.publish.clone(),
@@ -290,9 +299,12 @@ impl Service {
             key: read_grant_key(&config.secrets_dir)?,
             keys: self.keys.public(),
             gallery: self.gallery.clone(),
+            memory,
+            decider,
             publisher: self.publisher.clone(),
             birth: birth(config, &self.provider()),
             heard: false,
+            told: None,
         };
         let io = |source| DaemonError::Io { what: "birth".to_owned(), source };
         self.supervisor.spawn("birth", COURIER_RETRY, 2, move |context| witness.run(context)).map_err(io)
@@ -338,7 +350,7 @@ impl Service {
         &mut self,
         config: &Config,
         watchers: &Watchers,
-        Parts { pipeline, asks, enrolments, snapshots, decider, state, courier, ends }: Parts,
+        Parts { pipeline, asks, enrolments, snapshots, decider, state, accepts_loss, courier, ends }: Parts,
     ) -> Result<(), DaemonError> {
         let (wires, reports, decided) = ends;
         let io = |what: &str| {
@@ -349,6 +361,7 @@ impl Service {
         let mut decisions = Decisions {
             decider,
             state,
+            accepts_loss,
             reports,
             decided: wires.decided,
             publisher: self.publisher.clone(),
@@ -480,6 +493,7 @@ struct Record {
     journal: Journal,
     audit: Arc<Audit>,
     gate: Gate,
+    passages: Passages,
     key: StateKey,
 }
 
@@ -491,14 +505,21 @@ impl Record {
         let age = Duration::from_secs(u64::from(settings.outbox_days) * 24 * 3600);
         let journal = Journal::open(&config.state_dir.join("outbox"), &key, u64::from(settings.outbox_mib) * MIB, age)?;
         let audit = Audit::open(&config.state_dir.join("audit"), &key, u64::from(settings.audit_mib) * MIB)?;
-        let operators = settings.operator_keys.as_deref().map(read_operators).transpose()?;
+        let operators = settings.operator_keys.as_deref().map(|path| pinned("[publish] operator-keys", path)).transpose()?;
         let gate = Gate::new(config.device.clone(), operators, &config.state_dir.join("nonces"))?;
-        Ok(Self { journal, audit: Arc::new(audit), gate, key })
+        let pinned_at = |door: &DoorSettings| {
+            let path = door.controller_keys.as_deref()?;
+            Some(pinned(&format!("[[doors]] {} controller-keys", door.id), path).map(|keys| (door.id.clone(), keys)))
+        };
+        let controllers = config.doors.iter().filter_map(pinned_at).collect::<Result<_, _>>()?;
+        let passages = Passages::new(config.device.clone(), controllers, &config.state_dir.join("passages"))?;
+        Ok(Self { journal, audit: Arc::new(audit), gate, passages, key })
     }
 }
 
-fn read_operators(path: &Path) -> Result<KeySet, DaemonError> {
-    let wrong = |what: String| DaemonError::Operators(format!("{}: {what}", path.display()));
+/// The keys that the config pins under `key`.
+fn pinned(key: &str, path: &Path) -> Result<KeySet, DaemonError> {
+    let wrong = |what: String| DaemonError::Pinned(format!("{key}: {}: {what}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     KeySet::from_jwk_set(&text).map_err(|error| wrong(error.to_string()))
 }

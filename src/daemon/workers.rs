@@ -11,6 +11,7 @@ use super::access_state::AccessState;
 use super::api::Asks;
 use super::enrol::Enrolments;
 use super::events;
+use super::guards;
 use super::reports::{Report, Reporter};
 use super::snapshots::Snapshots;
 use super::supervisor::{Heartbeat, WorkerContext, WorkerError};
@@ -250,6 +251,8 @@ pub type DecisionWatcher = Arc<dyn Fn(&Decision) + Send + Sync>;
 pub(super) struct Decisions {
     pub(super) decider: Decider,
     pub(super) state: AccessState,
+    /// Whether an operator has accepted a lost memory for this run.
+    pub(super) accepts_loss: bool,
     pub(super) reports: Receiver<Report>,
     pub(super) decided: SyncSender<(CameraId, TrackId)>,
     pub(super) publisher: Publisher,
@@ -294,6 +297,15 @@ impl Decisions {
             Report::Seen(sighting) => self.tell(Input::Sighting(sighting), clock::now()),
             Report::Presented(read) => self.tell(Input::Credential(read), clock::now()),
             Report::Passed(passage) => self.tell(Input::Passage(passage), clock::now()),
+            Report::Told(told, answer) => {
+                self.compare_memory(told);
+                let _ = answer.try_send(());
+            }
+            Report::Tells(answer) => {
+                let said = self.state.save_to_say(&self.decider.state(clock::now()));
+                let said = said.inspect_err(|error| log::error!("{}: {error}", self.state.path().display()));
+                let _ = answer.try_send(said.ok());
+            }
             Report::Ordered(orders, answer) => {
                 // Who waited too long does not hear it; the orders hold all the same.
                 let _ = answer.try_send(self.obey(orders, clock::now()));
@@ -309,6 +321,22 @@ impl Decisions {
                     self.tell_presence(&camera);
                 }
             }
+        }
+    }
+
+    /// The broker was told more by this device than the memory that was taken up has ever told: it is an older one, put back together
+    /// with its second place.
+    fn compare_memory(&mut self, told: u64) {
+        if self.state.hear(told) {
+            let why = "this device had told the broker of a later memory: this is an older copy";
+            guards::tell_loss(&self.state, why, self.accepts_loss, &self.publisher, &self.audit);
+            if !self.accepts_loss {
+                self.tell(Input::Command(Command::Lockdown { door: None }), clock::now());
+            }
+        }
+        // Not to be heard of again after the next start, and nothing lower is told.
+        if let Err(error) = self.state.save(&self.decider.state(clock::now())) {
+            log::error!("{}: {error}", self.state.path().display());
         }
     }
 

@@ -167,6 +167,20 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_was_lost_opens_nothing_and_uses_nothing_up() {
+        let mut scene = scene();
+        let grant = message(&scene.key.sign(&claims("a")));
+        // A board without a battery begins in 1970; another is years ahead.
+        for wall in
+            [Wall(0), Wall(i64::MIN), Wall(NOW.wall.0 - 3_000), Wall(NOW.wall.0 + 7_000), Wall(4_000_000_000_000), Wall(i64::MAX)]
+        {
+            let refused = scene.door.admit(&grant, Moment { wall, ..NOW });
+            assert!(matches!(refused, Err(Refusal::Grant(GrantError::NotYet | GrantError::Expired))), "{wall:?}: {refused:?}");
+        }
+        assert!(scene.door.admit(&grant, NOW).is_ok(), "once the clock is right");
+    }
+
+    #[test]
     fn what_is_no_decision_or_carries_no_grant_opens_nothing() {
         let mut scene = scene();
         for payload in ["", "{}", "[]", "null", r#"{"data":{"grant":7}}"#, "\u{0}"] {

@@ -14,16 +14,18 @@ use super::machine::{Action, AlarmWord, DoorState, Input, Machine};
 use super::panel::{OsdpSettings, Verdict, Word};
 use super::presenting::{Outcome, Presenting};
 use super::settings::Settings;
-use crate::access::grant::{KeySet, MAX_JWK_SET_BYTES};
+use crate::access::grant::{GrantKey, KeySet, MAX_JWK_SET_BYTES, PASSAGE_LIFETIME_S, PassageClaim};
 use crate::publish::{self, Alarm, AlarmKind, CONTRACT_VERSION, Context, Event, Notice, Received, Said, Subscriber, Wants};
 use crate::system::seen::SeenError;
-use crate::system::{Stop, clock};
+use crate::system::{Stop, clock, secret};
 use crate::types::{DeviceId, DoorId, PersonId};
 
 /// How long a message is waited for before inputs and time are looked at.
 const TICK: Duration = Duration::from_millis(50);
 /// People whose grants wait for the door to be opened; more do not pass within one opening.
 const MOST_GUESTS: usize = 16;
+/// The name of the key that passages are signed with among the secrets; `faceid keygen --door` makes it.
+pub const DOOR_KEY: &str = "door.key";
 
 /// Where a controller finds what it needs.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +46,8 @@ struct Controller {
     context: Context,
     learns: bool,
     admission: Admission,
+    /// What passages are signed with.
+    key: Option<GrantKey>,
     machine: Machine,
     hardware: Hardware,
     osdp: OsdpSettings,
@@ -90,11 +94,21 @@ pub fn pinned_keys(settings: &Settings) -> Result<KeySet, DoorError> {
     KeySet::from_jwk_set(&text).map_err(|error| wrong(error.to_string()))
 }
 
+fn read_key(secrets: &Path) -> Result<Option<GrantKey>, DoorError> {
+    let wrong = |what: &dyn std::fmt::Display| DoorError::Keys(format!("{DOOR_KEY}: {what}"));
+    let seed = secret::read_if_there(DOOR_KEY, secrets).map_err(|error| wrong(&error))?;
+    seed.map(|seed| GrantKey::from_seed(&seed)).transpose().map_err(|error| wrong(&error))
+}
+
 impl Controller {
     fn open(settings: &Settings, places: Places<'_>, hardware: Hardware) -> Result<Self, DoorError> {
         let door = settings.door.clone().ok_or(DoorError::NoDoor)?;
         let keys = pinned_keys(settings)?;
         log::info!(door = door.as_str(), keys = keys.kids().collect::<Vec<_>>().join(" ").as_str(); "pinned keys");
+        let key = read_key(places.secrets)?;
+        if key.is_none() && hardware.inputs.has_sensor() {
+            log::warn!(door = door.as_str(); "passages are not signed, so the device counts every grant as one: run `faceid keygen --door`");
+        }
         let leeway = Duration::from_secs(u64::from(settings.clock_leeway_s));
         let memory = places.state.join("door").join(format!("{door}.seen"));
         let admission = Admission::new(places.device.clone(), door.clone(), keys, leeway, &memory)?;
@@ -126,6 +140,7 @@ impl Controller {
             context,
             learns: settings.learn_endorsed_keys,
             admission,
+            key,
             machine: Machine::new(settings, hardware.inputs.has_sensor()),
             hardware,
             presenting: Presenting::new(settings.waits_for_panel(), settings.osdp.verdict_within()),
@@ -279,8 +294,21 @@ impl Controller {
 
     fn tell_passages(&mut self, passed: bool) {
         for (person, jti) in std::mem::take(&mut self.guests) {
-            let id = ("id", json!(Uuid::now_v7().to_string()));
-            let payload = self.event(&[id], json!({ "person": person, "jti": jti, "passed": passed }));
+            let id = Uuid::now_v7().to_string();
+            let claim = self.key.as_ref().map(|key| {
+                let iat = clock::wall().unix_seconds();
+                key.sign_passage(&PassageClaim {
+                    iss: self.door.clone(),
+                    aud: self.context.device.clone(),
+                    iat,
+                    exp: iat.saturating_add(PASSAGE_LIFETIME_S),
+                    jti: id.clone(),
+                    grant: jti.clone(),
+                    passed,
+                })
+            });
+            let payload =
+                self.event(&[("id", json!(id))], json!({ "person": person, "jti": jti, "passed": passed, "claim": claim }));
             self.diary.note(&format!("door/{}/passage", self.door), &payload);
         }
     }

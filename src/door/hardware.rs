@@ -25,7 +25,7 @@ pub enum DoorError {
     #[error("the config has no [controller] door: name the door that this controller drives")]
     NoDoor,
     /// No keys, or keys that are none.
-    #[error("the pinned keys: {0}")]
+    #[error("the controller's keys: {0}")]
     Keys(String),
     /// The memory of used grants.
     #[error("the memory of used grants: {0}")]

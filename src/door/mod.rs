@@ -26,7 +26,7 @@ mod presenting;
 pub mod settings;
 
 pub use admission::{Admission, Permit, Refusal};
-pub use controller::run;
+pub use controller::{DOOR_KEY, run};
 pub use hardware::{DoorError, Hardware, lock_once};
 pub use machine::{Action, AlarmWord, DoorState, Input, Machine};
 pub use panel::{OsdpSettings, Panel};

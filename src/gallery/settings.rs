@@ -27,7 +27,7 @@ pub struct Settings {
     /// The folder of the sealed gallery; one daemon a folder. It is kept at mode 0700.
     pub dir: PathBuf,
     /// Where the gallery's epoch is kept, so that an older gallery put back is noticed; without it a file beside the folder, such as
-    /// /var/lib/faceid/gallery.epoch. On another medium it sees more.
+    /// /var/lib/faceid/gallery.epoch. On another medium it sees more. `access.epoch` beside it does the same for lock-downs, blocks and places.
     pub epoch: Option<PathBuf>,
     /// The sealing key: the name of a systemd credential (or of a file of mode 0600 beside the config), or an absolute path.
     pub key: String,

@@ -9,6 +9,9 @@
 mod answers;
 mod auth;
 mod form;
+#[cfg(any(test, feature = "fuzzing"))]
+#[expect(clippy::expect_used, reason = "it is there to panic")]
+pub mod fuzzing;
 mod limits;
 mod listener;
 mod openapi;

@@ -12,6 +12,9 @@ mod builtin;
 mod cache;
 #[cfg_attr(not(feature = "ort"), expect(dead_code, reason = "only ONNX Runtime has engines to build"))]
 mod engine;
+#[cfg(any(test, feature = "fuzzing"))]
+#[expect(clippy::expect_used, reason = "it is there to panic")]
+pub mod fuzzing;
 mod load;
 pub mod manifest;
 mod onnx;
@@ -321,7 +324,10 @@ fn check_shape(model: &str, shape: &[usize; 4], input: &Tensor) -> Result<(), In
 }
 
 /// Turns a panic of a backend, which would take the worker with it, into an error: both backends assert on odd graphs.
-#[cfg(any(feature = "ort", feature = "tract"))]
+#[cfg_attr(
+    not(any(feature = "ort", feature = "tract")),
+    allow(dead_code, reason = "a build without a backend, as the fuzz targets', runs nothing")
+)]
 fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let word = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());

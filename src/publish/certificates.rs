@@ -52,7 +52,7 @@ pub fn of_device(settings: &Settings) -> Result<Option<Wall>, Problem> {
 }
 
 /// `notAfter` of a certificate in DER; `None` for what is none.
-fn end_of(der: &[u8]) -> Option<Wall> {
+pub fn end_of(der: &[u8]) -> Option<Wall> {
     let (certificate, _) = expect(der, SEQUENCE)?;
     let (mut fields, _) = expect(certificate, SEQUENCE)?;
     if let Some((VERSION, _, rest)) = element(fields) {

@@ -23,6 +23,10 @@ pub fn payload(device: &DeviceId, root: &str, version: &str, cameras: &[CameraId
     let mut add = |id: String, platform: &str, fields: Value| {
         let Value::Object(mut fields) = fields else { return };
         fields.insert("platform".into(), platform.into());
+        // Home Assistant does not hand the message's own `qos` down to its components.
+        if fields.contains_key("state_topic") {
+            fields.insert("qos".into(), 1.into());
+        }
         fields.insert("unique_id".into(), format!("faceid_{device}_{id}").into());
         components.insert(id, Value::Object(fields));
     };
@@ -44,7 +48,7 @@ pub fn payload(device: &DeviceId, root: &str, version: &str, cameras: &[CameraId
                 "name": format!("{door} lock"), "state_topic": state, "command_topic": format!("{root}/cmd/release"),
                 "value_template": "{{ 'LOCKED' if value == 'locked' else 'UNLOCKED' if value == 'unlocked' else 'OPEN' if value in ['open', 'held-open'] else 'JAMMED' if value == 'forced-open' else None }}",
                 "state_locked": "LOCKED", "state_unlocked": "UNLOCKED", "state_jammed": "JAMMED", "state_open": "OPEN",
-                "optimistic": false, "qos": 1,
+                "optimistic": false,
             }),
         );
     }
@@ -85,7 +89,6 @@ pub fn payload(device: &DeviceId, root: &str, version: &str, cameras: &[CameraId
         "device": { "identifiers": [format!("faceid_{device}")], "name": format!("FaceID+ {device}"), "manufacturer": "FaceID+", "model": "face access device", "sw_version": version },
         "origin": { "name": "FaceID+", "sw_version": version },
         "availability": [{ "topic": format!("{root}/status"), "value_template": "{{ 'online' if value == 'online' else 'offline' }}" }],
-        "qos": 1,
         "components": components,
     })
     .to_string()
@@ -101,17 +104,8 @@ fn decision(root: &str, door: &DoorId) -> Value {
 }
 
 fn alarm(root: &str) -> Value {
-    let kinds = [
-        AlarmKind::Spoof,
-        AlarmKind::ForcedOpen,
-        AlarmKind::HeldOpen,
-        AlarmKind::Tamper,
-        AlarmKind::GalleryRollback,
-        AlarmKind::GalleryReadOnly,
-        AlarmKind::OutboxFull,
-    ];
     json!({
-        "name": "Alarm", "state_topic": format!("{root}/alarm/+"), "event_types": kinds.map(AlarmKind::as_str),
+        "name": "Alarm", "state_topic": format!("{root}/alarm/+"), "event_types": AlarmKind::ALL.map(AlarmKind::as_str),
         "value_template": "{{ {'event_type': value_json.kind, 'door': value_json.door, 'detail': value_json.detail} | tojson }}",
     })
 }
@@ -122,63 +116,85 @@ mod tests {
 
     use super::*;
 
-    /// What Home Assistant's documentation of each MQTT platform has: fields that are required, and others that we may use.
-    fn schema(platform: &str) -> (&'static [&'static str], &'static [&'static str]) {
-        match platform {
-            "event" => (&["state_topic", "event_types"], &["device_class", "value_template", "qos", "json_attributes_topic"]),
-            "binary_sensor" => {
-                (&["state_topic"], &["device_class", "value_template", "payload_on", "payload_off", "expire_after", "qos"])
-            }
-            "sensor" => {
-                (&["state_topic"], &["device_class", "value_template", "state_class", "options", "unit_of_measurement", "qos"])
-            }
-            "lock" => (
-                &["command_topic"],
-                &[
-                    "state_topic",
-                    "value_template",
-                    "state_locked",
-                    "state_unlocked",
-                    "state_jammed",
-                    "state_open",
-                    "optimistic",
-                    "payload_lock",
-                    "payload_unlock",
-                    "qos",
-                    "retain",
-                ],
-            ),
-            "button" => (&["command_topic"], &["device_class", "payload_press", "retain", "qos"]),
-            other => panic!("{other} is no platform of ours"),
+    /// What Home Assistant takes, as its own schemas say; the file names the version.
+    const SCHEMA: &str = include_str!("../../tests/golden/home-assistant.json");
+
+    fn words(value: &Value) -> BTreeSet<&str> {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
+    fn keys(value: &Value) -> BTreeSet<&str> {
+        value.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect()
+    }
+
+    /// The keys of a table: all that are required, none that is unknown, and no abbreviation, which would be read as another key.
+    fn check(what: &str, table: &Value, rules: &[&Value], abbreviations: &Value) {
+        let has = keys(table);
+        let required: BTreeSet<&str> = rules.iter().flat_map(|rule| words(&rule["required"])).collect();
+        let optional: BTreeSet<&str> = rules.iter().flat_map(|rule| words(&rule["optional"])).collect();
+        assert!(required.is_subset(&has), "{what} lacks {:?}", required.difference(&has));
+        let known: BTreeSet<&str> = required.union(&optional).copied().collect();
+        assert!(has.is_subset(&known), "{what}: Home Assistant does not know {:?}", has.difference(&known));
+        assert!(has.is_disjoint(&keys(abbreviations)), "{what}: {has:?}");
+    }
+
+    fn message() -> Value {
+        let (camera, door) = (CameraId::new("porch").unwrap(), DoorId::new("front").unwrap());
+        let text = payload(&DeviceId::new("gate").unwrap(), "faceid/gate", "0.1.0", &[camera], &[door]);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn device_origin_and_availability_are_what_home_assistant_takes() {
+        let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+        let (message, short) = (message(), &schema["abbreviations"]);
+        check("the message", &message, &[&schema["message"]], &short["of"]);
+        check("device", &message["device"], &[&schema["device"]], &short["device"]);
+        let identifying = words(&schema["device"]["one_of"]);
+        assert!(keys(&message["device"]).iter().any(|key| identifying.contains(key)), "nothing identifies the device");
+        check("origin", &message["origin"], &[&schema["origin"]], &short["origin"]);
+        for (at, one) in message["availability"].as_array().unwrap().iter().enumerate() {
+            check(&format!("availability {at}"), one, &[&schema["availability"]], &short["of"]);
         }
+        let topic = topic(&DeviceId::new("gate").unwrap());
+        assert_eq!(topic, "homeassistant/device/gate/config", "<discovery_prefix>/device/<object_id>/config");
     }
 
     #[test]
     fn every_component_has_what_its_platform_demands_and_nothing_that_it_does_not_know() {
-        let (camera, door) = (CameraId::new("porch").unwrap(), DoorId::new("front").unwrap());
-        let text = payload(&DeviceId::new("gate").unwrap(), "faceid/gate", "0.1.0", &[camera], &[door]);
-        let value: Value = serde_json::from_str(&text).unwrap();
-        assert!(value["device"]["identifiers"].is_array() && value["origin"]["name"].is_string(), "both are required");
-        let top: BTreeSet<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(top, BTreeSet::from(["device", "origin", "availability", "qos", "components"]));
-        let mut ids = BTreeSet::new();
-        let mut platforms = BTreeSet::new();
-        for (name, component) in value["components"].as_object().unwrap() {
-            let fields = component.as_object().unwrap();
-            let platform = fields["platform"].as_str().unwrap();
-            platforms.insert(platform.to_owned());
-            assert!(ids.insert(fields["unique_id"].as_str().unwrap().to_owned()), "{name}");
-            let (required, optional) = schema(platform);
-            for field in required {
-                assert!(fields.contains_key(*field), "{name} lacks {field}");
+        let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+        let message = message();
+        let (mut ids, mut platforms) = (BTreeSet::new(), BTreeSet::new());
+        for (name, component) in message["components"].as_object().unwrap() {
+            let platform = component["platform"].as_str().unwrap();
+            platforms.insert(platform);
+            assert!(ids.insert(component["unique_id"].as_str().unwrap()), "{name}");
+            let rules = &schema["platforms"][platform];
+            check(name, component, &[&schema["entity"], rules], &schema["abbreviations"]["of"]);
+            for key in ["device_class", "state_class"] {
+                assert!(component[key].is_null() || words(&rules[key]).contains(component[key].as_str().unwrap()), "{name}: {key}");
             }
-            let common = ["platform", "unique_id", "name", "entity_category"];
-            for field in fields.keys() {
-                let known = [&common[..], required, optional].iter().any(|list| list.contains(&field.as_str()));
-                assert!(known, "{name}: {platform} has no field {field}");
+            let category = &component["entity_category"];
+            assert!(
+                category.is_null() || words(&schema["entity"]["entity_category"]).contains(category.as_str().unwrap()),
+                "{name}"
+            );
+            // `options` goes with device class `enum` alone, and with no state class or unit.
+            if component["options"].is_array() {
+                assert_eq!((&component["device_class"], &component["state_class"]), (&"enum".into(), &Value::Null), "{name}");
             }
-            assert!(fields.get("retain").is_none_or(|retain| retain == false), "{name}: events are not retained");
+            assert!(component["retain"].is_null() || component["retain"] == false, "{name}: what Home Assistant says is not kept");
+            // The message's own `qos` is not handed down.
+            assert!(component["state_topic"].is_null() || component["qos"] == 1, "{name} would be heard at QoS 0");
         }
-        assert_eq!(platforms, ["binary_sensor", "button", "event", "lock", "sensor"].map(str::to_owned).into());
+        assert_eq!(platforms, BTreeSet::from(["binary_sensor", "button", "event", "lock", "sensor"]));
+    }
+
+    #[test]
+    fn what_events_listen_to_is_never_retained() {
+        let message = message();
+        let events = message["components"].as_object().unwrap().values().filter(|component| component["platform"] == "event");
+        let topics: BTreeSet<&str> = events.map(|event| event["state_topic"].as_str().unwrap()).collect();
+        assert_eq!(topics, BTreeSet::from(["faceid/gate/alarm/+", "faceid/gate/door/front/decision"]));
     }
 }

@@ -14,6 +14,7 @@ pub mod discovery;
 pub mod journal;
 pub mod mqtt;
 pub mod outbox;
+pub mod passage;
 pub mod payload;
 pub mod sealed;
 pub mod settings;

@@ -306,7 +306,8 @@ impl Worker {
         self.shared.wake.notify_one();
     }
 
-    fn heard(&self, message: Received) {
+    /// Takes in what the broker brought: Home Assistant's word here, everything else for whoever hears commands.
+    pub(crate) fn heard(&self, message: Received) {
         if message.topic == discovery::BIRTH_TOPIC {
             if message.payload == b"online" {
                 self.shared.outbox().again(|event| matches!(event, Event::Discovery(_)));

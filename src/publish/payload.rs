@@ -240,6 +240,18 @@ pub enum AlarmKind {
 }
 
 impl AlarmKind {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::Spoof,
+        Self::ForcedOpen,
+        Self::HeldOpen,
+        Self::Tamper,
+        Self::GalleryRollback,
+        Self::GalleryReadOnly,
+        Self::OutboxFull,
+        Self::Duress,
+    ];
+
     /// The word of the contract.
     pub fn as_str(self) -> &'static str {
         match self {

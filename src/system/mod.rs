@@ -12,6 +12,8 @@ pub mod secret;
 pub mod seen;
 pub mod stop;
 pub mod timekeeping;
+#[cfg(test)]
+pub mod walk;
 
 pub use backoff::Backoff;
 pub use stop::{Stop, StopHandle};

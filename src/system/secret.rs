@@ -61,6 +61,19 @@ pub fn read(name: &str, fallback: &Path) -> Result<Zeroizing<Vec<u8>>, SecretErr
     Ok(content)
 }
 
+/// As [`read`]; `None` where there is none. Under systemd only credentials can be read, so a file that may not be read is none either.
+pub fn read_if_there(name: &str, fallback: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, SecretError> {
+    match read(name, fallback) {
+        Ok(content) => Ok(Some(content)),
+        Err(SecretError::Unreadable { source, .. })
+            if matches!(source.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Reads secret `name` as one line of text: trailing line ends are taken off; bytes that are no UTF-8 make it unusable.
 pub fn read_line(name: &str, fallback: &Path) -> Result<Zeroizing<String>, SecretError> {
     let bytes = read(name, fallback)?;

@@ -46,9 +46,9 @@ fn ask_kernel() -> Option<Kernel> {
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: the pointer is to a whole structure of the caller's, which outlives the call.
     let state = unsafe { libc::adjtimex(&raw mut timex) };
-    (state >= 0).then(|| Kernel {
+    (state >= 0).then_some(Kernel {
         is_synced: state != libc::TIME_ERROR && timex.status & libc::STA_UNSYNC == 0,
-        max_error_us: i64::from(timex.maxerror),
+        max_error_us: timex.maxerror,
     })
 }
 

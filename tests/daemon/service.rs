@@ -189,6 +189,42 @@ fn doctor_names_what_is_broken_and_what_mends_it() {
 }
 
 #[test]
+fn check_and_doctor_say_which_doors_passages_are_not_believed() {
+    let house = House::new();
+    house.succeed(&["keygen"]);
+    let config = house.path("config.toml");
+    let text = |counts: &str, keys: &str| {
+        format!(
+            "[[cameras]]\nid = \"hall\"\n[cameras.source.v4l2]\ndevice = \"/nowhere\"\n\
+             [[doors]]\nid = \"in\"\ncameras = [\"hall\"]\n{keys}[[doors]]\nid = \"out\"\ncameras = [\"hall\"]\n\
+             [[policy.areas]]\nid = \"yard\"\nentries = [\"in\"]\nexits = [\"out\"]\nkind = \"hard\"\ncounts = \"{counts}\"\n\
+             [controller]\ndoor = \"in\"\npinned-keys = \"/nowhere/keys.json\"\n[controller.gpio]\nsensor-line = 1\n\
+             [publish]\nhost = \"127.0.0.1\"\nport = 1\n"
+        )
+    };
+    let check = |text: String| {
+        std::fs::write(&config, text).unwrap();
+        house.succeed(&["--config", config.to_str().unwrap(), "check"])
+    };
+    assert!(!check(text("grants", "")).contains("note"), "nobody waits for passages");
+    let said = check(text("passages", ""));
+    assert!(said.matches("note: area `yard`").count() == 2 && said.contains("`in`") && said.contains("`out`"), "{said}");
+    let (_, all) = findings(&house, &config);
+    assert_eq!(finding(&all, "key door.key")["state"], "weak");
+
+    let pinned = house.path("in.json");
+    std::fs::write(&pinned, house.succeed(&["keygen", "--door"])).unwrap();
+    assert!(house.fail(77, &["keygen", "--door"]).contains("door.key"), "a key that is there is kept");
+    let said = check(text("passages", &format!("controller-keys = \"{}\"\n", pinned.display())));
+    assert!(said.matches("note: area `yard`").count() == 1 && said.contains("`out`"), "{said}");
+    let (_, all) = findings(&house, &config);
+    let found = finding(&all, "passages of out");
+    assert!(found["state"] == "weak" && found["mend"].as_str().unwrap().contains("keygen --door"), "{found}");
+    assert!(!all.iter().any(|finding| finding["check"] == "passages of in"));
+    assert_eq!(finding(&all, "key door.key")["state"], "ok");
+}
+
+#[test]
 fn doctor_names_what_kind_of_key_each_is() {
     let house = House::new();
     house.succeed(&["keygen"]);

@@ -98,12 +98,17 @@ pub(super) fn config(house: &House, pack: &str, backend: &str, broker: u16, came
 
 /// The daemon with a notify socket of ours; it is ready when this returns.
 pub(super) fn start(house: &House, config: &Path) -> (Killed, UnixDatagram) {
+    start_with(house, config, &[])
+}
+
+/// As [`start`], with more words for `run`.
+pub(super) fn start_with(house: &House, config: &Path, more: &[&str]) -> (Killed, UnixDatagram) {
     let socket_path = house.path("notify");
     let _ = std::fs::remove_file(&socket_path);
     let socket = UnixDatagram::bind(&socket_path).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut command = house.command();
-    let child = command.arg("--config").arg(config).arg("run").env("NOTIFY_SOCKET", &socket_path).spawn().unwrap();
+    let child = command.arg("--config").arg(config).arg("run").args(more).env("NOTIFY_SOCKET", &socket_path).spawn().unwrap();
     let child = Killed(child);
     await_word(&socket, "READY=1");
     (child, socket)

@@ -1,17 +1,26 @@
 //! `faceid door` on GPIO lines. This kernel may have no GPIO simulator, so the binary runs on a fake chip (`tests/support/fake_gpiochip.c`),
 //! which answers the kernel's interface below the `gpiocdev` crate: real requests, no real pins.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use faceid_plus::publish::{Notice, Subscriber};
+use faceid_plus::access::grant::{GrantKey, KeySet};
+use faceid_plus::publish::passage::Passages;
+use faceid_plus::publish::{Notice, Received, Subscriber};
+use faceid_plus::system::clock;
+use faceid_plus::types::DoorId;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::mosquitto::{PATIENCE, wait_for};
-use super::{Scene, claims, settings};
+use super::{Scene, claims, device, settings};
+
+fn door(id: &str) -> DoorId {
+    DoorId::new(id).unwrap()
+}
 
 const LOCK: usize = 4;
 const SENSOR: usize = 5;
@@ -32,6 +41,14 @@ fn shim() -> &'static Path {
     })
 }
 
+/// The door's own key, as `faceid keygen --door` writes it.
+fn write_key(secrets: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir(secrets).unwrap();
+    std::fs::write(secrets.join("door.key"), GrantKey::generate().unwrap().seed().as_slice()).unwrap();
+    std::fs::set_permissions(secrets.join("door.key"), std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 struct Chip {
     scene: Scene,
     ear: Subscriber,
@@ -43,7 +60,9 @@ impl Chip {
         let scene = Scene::with_environment(
             |folder| {
                 std::fs::write(folder.join("levels"), "0".repeat(32)).unwrap();
-                vec![("LD_PRELOAD", shim().to_owned()), ("FACEID_FAKE_CHIP", folder.to_owned())]
+                let secrets = folder.join("secrets");
+                write_key(&secrets);
+                vec![("LD_PRELOAD", shim().to_owned()), ("FACEID_FAKE_CHIP", folder.to_owned()), ("FACEID_SECRETS_DIR", secrets)]
             },
             |_| {
                 format!(
@@ -177,6 +196,14 @@ fn sensor_and_button_give_states_passages_and_alarms_that_outlast_an_outage_and_
     let passage: Value = serde_json::from_str(&chip.told("door/front/passage", "\"passed\":true")).unwrap();
     assert_eq!(passage["person"], "p0");
     assert!(passage["jti"].is_string() && passage["id"].is_string() && passage["time"].is_string());
+    // The device believes this one, for it says in the door's name what the rest of the message says.
+    let key = GrantKey::from_seed(&std::fs::read(chip.scene.path("secrets/door.key")).unwrap()).unwrap();
+    let keys = BTreeMap::from([(door("front"), KeySet::new([key.public()]))]);
+    let mut passages = Passages::new(device(), keys, &chip.scene.path("passages")).unwrap();
+    let message = Received { payload: passage.to_string().into_bytes(), ..Received::default() };
+    let claim = passages.admit(&door("front"), &message, clock::wall()).unwrap();
+    assert_eq!((Some(claim.grant.as_str()), claim.passed), (passage["jti"].as_str(), true));
+    assert_eq!(Some(claim.jti.as_str()), passage["id"].as_str());
     chip.set(SENSOR, b'0');
     chip.told("door/front/state", "locked");
     chip.await_level('1', "a door that was shut again is locked at once");

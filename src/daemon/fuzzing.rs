@@ -1,0 +1,131 @@
+//! What the fuzz targets feed (`tests/fuzz`), and what a seeded walk feeds in every test run. Each function takes any bytes at all and
+//! panics when a promise is broken.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use super::birth_witness;
+use super::control;
+use super::inbox::{Heard, Inbox};
+use crate::access::grant::{GrantKey, KeySet};
+use crate::publish::command::{Gate, Verb};
+use crate::publish::passage::Passages;
+use crate::publish::{Context, Models, Publisher, Received, Settings, Worker, discovery};
+use crate::types::{DeviceId, DoorId, Moment, Wall};
+
+const NOW: Wall = Wall(1_700_000_000_000);
+const ROOT: &str = "faceid/gate";
+
+/// A daemon's ear without a broker: the MQTT worker that hears, and the inbox that judges.
+pub struct Ear {
+    worker: Worker,
+    queue: Receiver<Received>,
+    inbox: Inbox,
+    /// An operator's, and the door's.
+    key: GrantKey,
+    keys: KeySet,
+    _publisher: Publisher,
+}
+
+impl Ear {
+    /// Its memories are files in `folder`.
+    pub fn new(folder: &Path) -> Self {
+        let key = GrantKey::from_seed(&[7; 32]).expect("32 bytes are a seed");
+        let keys = KeySet::new([key.public()]);
+        let (device, door) = (DeviceId::new("gate").expect("a plain name"), DoorId::new("front").expect("a plain name"));
+        let gate = Gate::new(device.clone(), Some(keys.clone()), &folder.join("nonces")).expect("the folder is sound");
+        let pinned = BTreeMap::from([(door, keys.clone())]);
+        let passages = Passages::new(device.clone(), pinned, &folder.join("passages")).expect("the folder is sound");
+        let context = Context { device, boot_id: uuid::Uuid::nil(), first_sequence: 1, models: Models::new(), person_names: false };
+        let (publisher, mut worker) = Publisher::new(Settings::default(), context, folder);
+        let (sender, queue) = sync_channel(1);
+        worker.hear_commands(sender);
+        let inbox = Inbox { root: ROOT.to_owned(), gate, passages };
+        Self { worker, queue, inbox, key, keys, _publisher: publisher }
+    }
+
+    /// A payload on every topic that is subscribed to, as the client hands it over: nothing that was not signed is obeyed or believed,
+    /// and nothing that was retained is. Then the same text, signed by the right keys: it is judged, whatever it says.
+    pub fn messages(&mut self, payload: &[u8]) {
+        for (_, verb) in Verb::ALL {
+            self.unsigned(&format!("{ROOT}/cmd/{verb}"), payload);
+        }
+        for topic in ["cmd/open", "cmd/", "door/front/passage", "door/front/credential", "door/back/passage", "door//credential"] {
+            self.unsigned(&format!("{ROOT}/{topic}"), payload);
+        }
+        // The topic is the sender's too.
+        self.unsigned(&String::from_utf8_lossy(payload), payload);
+        self.unsigned(discovery::BIRTH_TOPIC, payload);
+        assert!(birth_witness::claim_of(payload, &self.keys).is_err());
+        let Ok(text) = std::str::from_utf8(payload) else { return };
+        let command = self.key.sign_command(text);
+        if let Heard::Command(word, command) = self.hear(&format!("{ROOT}/cmd/lockdown"), command.as_bytes(), false) {
+            assert!(word == "lockdown" && command.verb == Verb::Lockdown);
+        }
+        let passage = serde_json::json!({ "claim": self.key.sign_passage_text(text) }).to_string();
+        if let Heard::Passed(passage) = self.hear(&format!("{ROOT}/door/front/passage"), passage.as_bytes(), false) {
+            assert_eq!(passage.door.as_str(), "front");
+        }
+    }
+
+    fn unsigned(&mut self, topic: &str, payload: &[u8]) {
+        for retained in [false, true] {
+            let heard = self.hear(topic, payload, retained);
+            assert!(!matches!(heard, Heard::Command(..) | Heard::Passed(_)), "{topic}");
+            assert!(
+                !retained
+                    || matches!(
+                        heard,
+                        Heard::Nothing | Heard::CommandRefused(..) | Heard::ReadRefused(..) | Heard::PassageRefused(..)
+                    )
+            );
+        }
+    }
+
+    fn hear(&mut self, topic: &str, payload: &[u8], retained: bool) -> Heard {
+        let message = Received { topic: topic.to_owned(), payload: payload.to_vec(), retained, ..Received::default() };
+        self.worker.heard(message);
+        let Ok(message) = self.queue.try_recv() else { return Heard::Nothing };
+        self.inbox.judge(&message, Moment { wall: NOW, ..Moment::default() })
+    }
+}
+
+/// What a caller of the control socket sends: a request, or none.
+pub fn request(bytes: &[u8]) {
+    control::judge(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::walk::walk;
+
+    #[test]
+    fn a_seeded_walk_over_messages_breaks_no_promise() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ear = Ear::new(folder.path());
+        let now = NOW.unix_seconds();
+        let command = format!(
+            r#"{{"device":"gate","verb":"lockdown","issued_at":{now},"expires_at":{},"nonce":"n1","args":{{"doors":["front"]}}}}"#,
+            now + 60
+        );
+        let passage =
+            format!(r#"{{"iss":"front","aud":"gate","iat":{now},"exp":{},"jti":"p1","grant":"g1","passed":true}}"#, now + 60);
+        let seeds: [&[u8]; 7] = [
+            command.as_bytes(),
+            passage.as_bytes(),
+            b"ping",
+            b"online",
+            br#"{"kind":"card","number":"card-004217"}"#,
+            br#"{"kind":"pin","person":"person-a"}"#,
+            br#"{"gallery":{"claim":"eyJhbGciOiJFZERTQSJ9.e30.AA"}}"#,
+        ];
+        walk("messages", &seeds, 3_000, |bytes| ear.messages(bytes));
+    }
+
+    #[test]
+    fn a_seeded_walk_over_control_requests_breaks_no_promise() {
+        walk("request", &[], 20_000, request);
+    }
+}

@@ -1,0 +1,239 @@
+//! What doors say became of grants: what makes it believable. Pure but for the memory of used ids.
+//!
+//! A passage is plain JSON on `door/<door>/passage`, for people; what counts in it is its `claim`, a compact JWS (`typ`
+//! `faceid-passage+jwt`, EdDSA) by the door's own key, one of those that the config pins for this door. It names its door, the device, the
+//! grant, when it was said and until when it holds, and an id that is taken once. A retained, late, early, repeated, unsigned or foreign
+//! one changes nothing: the grant goes on counting as a passage, which is the safe side of anti-passback.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::subscribe::Received;
+use crate::access::grant::{self, GrantError, KeySet, PASSAGE_LIFETIME_S, PassageClaim};
+use crate::system::seen::{Seen, SeenError};
+use crate::types::{DeviceId, DoorId, Wall};
+
+/// How far a door's clock may differ.
+const LEEWAY: Duration = Duration::from_secs(5);
+/// The longest message that is looked at, in bytes; ours have about 900.
+const MAX_BYTES: usize = 8 * 1024;
+
+/// Why a passage changes nothing.
+#[derive(Debug, Error)]
+pub enum PassageRefusal {
+    /// The broker kept it: it would come again at every connection.
+    #[error("it was retained by the broker")]
+    Retained,
+    /// No key is pinned for this door.
+    #[error("no key is pinned for this door: set `controller-keys` of [[doors]]")]
+    NoKeys,
+    /// Not signed by the door, or not at all.
+    #[error("it is not signed by the door's controller: {0}")]
+    Unsigned(GrantError),
+    /// Said of another door, or to another device.
+    #[error("it is of another door or for another device")]
+    Misdirected,
+    /// Its end is over, its beginning to come, or its life too long.
+    #[error("its time is over or has not come, or it lives longer than {PASSAGE_LIFETIME_S} s")]
+    Untimely,
+    /// It was told before.
+    #[error("its id: {0}")]
+    Replayed(#[from] SeenError),
+}
+
+/// The one member that counts.
+#[derive(Deserialize)]
+struct Told {
+    claim: String,
+}
+
+/// Believes passages or refuses them.
+pub struct Passages {
+    device: DeviceId,
+    keys: BTreeMap<DoorId, KeySet>,
+    seen: Seen,
+}
+
+impl Passages {
+    /// For this device, with the keys of each door's controller. `memory` is the file of used ids.
+    pub fn new(device: DeviceId, keys: BTreeMap<DoorId, KeySet>, memory: &Path) -> Result<Self, SeenError> {
+        Ok(Self { device, keys, seen: Seen::open(memory)? })
+    }
+
+    /// A message on `door/<door>/passage`. Its id is durable as used before this returns it.
+    pub fn admit(&mut self, door: &DoorId, message: &Received, now: Wall) -> Result<PassageClaim, PassageRefusal> {
+        let malformed = |why| PassageRefusal::Unsigned(GrantError::Malformed(why));
+        if message.retained {
+            return Err(PassageRefusal::Retained);
+        }
+        let keys = self.keys.get(door).ok_or(PassageRefusal::NoKeys)?;
+        if message.payload.len() > MAX_BYTES {
+            return Err(malformed("it is too long"));
+        }
+        let Told { claim } = serde_json::from_slice(&message.payload).map_err(|_| malformed("it has no claim"))?;
+        let claim = grant::open_passage(&claim, keys).map_err(PassageRefusal::Unsigned)?;
+        if claim.iss != *door || claim.aud != self.device {
+            return Err(PassageRefusal::Misdirected);
+        }
+        let leeway = i64::try_from(LEEWAY.as_secs()).unwrap_or(0);
+        let seconds = now.unix_seconds();
+        let lifetime = claim.exp.checked_sub(claim.iat).ok_or(PassageRefusal::Untimely)?;
+        let is_timely = claim.iat <= seconds.saturating_add(leeway) && seconds < claim.exp.saturating_add(leeway);
+        if !is_timely || !(1..=PASSAGE_LIFETIME_S).contains(&lifetime) {
+            return Err(PassageRefusal::Untimely);
+        }
+        self.seen.take(&claim.jti, claim.exp, now)?;
+        Ok(claim)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::access::grant::GrantKey;
+
+    const NOW: Wall = Wall(1_700_000_000_000);
+
+    struct Scene {
+        front: GrantKey,
+        back: GrantKey,
+        passages: Passages,
+        folder: tempfile::TempDir,
+    }
+
+    fn door(id: &str) -> DoorId {
+        DoorId::new(id).unwrap()
+    }
+
+    fn open(front: &GrantKey, back: &GrantKey, folder: &Path) -> Passages {
+        let keys = [("front", front), ("back", back)].map(|(id, key)| (door(id), KeySet::new([key.public()])));
+        Passages::new(DeviceId::new("gate").unwrap(), keys.into(), &folder.join("passages")).unwrap()
+    }
+
+    fn scene() -> Scene {
+        let (front, back) = (GrantKey::generate().unwrap(), GrantKey::generate().unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let passages = open(&front, &back, folder.path());
+        Scene { front, back, passages, folder }
+    }
+
+    fn claim(jti: &str) -> PassageClaim {
+        let iat = NOW.unix_seconds();
+        PassageClaim {
+            iss: door("front"),
+            aud: DeviceId::new("gate").unwrap(),
+            iat,
+            exp: iat + 60,
+            jti: jti.to_owned(),
+            grant: "g1".to_owned(),
+            passed: true,
+        }
+    }
+
+    fn message(token: &str) -> Received {
+        let payload = serde_json::json!({ "passed": false, "claim": token }).to_string();
+        Received { topic: "faceid/gate/door/front/passage".into(), payload: payload.into_bytes(), ..Received::default() }
+    }
+
+    impl Scene {
+        fn admit(&mut self, claim: &PassageClaim) -> Result<PassageClaim, PassageRefusal> {
+            let token = self.front.sign_passage(claim);
+            self.passages.admit(&door("front"), &message(&token), NOW)
+        }
+    }
+
+    #[test]
+    fn what_the_door_did_not_sign_is_refused() {
+        let mut scene = scene();
+        let front = door("front");
+        let text = |payload: &str| Received { payload: payload.as_bytes().to_vec(), ..Received::default() };
+        let long = format!("{{\"claim\":\"{}\"}}", "a".repeat(MAX_BYTES));
+        for payload in ["", "{}", "[]", r#"{"jti":"g1","passed":false}"#, r#"{"claim":7}"#, r#"{"claim":"a.b.c"}"#, &long] {
+            let refused = scene.passages.admit(&front, &text(payload), NOW);
+            assert!(matches!(refused, Err(PassageRefusal::Unsigned(GrantError::Malformed(_)))), "{payload}");
+        }
+        let thief = GrantKey::generate().unwrap();
+        for foreign in [&thief, &scene.back] {
+            let refused = scene.passages.admit(&front, &message(&foreign.sign_passage(&claim("a"))), NOW);
+            assert!(matches!(refused, Err(PassageRefusal::Unsigned(GrantError::UnknownKey))));
+        }
+        let unpinned = scene.passages.admit(&door("side"), &message(&scene.front.sign_passage(&claim("a"))), NOW);
+        assert!(matches!(unpinned, Err(PassageRefusal::NoKeys)));
+        let command = scene.front.sign_command(&serde_json::to_string(&claim("a")).unwrap());
+        let refused = scene.passages.admit(&front, &message(&command), NOW);
+        assert!(matches!(refused, Err(PassageRefusal::Unsigned(GrantError::Malformed(_)))));
+    }
+
+    #[test]
+    fn every_altered_character_is_noticed() {
+        let mut scene = scene();
+        let token = scene.front.sign_passage(&claim("a"));
+        for at in 0..token.len() {
+            let mut altered = token.clone().into_bytes();
+            altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
+            let altered = String::from_utf8(altered).unwrap();
+            if altered != token {
+                assert!(scene.passages.admit(&door("front"), &message(&altered), NOW).is_err(), "{at}");
+            }
+        }
+        assert!(scene.admit(&claim("a")).is_ok(), "none of them has used the id up");
+    }
+
+    #[test]
+    fn another_doors_another_devices_a_retained_and_an_untimely_one_change_nothing() {
+        let mut scene = scene();
+        let good = claim("a");
+        let retained = Received { retained: true, ..message(&scene.front.sign_passage(&good)) };
+        assert!(matches!(scene.passages.admit(&door("front"), &retained, NOW), Err(PassageRefusal::Retained)));
+        // The front door's key speaks for the front door only, on whatever topic, and the back door's for no other.
+        let of_back = PassageClaim { iss: door("back"), ..good.clone() };
+        assert!(matches!(scene.admit(&of_back), Err(PassageRefusal::Misdirected)));
+        let by_back = message(&scene.back.sign_passage(&good));
+        assert!(matches!(scene.passages.admit(&door("back"), &by_back, NOW), Err(PassageRefusal::Misdirected)));
+        let elsewhere = PassageClaim { aud: DeviceId::new("other").unwrap(), ..good.clone() };
+        assert!(matches!(scene.admit(&elsewhere), Err(PassageRefusal::Misdirected)));
+        let now = NOW.unix_seconds();
+        for (iat, exp) in [
+            (now - 60, now - 5),
+            (now + 6, now + 60),
+            (now, now + PASSAGE_LIFETIME_S + 1),
+            (now, now),
+            (now, now - 1),
+            (i64::MIN, i64::MAX),
+        ] {
+            assert!(
+                matches!(scene.admit(&PassageClaim { iat, exp, ..good.clone() }), Err(PassageRefusal::Untimely)),
+                "{iat} {exp}"
+            );
+        }
+        assert_eq!(scene.admit(&good).unwrap(), good, "none of them has used the id up");
+    }
+
+    #[test]
+    fn a_passage_is_taken_once_and_over_a_restart_too() {
+        let mut scene = scene();
+        assert_eq!(scene.admit(&claim("a")).unwrap(), claim("a"));
+        assert!(matches!(scene.admit(&claim("a")), Err(PassageRefusal::Replayed(SeenError::Again))));
+        scene.passages = open(&scene.front, &scene.back, scene.folder.path());
+        assert!(matches!(scene.admit(&claim("a")), Err(PassageRefusal::Replayed(SeenError::Again))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_panics(payload in proptest::collection::vec(any::<u8>(), 0..300), text in "\\PC{0,200}") {
+            thread_local! { static SCENE: std::cell::RefCell<Scene> = std::cell::RefCell::new(scene()); }
+            SCENE.with_borrow_mut(|scene| {
+                let raw = Received { payload, ..Received::default() };
+                prop_assert!(scene.passages.admit(&door("front"), &raw, NOW).is_err());
+                prop_assert!(scene.passages.admit(&door("front"), &message(&text), NOW).is_err());
+                Ok(())
+            })?;
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What the decider remembers, put back, lost and accepted: the real daemon, the project's own clip, a real broker.
+
+use serde_json::Value;
+
+use super::House;
+use super::both_sides::{command, furnish};
+use super::mosquitto::Mosquitto;
+use super::show_it::{Ear, essence, start, start_with};
+
+const FILES: [&str; 2] = ["access.sealed", "access.epoch"];
+const OPEN_DOORS: &str = "[policy.throttle]\nfailures = 0\n";
+
+/// Both places of the memory as they are now.
+fn copies(house: &House) -> [Vec<u8>; 2] {
+    FILES.map(|name| std::fs::read(house.path("state").join(name)).unwrap_or_else(|error| panic!("{name}: {error}")))
+}
+
+fn put_back(house: &House, names: &[&str], copies: &[Vec<u8>; 2]) {
+    for (name, bytes) in FILES.iter().zip(copies).filter(|(name, _)| names.contains(name)) {
+        std::fs::write(house.path("state").join(name), bytes).unwrap();
+    }
+}
+
+/// The reasons of the next decision that grants, or that a lock-down denies.
+fn shut_or_open(decisions: &Ear) -> String {
+    let (_, payload) = decisions.until("a grant or a lock-down", |_, payload| {
+        let (_, outcome, reason, _) = essence(payload);
+        let is_live = !payload.contains("\"historical\":true");
+        is_live && (outcome == "granted" || reason == "lockdown")
+    });
+    essence(&payload).2
+}
+
+fn losses(house: &House) -> Vec<Value> {
+    let trail = house.succeed(&["audit", "export"]);
+    let entries = trail.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    entries.filter(|entry| entry["kind"] == "access-state-lost").map(|entry| entry["detail"].clone()).collect()
+}
+
+#[test]
+fn an_older_memory_put_back_locks_every_door_down_and_an_accepted_loss_is_for_one_run() {
+    let broker = Mosquitto::open();
+    let (house, config) = furnish(broker.port, OPEN_DOORS);
+    drop(start(&house, &config));
+    let before = copies(&house);
+    let daemon = start(&house, &config);
+    assert_eq!(command(&house, &config, &["lockdown"])["ok"], true);
+    drop(daemon);
+    let alarms = Ear::on(broker.port, "faceid/unit/alarm/tamper");
+
+    // Lifts the lock-down, if it were believed.
+    put_back(&house, &FILES[..1], &before);
+    {
+        let decisions = Ear::on(broker.port, "faceid/unit/door/front/decision");
+        let _daemon = start(&house, &config);
+        let (_, alarm) = alarms.until("the alarm", |_, _| true);
+        assert!(alarm.contains("older copy"), "{alarm}");
+        assert_eq!(shut_or_open(&decisions), "lockdown");
+    }
+    assert_eq!(losses(&house).len(), 1);
+    assert_eq!(losses(&house)[0]["accepted"], false);
+
+    // An operator accepts the next one, and it is told and audited all the same.
+    put_back(&house, &FILES[..1], &before);
+    {
+        let decisions = Ear::on(broker.port, "faceid/unit/door/front/decision");
+        let _daemon = start_with(&house, &config, &["--accept-lost-state"]);
+        alarms.until("the alarm of an accepted loss", |_, alarm| alarm.contains("accepted"));
+        assert_eq!(shut_or_open(&decisions), "match");
+    }
+    assert_eq!(losses(&house).last().unwrap()["accepted"], true);
+    // What was accepted needs no further word.
+    {
+        let decisions = Ear::on(broker.port, "faceid/unit/door/front/decision");
+        let _daemon = start(&house, &config);
+        assert_eq!(shut_or_open(&decisions), "match");
+    }
+    assert_eq!(losses(&house).len(), 2);
+
+    // The word was for that run alone: a memory that is lost again is lost again.
+    std::fs::remove_file(house.path("state").join(FILES[0])).unwrap();
+    {
+        let decisions = Ear::on(broker.port, "faceid/unit/door/front/decision");
+        let _daemon = start(&house, &config);
+        assert_eq!(shut_or_open(&decisions), "lockdown");
+    }
+    assert_eq!(losses(&house).len(), 3);
+    assert_eq!(losses(&house)[2]["accepted"], false);
+}
+
+#[test]
+fn a_memory_put_back_with_its_second_place_is_told_by_the_broker_and_locks_every_door_down() {
+    let broker = Mosquitto::open();
+    let (house, config) = furnish(broker.port, OPEN_DOORS);
+    let births = Ear::on(broker.port, "faceid/unit/birth");
+    drop(start(&house, &config));
+    let before = copies(&house);
+    {
+        let _daemon = start(&house, &config);
+        births.until("a birth", |_, payload| payload.contains("\"claim\":\"ey"));
+        assert_eq!(command(&house, &config, &["lockdown"])["ok"], true);
+        births.until("the birth after the lock-down", |_, payload| payload.contains("\"claim\":\"ey"));
+    }
+    put_back(&house, &FILES, &before);
+    let alarms = Ear::on(broker.port, "faceid/unit/alarm/tamper");
+    let daemon = start(&house, &config);
+    alarms.until("the alarm", |_, _| true);
+    // From the alarm on: what came in the moment before the broker was heard is another matter.
+    let decisions = Ear::on(broker.port, "faceid/unit/door/front/decision");
+    assert_eq!(shut_or_open(&decisions), "lockdown");
+    assert!(losses(&house).last().unwrap()["why"].as_str().unwrap().contains("the broker"));
+    drop(daemon);
+    // It lasts, until it is released.
+    {
+        let _daemon = start(&house, &config);
+        assert_eq!(shut_or_open(&decisions), "lockdown");
+        assert_eq!(command(&house, &config, &["release"])["ok"], true);
+        decisions.until("a grant after the release", |_, payload| essence(payload).1 == "granted");
+    }
+    let _daemon = start(&house, &config);
+    decisions.until("a grant after another start", |_, payload| {
+        let (_, outcome, reason, _) = essence(payload);
+        assert_ne!(reason, "lockdown", "the broker's word was heard twice");
+        outcome == "granted"
+    });
+    assert_eq!(losses(&house).len(), 1);
+}
