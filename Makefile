@@ -3,12 +3,15 @@ SHELL := /bin/bash
 CARGO ?= cargo
 export ORT_DYLIB_PATH ?= $(wildcard $(CURDIR)/.cache/onnxruntime/libonnxruntime.so)
 
-.PHONY: deps build demo test lint deny skipped bench check-features package test-package \
+.PHONY: deps test-deps build demo test lint deny skipped bench check-features package test-package \
 	build-arm64 test-arm64 package-arm64 test-package-arm64
 
 # Installs the Debian packages that are missing, and ONNX Runtime's library for tests.
 deps:
 	@bash .ci/deps.sh
+
+test-deps:
+	@bash .ci/deps.sh test
 
 build: deps
 	$(CARGO) build --release --locked
@@ -43,7 +46,7 @@ skipped:
 	@{ [ "$$(id -u)" = 0 ] && [ -x /lib/systemd/systemd-journald ]; } || echo "SKIPPED: no root or no systemd-journald: the journal's fields are not tested"
 	@command -v mosquitto >/dev/null || echo "SKIPPED: no mosquitto: the broker tests cannot run"
 
-test: deps skipped
+test: test-deps skipped
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --locked --all-targets -- -D warnings
 	ORT_DYLIB_PATH=$$(ls $(CURDIR)/.cache/onnxruntime/libonnxruntime.so 2>/dev/null) $(CARGO) test --release --locked

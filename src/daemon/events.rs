@@ -2,7 +2,7 @@
 
 use crate::capture::{CameraEvent, CameraState};
 use crate::publish::{
-    Alarm, AlarmKind, AttemptEvent, CameraStatus, CameraWord, Clock, DecisionEvent, Event, Policy, PresenceEvent,
+    Alarm, AlarmKind, AttemptEvent, Audit, CameraStatus, CameraWord, Clock, DecisionEvent, Event, Policy, PresenceEvent, Publisher,
 };
 use crate::system::clock;
 use crate::types::{Attempt, Decision, Moment, Presence};
@@ -82,6 +82,23 @@ pub(super) fn lost_state(outcome: &str) -> Event {
 pub(super) fn rollback(detail: &str) -> Event {
     let detail = format!("{detail}; nothing is granted until `faceid gallery verify --accept-rollback`");
     Event::Alarm(Alarm { kind: AlarmKind::GalleryRollback, door: None, camera: None, detail, at: clock::wall() })
+}
+
+/// A gallery that cannot be written.
+pub(super) fn gallery_read_only(reason: &str) -> Event {
+    let detail = format!(
+        "a write to the gallery failed ({reason}): nobody is enrolled or removed until the disk is mended; matching goes on"
+    );
+    Event::Alarm(Alarm { kind: AlarmKind::GalleryReadOnly, door: None, camera: None, detail, at: clock::wall() })
+}
+
+/// Most ids in one entry of the audit trail.
+pub(super) const IDS_AN_ENTRY: usize = 256;
+
+/// Writes an entry into the audit trail and publishes its head.
+pub(super) fn note(audit: &Audit, publisher: &Publisher, kind: &str, detail: serde_json::Value) {
+    let head = audit.append(kind, detail, clock::wall());
+    publisher.publish(Event::AuditHead(head));
 }
 
 /// Whether a time service says that it follows its source. Its error is not known without asking the service itself.

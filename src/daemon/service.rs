@@ -15,6 +15,7 @@ use thiserror::Error;
 use super::access_state::AccessState;
 use super::api::{self, Api, Asks};
 use super::birth_witness::BirthWitness;
+use super::care::Care;
 use super::commands::Commands;
 use super::control::Control;
 use super::enrol::{self, Enrolments};
@@ -371,9 +372,12 @@ impl Service {
             courier.run(context.stop(), &|| context.beat());
             Ok(())
         };
-        let control = Control::open(&config.state_dir, self.gallery.clone(), self.publisher.clone());
+        let (gallery, audit) = (self.gallery.clone(), self.audit.clone());
+        let mut care = Care::new(gallery.clone(), self.publisher.clone(), audit.clone(), &config.gallery);
+        let control = Control::open(&config.state_dir, gallery, self.publisher.clone(), audit);
         let mut control = control.map_err(io("the control socket in the state folder"))?;
-        self.supervisor.spawn("gallery", CONTROL_RETRY, 1, move |context| control.run(context)).map_err(io("gallery"))?;
+        self.supervisor.spawn("control", CONTROL_RETRY, 1, move |context| control.run(context)).map_err(io("control"))?;
+        self.supervisor.spawn("gallery", CONTROL_RETRY, 1, move |context| care.run(context)).map_err(io("gallery"))?;
         self.supervisor.spawn("mqtt", COURIER_RETRY, 3, deliver).map_err(io("mqtt"))?;
         self.supervisor.spawn("decider", vital, 2, move |context| decisions.run(context)).map_err(io("decider"))?;
         self.supervisor.spawn("vision", vital, 1, move |context| vision.run(context)).map_err(io("vision"))?;
@@ -411,12 +415,17 @@ impl Service {
         }
         notifier.ready(&self.status());
         log::info!(MESSAGE_ID = messages::READY; "ready: {}", self.status());
-        let (mut stats_at, mut keys_at) = (clock::monotonic(), clock::monotonic());
+        let (mut stats_at, mut keys_at, mut latched) = (clock::monotonic(), clock::monotonic(), None);
         self.supervisor.watch(notifier, || {
             let now = clock::monotonic();
             if now.since(keys_at) >= ENDORSE_EVERY {
                 keys_at = now;
                 self.publisher.publish(self.keys.event(clock::wall()));
+            }
+            let reason = self.gallery.latched();
+            if reason != latched {
+                latched = reason;
+                notifier.status(&self.status());
             }
             let is_building = inference::engines().iter().any(|engine| engine.state == EngineState::Building);
             if now.since(stats_at) >= if is_building { BUILDING_EVERY } else { STATS_EVERY } {
