@@ -10,6 +10,7 @@ inside() { chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEB
 clean() { umount "$root/proc" 2>/dev/null || true; rm -rf "$work"; [ -n "$kept" ] || rm -rf --one-file-system "$root"; }
 [ -n "$kept" ] || debootstrap --variant=minbase bookworm "$root" "${FACEID_MIRROR:-http://deb.debian.org/debian}" >/dev/null
 trap clean EXIT
+chmod 755 "$root"
 mount -t proc proc "$root/proc"
 [ "$(inside dpkg --print-architecture)" = "$(dpkg-deb -f "$deb" Architecture)" ] || fail "the root is of another architecture"
 config=/etc/faceid/config.toml
@@ -64,7 +65,7 @@ grep -q "ready: 1 camera" "$work/run.log" || { tail -20 "$work/run.log"; fail "t
 echo "== upgrade keeps the gallery, the keys and the edited config"
 # Everything that tells of a person or opens what does: none of it may change now, and no byte of it may be left at the end.
 biometric() { inside find /var/lib/faceid /etc/faceid/secrets /etc/faceid/door-secrets -type f -size +15c; }
-sums() { inside sha256sum $config /etc/faceid/secrets/* /var/lib/faceid/gallery/people.gallery; }
+sums() { inside find $config /etc/faceid/secrets /var/lib/faceid/gallery/people.gallery -type f -exec sha256sum {} + | sort; }
 before=$(sums)
 inside apt-get install -y --no-install-recommends -o Dpkg::Options::=--force-confold /tmp/faceid.deb </dev/null >"$work/upgrade.log" 2>&1 ||
     { tail -40 "$work/upgrade.log"; fail upgrade; }
