@@ -13,6 +13,7 @@ mod killed;
 #[allow(dead_code, reason = "each test target uses a part of it")]
 mod mosquitto;
 mod plaintext;
+mod presence;
 #[path = "../support/rtsp_server.rs"]
 mod rtsp_server;
 mod service;
