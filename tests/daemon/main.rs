@@ -14,6 +14,7 @@ mod memory;
 #[allow(dead_code, reason = "each test target uses a part of it")]
 mod mosquitto;
 mod plaintext;
+mod presence;
 #[path = "../support/rtsp_server.rs"]
 mod rtsp_server;
 mod service;

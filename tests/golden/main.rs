@@ -7,6 +7,8 @@
 mod evaluation;
 mod nobody;
 mod shared;
+#[cfg(feature = "tract")]
+mod visits;
 
 use std::path::PathBuf;
 use std::sync::Arc;
