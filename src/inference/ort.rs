@@ -149,8 +149,7 @@ fn dispatch(provider: Provider, settings: &Settings, prepared: &Prepared) -> Res
         Provider::Tensorrt => {
             is_offered(TensorRT::is_available(), "TensorRT")?;
             // TensorRT takes the places where an INT8 network rounds from its file, and needs no calibration.
-            let mut tensorrt =
-                TensorRT::default().with_fp16(settings.precision != Precision::Fp32).with_int8(prepared.quantized);
+            let mut tensorrt = TensorRT::default().with_fp16(settings.precision != Precision::Fp32).with_int8(prepared.quantized);
             if let Some(folder) = engine_folder(settings, &prepared.graph)? {
                 tensorrt = tensorrt
                     .with_engine_cache(true)

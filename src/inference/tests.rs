@@ -281,7 +281,10 @@ fn a_file_that_is_not_what_the_manifest_says_of_its_8_bits_is_refused() {
 fn a_pack_without_8_bits_says_so_and_one_with_them_takes_them() {
     let manifest = Manifest::builtin().unwrap();
     let error = manifest.pack_at("standard", Precision::Int8).unwrap_err().to_string();
-    assert!(error.contains("`standard` has no INT8 networks") && error.contains("builtin") && error.contains("quantize.py"), "{error}");
+    assert!(
+        error.contains("`standard` has no INT8 networks") && error.contains("builtin") && error.contains("quantize.py"),
+        "{error}"
+    );
     for precision in [Precision::Fp32, Precision::Fp16] {
         assert_eq!(manifest.pack_at("standard", precision).unwrap(), *manifest.pack("standard").unwrap());
     }
