@@ -60,28 +60,8 @@ def folder():
 
 
 def shifted(image, box, scale):
-    """The crop of Silent-Face-Anti-Spoofing, as src/vision/liveness.rs does it, or None.
-
-    The scale is lowered until the crop fits the picture, then the crop, centred on the box, is
-    shifted inside; both corners are cut to whole pixels and belong to it.
-    """
-    (height, width), (x0, y0, x1, y1) = image.shape[:2], map(float, box)
-    w, h = x1 - x0, y1 - y0
-    if not (w >= 1 and h >= 1 and x0 < width and y0 < height and x1 > 0 and y1 > 0):
-        return None
-    scale = min(scale, (width - 1) / w, (height - 1) / h)
-
-    def span(middle, length, end):
-        low, high = middle - length * scale / 2, middle + length * scale / 2
-        if low < 0:
-            low, high = 0.0, high - low
-        if high > end:
-            low, high = low - (high - end), float(end)
-        low, high = int(max(low, 0.0)), int(min(max(high, 0.0), end))
-        return slice(low, max(high, low) + 1)
-
-    part = image[span((y0 + y1) / 2, h, height - 1), span((x0 + x1) / 2, w, width - 1)]
-    return cv2.resize(part, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    """The crop of Silent-Face-Anti-Spoofing at this network's size, or None."""
+    return t.shifted(image, box, scale, SIDE)
 
 
 class Pair:

@@ -17,6 +17,10 @@ pub const MAX_PIXELS: u64 = 8192 * 6144;
 /// The most memory that decoding may take, in bytes: 16-bit RGBA of [`MAX_PIXELS`] and a little.
 const MAX_DECODE_BYTES: u64 = 8 * MAX_PIXELS + (16 << 20);
 
+/// The most scans of a JPEG. Each may go over every pixel again, so that a small file could keep a decoder busy for minutes; encoders make
+/// ten to fifteen.
+const MAX_SCANS: usize = 32;
+
 /// Why a photo was refused.
 #[derive(Debug, Error)]
 pub enum StillError {
@@ -102,9 +106,15 @@ pub fn decode_picture_within(bytes: &[u8], max_pixels: u64) -> Result<Picture, S
     if !is_side(width) || !is_side(height) || u64::from(width) * u64::from(height) > max_pixels {
         return Err(StillError::Size { width, height, max_pixels });
     }
-    if format == ImageFormat::Jpeg && !is_whole_jpeg(bytes) {
-        // The decoder fills what is missing with grey.
-        return Err(StillError::CutOff);
+    if format == ImageFormat::Jpeg {
+        match scans_of(bytes) {
+            // The decoder fills what is missing with grey.
+            None => return Err(StillError::CutOff),
+            Some(scans) if scans > MAX_SCANS => {
+                return Err(StillError::Damaged { format: name, reason: format!("it has {scans} scans, more than {MAX_SCANS}") });
+            }
+            Some(_) => {}
+        }
     }
     let orientation = decoder.orientation().map_err(refuse)?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(refuse)?;
@@ -167,25 +177,27 @@ fn refusal(format: &'static str, error: &ImageError) -> StillError {
     }
 }
 
-/// Whether the JPEG's end marker follows its last scan: segments are walked (ITU-T T.81, annex B), because EXIF holds a thumbnail with
-/// an end marker of its own.
-fn is_whole_jpeg(bytes: &[u8]) -> bool {
+/// How many scans a JPEG has; nothing when no end marker follows the last one. Segments are walked (ITU-T T.81, annex B), because EXIF
+/// holds a thumbnail with an end marker of its own.
+fn scans_of(bytes: &[u8]) -> Option<usize> {
     let mut at = 2;
+    let mut scans = 0;
     let mut in_scan = false;
     while let Some(&[first, marker]) = bytes.get(at..at + 2) {
         match (first, marker) {
-            (0xFF, 0xD9) => return true,
+            (0xFF, 0xD9) => return Some(scans),
             (0xFF, 0x01 | 0xD0..=0xD8) => at += 2,
             (0xFF, 0x00) | (0..=0xFE, _) if in_scan => at += 1,
             (0xFF, 0xFF) | (0..=0xFE, _) => at += 1,
             (0xFF, marker) => {
-                let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { return false };
+                let &[high, low] = bytes.get(at + 2..at + 4)? else { return None };
                 in_scan = marker == 0xDA;
+                scans += usize::from(in_scan);
                 at += 2 + usize::from(u16::from_be_bytes([high, low]));
             }
         }
     }
-    false
+    None
 }
 
 #[cfg(test)]
@@ -252,6 +264,17 @@ mod tests {
         ));
         assert!(matches!(decode_picture(&png_header(8192, 8192)), Err(StillError::Size { .. })));
         assert!(matches!(decode_picture(&vec![0; MAX_BYTES as usize + 1]), Err(StillError::TooManyBytes)));
+    }
+
+    #[test]
+    fn a_jpeg_that_would_be_decoded_over_and_over_is_refused() {
+        let whole = encoded(&drawn(64, 48), ImageFormat::Jpeg);
+        let start = whole.windows(2).rposition(|pair| pair == [0xFF, 0xDA]).unwrap();
+        let (head, scan) = whole[..whole.len() - 2].split_at(start);
+        let of = |scans: usize| [head, &scan.repeat(scans), &[0xFF, 0xD9]].concat();
+        assert_eq!((scans_of(&of(1)), scans_of(&of(MAX_SCANS))), (Some(1), Some(MAX_SCANS)));
+        let error = decode_picture(&of(MAX_SCANS + 1)).unwrap_err().to_string();
+        assert!(error.contains("33 scans"), "{error}");
     }
 
     #[test]
@@ -331,8 +354,8 @@ mod tests {
         let mut with_thumbnail = whole[..2].to_vec();
         with_thumbnail.extend(b"\xff\xe1\0\x06\xff\xd8\xff\xd9");
         with_thumbnail.extend(&whole[2..]);
-        assert!(is_whole_jpeg(&with_thumbnail));
-        assert!(!is_whole_jpeg(&with_thumbnail[..with_thumbnail.len() - 2]));
-        assert!(is_whole_jpeg(&base64::engine::general_purpose::STANDARD.decode("/9j/2Q==").unwrap()));
+        assert_eq!(scans_of(&with_thumbnail), Some(1));
+        assert_eq!(scans_of(&with_thumbnail[..with_thumbnail.len() - 2]), None);
+        assert_eq!(scans_of(&base64::engine::general_purpose::STANDARD.decode("/9j/2Q==").unwrap()), Some(0));
     }
 }

@@ -44,6 +44,9 @@ impl Context {
         if let Some(backend) = places.backend {
             config.inference.backend = backend;
         }
+        if let Some(precision) = places.precision {
+            config.inference.precision = precision;
+        }
         Ok(Self { config })
     }
 
@@ -118,7 +121,7 @@ impl Context {
         }
         let (manifest, dir) = (self.manifest()?, self.models_dir());
         let is_ready = |pack: &str| {
-            manifest.pack(pack).is_ok_and(|pack| {
+            manifest.pack_at(pack, self.config.inference.precision).is_ok_and(|pack| {
                 let ids: Vec<_> = pack.models().cloned().collect();
                 packs::verify(&manifest, &ids, &dir).is_ok_and(|rows| rows.iter().all(|row| row.file_state == FileState::Present))
             })

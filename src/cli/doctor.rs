@@ -15,6 +15,7 @@ use crate::capture::{self, Source};
 use crate::daemon::GRANT_KEY;
 use crate::door::DOOR_KEY;
 use crate::gallery::{Gallery, GalleryError};
+use crate::inference::InferenceError;
 use crate::inference::packs::{self, FileState};
 use crate::publish::{Notice, STATE_KEY, Subscriber, certificates};
 use crate::system::clock;
@@ -158,8 +159,12 @@ fn networks(context: &Context, chart: &mut Chart) {
         Ok(manifest) => manifest,
         Err(failure) => return chart.note("models", State::Broken, failure.message, "correct the manifest"),
     };
-    let ids: Vec<_> = match manifest.pack(pack) {
+    let precision = context.config.inference.precision;
+    let ids: Vec<_> = match manifest.pack_at(pack, precision) {
         Ok(pack) => pack.models().cloned().collect(),
+        Err(error @ InferenceError::NotQuantized { .. }) => {
+            return chart.note("models", State::Broken, error, "set inference.precision = \"fp32\"");
+        }
         Err(error) => return chart.note("models", State::Broken, error, "name a pack of `faceid models list` in models.pack"),
     };
     match packs::verify(&manifest, &ids, &context.models_dir()) {

@@ -29,7 +29,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::inference::BackendChoice;
+use crate::inference::{BackendChoice, Precision};
 
 /// Exit codes, after sysexits.h where it has one.
 pub mod code {
@@ -106,6 +106,18 @@ pub(crate) struct Places {
     /// What runs the networks: auto, ort or tract [default: the config's]
     #[arg(long, global = true, value_name = "NAME", value_parser = parse_backend)]
     backend: Option<BackendChoice>,
+    /// How exactly networks are computed: fp32, fp16 or int8 [default: the config's]
+    #[arg(long, global = true, value_name = "NAME", value_parser = parse_precision)]
+    precision: Option<Precision>,
+}
+
+fn parse_precision(text: &str) -> std::result::Result<Precision, String> {
+    match text {
+        "fp32" => Ok(Precision::Fp32),
+        "fp16" => Ok(Precision::Fp16),
+        "int8" => Ok(Precision::Int8),
+        _ => Err("use fp32, fp16 or int8".to_owned()),
+    }
 }
 
 fn parse_backend(text: &str) -> std::result::Result<BackendChoice, String> {

@@ -1,6 +1,7 @@
 //! `models`: which packs there are, where their files come from, and whether they are what the manifest says.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -8,6 +9,8 @@ use super::context::Context;
 use super::{Failure, Places, Result, code, complain, progress, say, say_json};
 use crate::inference::manifest::Manifest;
 use crate::inference::packs::{self, FileState, Source};
+use crate::inference::{self, EngineState};
+use crate::system::{process, stop};
 use crate::types::ModelId;
 
 /// `faceid models …`
@@ -35,6 +38,21 @@ pub(super) enum ModelsVerb {
         /// The packs [default: the config's]
         packs: Vec<String>,
     },
+    /// Time each network of a pack by itself, on pictures that are always the same
+    Bench(BenchArgs),
+}
+
+/// `faceid models bench`
+#[derive(clap::Args)]
+pub(super) struct BenchArgs {
+    /// The packs [default: the config's]
+    packs: Vec<String>,
+    /// Runs of each network, after a tenth as many that are not counted
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    runs: u32,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn models(places: &Places, verb: &ModelsVerb) -> Result {
@@ -52,9 +70,10 @@ pub(super) fn models(places: &Places, verb: &ModelsVerb) -> Result {
             for pack in &packs {
                 let mark = if pack.complete { "ready" } else { "not fetched" };
                 say(format!("pack {} ({mark}): {}", pack.name, pack.about));
-                for model in &pack.models {
+                for model in pack.models.iter().chain(&pack.int8) {
                     let terms = if model.must_accept { ", terms to accept" } else { "" };
-                    say(format!("  {} {}, {} ({}{terms})", model.role, model.id, state(&model.file_state), model.licence));
+                    let role = if model.int8 { format!("INT8 {}", model.role) } else { model.role.to_owned() };
+                    say(format!("  {role} {}, {} ({}{terms})", model.id, state(&model.file_state), model.licence));
                     if !model.licence_note.is_empty() {
                         say(format!("    {}", model.licence_note));
                     }
@@ -76,6 +95,7 @@ pub(super) fn models(places: &Places, verb: &ModelsVerb) -> Result {
             say(format!("{} file(s) ready in {}", fetched.len(), dir.display()));
             Ok(code::YES)
         }
+        ModelsVerb::Bench(args) => bench(&context, &manifest, args),
         ModelsVerb::Verify { packs: names } => {
             let mut sound = true;
             let ids = ids_of(&context, &manifest, names)?;
@@ -89,13 +109,88 @@ pub(super) fn models(places: &Places, verb: &ModelsVerb) -> Result {
     }
 }
 
-/// The models of these packs, or of the config's pack when none is named.
+/// One network's times.
+struct Timed {
+    id: ModelId,
+    provider: String,
+    fallback: Option<String>,
+    load: Duration,
+    /// Of one run, sorted.
+    wall: Vec<Duration>,
+    cpu: Duration,
+}
+
+fn bench(context: &Context, manifest: &Manifest, args: &BenchArgs) -> Result {
+    let mut rows = Vec::new();
+    for id in ids_of(context, manifest, &args.packs)? {
+        rows.push(time(context, manifest, id, args.runs)?);
+    }
+    let quantile = |row: &Timed, percent: usize| row.wall[(row.wall.len() * percent).div_ceil(100).max(1) - 1].as_micros() as u64;
+    let per_run = |row: &Timed| row.cpu.as_micros() as u64 / row.wall.len() as u64;
+    if args.json {
+        let rows: Vec<Value> = rows
+            .iter()
+            .map(|row| {
+                json!({
+                    "name": row.id, "n": row.wall.len(), "p50_us": quantile(row, 50), "p99_us": quantile(row, 99),
+                    "cpu_us": per_run(row), "load_ms": row.load.as_millis() as u64, "provider": row.provider, "fallback": row.fallback,
+                })
+            })
+            .collect();
+        say_json(&json!({"precision": context.config.inference.precision, "rows": rows}));
+        return Ok(code::YES);
+    }
+    for row in &rows {
+        say(format!(
+            "{:<24} {:<12} p50 {:>7} us, p99 {:>7} us, {:>7} us of CPU a run, loaded in {} ms",
+            row.id,
+            row.provider,
+            quantile(row, 50),
+            quantile(row, 99),
+            per_run(row),
+            row.load.as_millis()
+        ));
+        if let Some(reason) = &row.fallback {
+            say(format!("  not on the first choice: {reason}"));
+        }
+    }
+    Ok(code::YES)
+}
+
+fn time(context: &Context, manifest: &Manifest, id: ModelId, runs: u32) -> Result<Timed> {
+    let model = manifest.model(&id).map_err(Failure::data)?;
+    let began = Instant::now();
+    let mut network =
+        inference::open(&context.config.inference, &id, model, &context.models_dir()).map_err(Failure::unavailable)?;
+    let load = began.elapsed();
+    let inputs = inference::fixed_set(model);
+    // An engine takes over between two runs, once it is built.
+    let (_handle, ear) = stop::pair();
+    while inference::engines().iter().any(|engine| engine.state == EngineState::Building) {
+        ear.sleep(Duration::from_millis(100));
+    }
+    let mut run = |input| network.run(input).map_err(Failure::unavailable);
+    for input in inputs.iter().cycle().take(runs as usize / 10 + 1) {
+        run(input)?;
+    }
+    let (mut wall, before) = (Vec::with_capacity(runs as usize), process::cpu_time());
+    for input in inputs.iter().cycle().take(runs as usize) {
+        let began = Instant::now();
+        run(input)?;
+        wall.push(began.elapsed());
+    }
+    let cpu = process::cpu_time().saturating_sub(before);
+    wall.sort_unstable();
+    Ok(Timed { provider: network.provider().to_owned(), fallback: network.fallback().map(str::to_owned), id, load, wall, cpu })
+}
+
+/// The models of these packs as they are run at the config's precision, or of the config's pack when none is named.
 fn ids_of(context: &Context, manifest: &Manifest, names: &[String]) -> Result<Vec<ModelId>> {
     let own = std::slice::from_ref(&context.config.models.pack);
     let names = if names.is_empty() { own } else { names };
     let mut ids: Vec<ModelId> = Vec::new();
     for name in names {
-        let pack = manifest.pack(name).map_err(Failure::data)?;
+        let pack = manifest.pack_at(name, context.config.inference.precision).map_err(Failure::data)?;
         ids.extend(pack.models().cloned());
     }
     ids.sort();

@@ -292,11 +292,20 @@ impl Config {
             }
         }
         judged.extend(section("policy", self.policy.relate(self.doors.iter().map(|door| &door.id))));
+        judged.extend(self.relate_precision());
         judged
     }
 }
 
 impl Config {
+    /// A pack runs in 8 bits where it has networks for that. A manifest that cannot be read, or knows no such pack, is told when it is opened.
+    fn relate_precision(&self) -> Option<(String, String)> {
+        match self.manifest().ok()?.pack_at(&self.models.pack, self.inference.precision) {
+            Err(error @ InferenceError::NotQuantized { .. }) => Some(("inference.precision".to_owned(), error.to_string())),
+            _ => None,
+        }
+    }
+
     /// A camera that must agree is there, and is no door's own: it would agree with itself.
     fn relate_witness(&self, door: usize, witness: &CameraId) -> Option<(String, String)> {
         let key = format!("doors.{door}.liveness.witness.camera");

@@ -62,7 +62,7 @@ impl Asks {
     /// Answers one ask, if there is any and the cameras have had their share since the last: a camera waits for one picture at most.
     pub(super) fn serve(&mut self, pipeline: &mut Pipeline) {
         let began = clock::monotonic();
-        if began < self.rest_until {
+        if self.is_cameras_turn(began) {
             return;
         }
         if let Ok(Ask { picture, answer }) = self.asked.try_recv() {
@@ -71,9 +71,17 @@ impl Asks {
                 Unavailable::Failed
             });
             let _ = answer.try_send(looked);
-            let ended = clock::monotonic();
-            self.rest_until = ended.plus(ended.since(began) * CAMERAS_SHARE);
+            self.took(began, clock::monotonic());
         }
+    }
+
+    fn is_cameras_turn(&self, now: Monotonic) -> bool {
+        now < self.rest_until
+    }
+
+    /// A picture was looked at from one time to another: now it is the cameras' turn.
+    fn took(&mut self, began: Monotonic, ended: Monotonic) {
+        self.rest_until = ended.plus(ended.since(began) * CAMERAS_SHARE);
     }
 
     /// How long a frame may be waited for before the next ask may be answered.
@@ -253,6 +261,28 @@ mod tests {
         assert!(
             asks.patience(most) <= Duration::from_secs(60) && asks.patience(Duration::from_millis(1)) == Duration::from_millis(1)
         );
+    }
+
+    #[test]
+    fn asked_without_a_pause_the_recogniser_gives_the_api_a_quarter_of_its_time() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (_recogniser, mut asks) = queue(Slots::new(1));
+        let (start, mut now, mut for_api) = (Monotonic::default(), Monotonic::default(), Duration::ZERO);
+        for _ in 0..10_000 {
+            // A frame is always there, and so is a picture.
+            now = now.plus(Duration::from_micros(random.u64(1_000..60_000)));
+            if !asks.is_cameras_turn(now) {
+                let picture = Duration::from_micros(random.u64(1_000..400_000));
+                asks.took(now, now.plus(picture));
+                (now, for_api) = (now.plus(picture), for_api + picture);
+            }
+        }
+        let all = now.since(start);
+        // The last picture's rest may still be to come.
+        assert!(for_api * (1 + CAMERAS_SHARE) <= all + Duration::from_millis(400) * CAMERAS_SHARE, "{for_api:?} of {all:?}");
+        assert!(for_api * 8 > all, "{for_api:?} of {all:?}: the API must not starve either");
     }
 
     #[test]

@@ -4,10 +4,12 @@
 use super::manifest::{Model, Origin};
 
 /// File names with their bytes.
-const FILES: [(&str, &[u8]); 3] = [
+const FILES: [(&str, &[u8]); 5] = [
     ("detector.onnx", include_bytes!("../../models/builtin/detector.onnx")),
     ("embedder.onnx", include_bytes!("../../models/builtin/embedder.onnx")),
+    ("embedder_int8.onnx", include_bytes!("../../models/builtin/embedder_int8.onnx")),
     ("liveness.onnx", include_bytes!("../../models/builtin/liveness.onnx")),
+    ("liveness_int8.onnx", include_bytes!("../../models/builtin/liveness_int8.onnx")),
 ];
 
 /// The bytes of a network that the manifest calls bundled. `Err` says that this program carries no such file; `Ok(None)` that the

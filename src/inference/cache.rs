@@ -94,6 +94,7 @@ mod tests {
             of(b"other", "1.20", &first, Precision::Fp32),
             of(b"net", "1.21", &first, Precision::Fp32),
             of(b"net", "1.20", &first, Precision::Fp16),
+            of(b"net", "1.20", &first, Precision::Int8),
         ];
         for (path, text) in [
             ("proc/device-tree/model", "NVIDIA Jetson AGX Orin\0"),

@@ -9,8 +9,8 @@ use std::path::Path;
 use serde::Serialize;
 use toml::de::{DeTable, DeValue};
 
-use super::manifest::{DetectorDecode, Manifest, Model, Origin, Pack, Role};
-use super::{InferenceError, MAX_MODEL_BYTES};
+use super::manifest::{DetectorDecode, Int8, Manifest, Model, Origin, Pack, Role};
+use super::{InferenceError, MAX_MODEL_BYTES, Precision};
 use crate::types::ModelId;
 
 /// The largest manifest that is read, in bytes.
@@ -97,6 +97,18 @@ impl Manifest {
             kind: "pack",
             name: name.to_owned(),
             known: self.packs.keys().cloned().collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// The pack of this name with the networks that it is run with at this precision.
+    pub fn pack_at(&self, name: &str, precision: Precision) -> Result<Pack, InferenceError> {
+        let pack = self.pack(name)?;
+        if precision != Precision::Int8 {
+            return Ok(pack.clone());
+        }
+        pack.quantized().ok_or_else(|| {
+            let others: Vec<_> = self.packs.iter().filter(|(_, pack)| pack.int8.is_some()).map(|(name, _)| name.clone()).collect();
+            InferenceError::NotQuantized { pack: name.to_owned(), others: others.join(", ") }
         })
     }
 
@@ -267,8 +279,35 @@ impl Judge {
         for id in &pack.liveness {
             check("liveness", id, |role| matches!(role, Role::Liveness { .. }));
         }
+        if let Some(int8) = &pack.int8 {
+            self.int8(name, int8, all);
+        }
         if !(0.0..=2.0).contains(&pack.margin) {
             self.add(&["packs", name, "margin"], format!("{} is outside 0 to 2", pack.margin));
+        }
+    }
+
+    fn int8(&mut self, pack: &str, int8: &Int8, all: &Manifest) {
+        let path = ["packs", pack, "int8"];
+        if int8.models().next().is_none() {
+            self.add(&path, "names no network: name some of `detector`, `liveness`, `embedder`, or leave it out");
+        }
+        for (key, id) in int8
+            .detector
+            .iter()
+            .map(|id| ("detector", id))
+            .chain(int8.liveness.iter().map(|id| ("liveness", id)))
+            .chain(int8.embedder.iter().map(|id| ("embedder", id)))
+        {
+            let found = all.models.get(id).map(|model| (model.role.name(), model.int8));
+            match found {
+                None => self.add(&[&path[..], &[key]].concat(), format!("there is no model `{id}`")),
+                Some((role, _)) if role != key => self.add(&[&path[..], &[key]].concat(), format!("`{id}` is no {key} network")),
+                Some((_, false)) => {
+                    self.add(&[&path[..], &[key]].concat(), format!("`{id}` is no INT8 network: its entry lacks `int8 = true`"));
+                }
+                Some(_) => {}
+            }
         }
     }
 
@@ -371,6 +410,23 @@ margin = 0.05
         assert_eq!(lines, [4, 5, 8, 9, 14, 15], "{found:#?}");
         assert!(found[2].what.contains("models.own.input.width"), "{found:?}");
         assert_eq!(found[2].column, 11, "the key itself is pointed at");
+    }
+
+    #[test]
+    fn networks_in_8_bits_must_be_there_of_their_role_and_called_so() {
+        for (int8, what) in [
+            ("{}", "names no network"),
+            ("{ detector = \"nobody\" }", "there is no model `nobody`"),
+            ("{ liveness = [\"faceid-embedder-int8\"] }", "is no liveness network"),
+            ("{ embedder = \"faceid-embedder\" }", "lacks `int8 = true`"),
+            ("{ embeder = \"faceid-embedder-int8\" }", "embeder"),
+        ] {
+            let found = findings(&format!("{SITE}int8 = {int8}\n"));
+            assert_eq!((found.len(), found[0].line), (1, 18), "{found:?}");
+            assert!(found[0].what.contains(what), "{found:?}");
+        }
+        let sound = format!("{SITE}int8 = {{ embedder = \"faceid-embedder-int8\" }}\n");
+        assert!(Manifest::parse_over(Manifest::builtin().unwrap(), "site.toml", &sound).is_ok());
     }
 
     #[test]

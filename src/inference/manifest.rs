@@ -34,6 +34,10 @@ pub struct Model {
     /// Its length; 0 where it is not known.
     #[serde(default)]
     pub bytes: u64,
+    /// Whether it is explicitly quantised: QuantizeLinear and DequantizeLinear say in the file where it rounds to 8 bits. A file that is
+    /// not what this says is refused.
+    #[serde(default)]
+    pub int8: bool,
     /// Under what terms the weights may be used.
     pub licence: Licence,
     /// Where the file comes from.
@@ -154,6 +158,17 @@ pub enum Role {
     },
 }
 
+impl Role {
+    /// `detector`, `embedder` or `liveness`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Detector { .. } => "detector",
+            Self::Embedder { .. } => "embedder",
+            Self::Liveness { .. } => "liveness",
+        }
+    }
+}
+
 /// How a detector's outputs are laid out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
@@ -213,6 +228,31 @@ pub struct Pack {
     pub liveness_threshold: PadScore,
     /// How far the best person must be ahead of the second.
     pub margin: f32,
+    /// What takes the networks' places with `precision = "int8"`; a pack without it cannot be run so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub int8: Option<Int8>,
+}
+
+/// A pack's INT8 networks. A role that is not named keeps its network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Int8 {
+    /// In the detector's place.
+    #[serde(default)]
+    pub detector: Option<ModelId>,
+    /// In the place of all liveness networks; empty keeps them.
+    #[serde(default)]
+    pub liveness: Vec<ModelId>,
+    /// In the embedder's place. It is a model of its own, with a threshold of its own; its embeddings are compared with no other's.
+    #[serde(default)]
+    pub embedder: Option<ModelId>,
+}
+
+impl Int8 {
+    /// The networks, in the order of [`Pack::models`].
+    pub fn models(&self) -> impl Iterator<Item = &ModelId> {
+        self.detector.iter().chain(&self.liveness).chain(&self.embedder)
+    }
 }
 
 impl Model {
@@ -223,8 +263,19 @@ impl Model {
 }
 
 impl Pack {
-    /// The pack's networks: detector, liveness, embedder.
+    /// The pack's networks: detector, liveness, embedder; not those of `int8`.
     pub fn models(&self) -> impl Iterator<Item = &ModelId> {
         std::iter::once(&self.detector).chain(&self.liveness).chain(std::iter::once(&self.embedder))
+    }
+
+    /// The pack as it is run with INT8; `None` when it has no such networks.
+    pub fn quantized(&self) -> Option<Self> {
+        let Int8 { detector, liveness, embedder } = self.int8.clone()?;
+        Some(Self {
+            detector: detector.unwrap_or_else(|| self.detector.clone()),
+            liveness: if liveness.is_empty() { self.liveness.clone() } else { liveness },
+            embedder: embedder.unwrap_or_else(|| self.embedder.clone()),
+            ..self.clone()
+        })
     }
 }

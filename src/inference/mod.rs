@@ -93,6 +93,17 @@ pub enum InferenceError {
         /// What could have been.
         known: String,
     },
+    /// A pack that has no INT8 networks was asked for some.
+    #[error(
+        "pack `{pack}` has no INT8 networks (packs that have: {others}): choose `fp32` or `fp16` as inference.precision, or make them with \
+         models/training/quantize.py and name them as the pack's `int8` in a manifest of your own"
+    )]
+    NotQuantized {
+        /// The pack.
+        pack: String,
+        /// Packs that have some.
+        others: String,
+    },
     /// The terms of the weights must be accepted first.
     #[error("model {model} is under terms that must be accepted ({licence}): {note}")]
     Terms {
@@ -136,9 +147,15 @@ pub fn open(settings: &Settings, id: &ModelId, model: &Model, folder: &Path) -> 
     let bytes = read_pinned(id, model, folder)?;
     let mut prepared = prepare(id.as_str(), [1, 3, model.input.height as usize, model.input.width as usize], &bytes, true)?;
     drop(bytes);
-    let input = &model.input;
-    let end = |value: f32| input.mean.iter().zip(&input.deviation).map(move |(mean, deviation)| (value - mean) / deviation);
-    prepared.range = (end(0.0).fold(f32::INFINITY, f32::min), end(255.0).fold(f32::NEG_INFINITY, f32::max));
+    if model.int8 != prepared.quantized {
+        let reason = if model.int8 {
+            "the manifest calls it an INT8 network, and the file holds no QuantizeLinear and DequantizeLinear"
+        } else {
+            "the file holds DequantizeLinear, and the manifest does not call it an INT8 network (`int8 = true`)"
+        };
+        return Err(InferenceError::BadModel { model: id.to_string(), reason: reason.to_owned() });
+    }
+    prepared.range = range(model);
     prepared.may_wait = false;
     let network = open_prepared(settings, &prepared)?;
     log::info!(model = id.as_str(), provider = network.provider(), rewritten = prepared.rewritten; "network {id} runs on {}", network.provider());
@@ -146,6 +163,19 @@ pub fn open(settings: &Settings, id: &ModelId, model: &Model, folder: &Path) -> 
         log::warn!(model = id.as_str(); "network {id} does not run on the first choice: {reason}");
     }
     Ok(network)
+}
+
+/// The lowest and the highest number of a picture as the network gets it.
+fn range(model: &Model) -> (f32, f32) {
+    let input = &model.input;
+    let end = |value: f32| input.mean.iter().zip(&input.deviation).map(move |(mean, deviation)| (value - mean) / deviation);
+    (end(0.0).fold(f32::INFINITY, f32::min), end(255.0).fold(f32::NEG_INFINITY, f32::max))
+}
+
+/// Eight soft pictures as the network gets them, always the same: what engines are held against the processor on, and what networks
+/// are timed on.
+pub fn fixed_set(model: &Model) -> Vec<Tensor> {
+    engine::fixed_set([1, 3, model.input.height as usize, model.input.width as usize], range(model))
 }
 
 /// Which backend and provider the settings lead to on this machine, found by running a network of one operation; for `doctor` and
@@ -208,6 +238,8 @@ struct Prepared {
     rewritten: usize,
     /// The lowest and the highest number of a picture as the network gets it.
     range: (f32, f32),
+    /// Whether it says itself where it rounds to 8 bits.
+    quantized: bool,
     /// Whether opening it may take the minutes that an engine takes.
     may_wait: bool,
 }
@@ -225,6 +257,7 @@ fn prepare(model: &str, shape: [usize; 4], bytes: &[u8], rewriting: bool) -> Res
     };
     Ok(Prepared {
         model: model.to_owned(),
+        quantized: graph.nodes.iter().any(|node| node.operator == "DequantizeLinear"),
         shape,
         graph: file,
         outputs: graph.outputs,

@@ -97,6 +97,7 @@ fn with_engine(
         reference: open(vec![Provider::Cpu]),
         shape: prepared.shape,
         range: prepared.range,
+        tolerance: if prepared.quantized { settings.int8_parity } else { engine::TOLERANCE },
     };
     Upgrading::start(serving, plan)
 }
@@ -147,7 +148,8 @@ fn dispatch(provider: Provider, settings: &Settings, prepared: &Prepared) -> Res
         }
         Provider::Tensorrt => {
             is_offered(TensorRT::is_available(), "TensorRT")?;
-            let mut tensorrt = TensorRT::default().with_fp16(settings.precision == Precision::Fp16);
+            // TensorRT takes the places where an INT8 network rounds from its file, and needs no calibration.
+            let mut tensorrt = TensorRT::default().with_fp16(settings.precision != Precision::Fp32).with_int8(prepared.quantized);
             if let Some(folder) = engine_folder(settings, &prepared.graph)? {
                 tensorrt = tensorrt
                     .with_engine_cache(true)

@@ -15,7 +15,7 @@ use ureq::Agent;
 use ureq::http::StatusCode;
 use ureq::tls::{RootCerts, TlsConfig};
 
-use super::manifest::{Manifest, Model, Origin, Role};
+use super::manifest::{Int8, Manifest, Model, Origin};
 use super::{InferenceError, MAX_MODEL_BYTES, builtin, hex};
 use crate::types::ModelId;
 
@@ -49,6 +49,8 @@ pub struct ModelEntry {
     pub id: ModelId,
     /// `detector`, `liveness` or `embedder`.
     pub role: &'static str,
+    /// Whether it is an INT8 network.
+    pub int8: bool,
     /// Its file's name.
     pub file: String,
     /// The pinned hash; empty when none is.
@@ -79,6 +81,8 @@ pub struct PackEntry {
     pub complete: bool,
     /// Its networks: detector, liveness, embedder.
     pub models: Vec<ModelEntry>,
+    /// What takes their places with `precision = "int8"`; empty when the pack cannot be run so.
+    pub int8: Vec<ModelEntry>,
 }
 
 /// Where files are brought from.
@@ -115,10 +119,12 @@ pub enum Brought {
 
 /// Every pack with the state of its files in `folder`, by existence and length only.
 pub fn list(manifest: &Manifest, folder: &Path) -> Vec<PackEntry> {
+    let row = |id: &ModelId| Some(entry(id, manifest.models.get(id)?, folder, glance));
     let entries = manifest.packs.iter().map(|(name, pack)| {
-        let models: Vec<_> = pack.models().filter_map(|id| Some(entry(id, manifest.models.get(id)?, folder, glance))).collect();
+        let models: Vec<_> = pack.models().filter_map(row).collect();
+        let int8 = pack.int8.iter().flat_map(Int8::models).filter_map(row).collect();
         let complete = models.iter().all(|model| model.file_state == FileState::Present);
-        PackEntry { name: name.clone(), about: pack.about.clone(), complete, models }
+        PackEntry { name: name.clone(), about: pack.about.clone(), complete, models, int8 }
     });
     entries.collect()
 }
@@ -175,11 +181,8 @@ pub fn fetch(
 fn entry(id: &ModelId, model: &Model, folder: &Path, state: fn(&Model, &Path) -> FileState) -> ModelEntry {
     ModelEntry {
         id: id.clone(),
-        role: match model.role {
-            Role::Detector { .. } => "detector",
-            Role::Embedder { .. } => "embedder",
-            Role::Liveness { .. } => "liveness",
-        },
+        role: model.role.name(),
+        int8: model.int8,
         file: model.file.clone(),
         sha256: model.sha256.clone(),
         bytes: model.bytes,

@@ -40,16 +40,19 @@ impl fmt::Display for Provider {
     }
 }
 
-/// How exactly TensorRT computes. Whatever is chosen, an engine is held against the processor before it serves, and how far they lie
-/// apart is logged.
+/// How exactly networks are computed. Whatever is chosen, an engine is held against the processor before it serves, and how far they
+/// lie apart is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
     /// 32 bits, as the networks were made.
     #[default]
     Fp32,
-    /// 16 bits where TensorRT finds it faster: about half the time and memory.
+    /// 16 bits where TensorRT finds it faster: about half the time and memory. Other providers compute in 32 bits.
     Fp16,
+    /// The pack's INT8 networks, which say themselves where they round (QuantizeLinear and DequantizeLinear); on every provider. What
+    /// they leave in float TensorRT may compute in 16 bits. A pack without such networks is refused.
+    Int8,
 }
 
 impl fmt::Display for Precision {
@@ -57,12 +60,13 @@ impl fmt::Display for Precision {
         f.pad(match self {
             Self::Fp32 => "fp32",
             Self::Fp16 => "fp16",
+            Self::Int8 => "int8",
         })
     }
 }
 
 /// How networks are run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Settings {
     /// `auto` takes ONNX Runtime where its library loads and takes the network, and tract otherwise; `ort` or `tract` takes nothing
@@ -80,8 +84,12 @@ pub struct Settings {
     /// Where TensorRT keeps its engines and timings, so that only the first start builds them; it must be writable by faceid alone.
     /// Without it they are built at every start.
     pub cache_dir: Option<PathBuf>,
-    /// How exactly TensorRT computes: `fp32` or `fp16`.
+    /// How exactly networks are computed: `fp32`; `fp16`, where TensorRT finds it faster; or `int8`, the pack's INT8 networks on whatever
+    /// provider. An INT8 embedder is a model of its own: who is enrolled with another is enrolled anew.
     pub precision: Precision,
+    /// How far an INT8 engine's answers may lie from the same network's on the processor, as 1 - cosine, 0.001 to 0.05; one that is
+    /// further off is refused. Engines in 32 and 16 bits are always held to 0.001.
+    pub int8_parity: f64,
 }
 
 impl Default for Settings {
@@ -93,6 +101,7 @@ impl Default for Settings {
             threads: 1,
             cache_dir: None,
             precision: Precision::Fp32,
+            int8_parity: 0.01,
         }
     }
 }
@@ -113,6 +122,9 @@ impl Settings {
         }
         if !(1..=64).contains(&self.threads) {
             add("threads", format!("{} is outside 1 to 64", self.threads));
+        }
+        if !(0.001..=0.05).contains(&self.int8_parity) {
+            add("int8-parity", format!("{} is outside 0.001 to 0.05", self.int8_parity));
         }
         for (key, path) in [("library", &self.library), ("cache-dir", &self.cache_dir)] {
             if let Some(path) = path
@@ -140,11 +152,12 @@ mod tests {
         let settings = Settings {
             providers: vec![Provider::Cpu, Provider::Cpu],
             threads: 0,
+            int8_parity: f64::NAN,
             library: Some("libonnxruntime.so".into()),
             ..Settings::default()
         };
         let keys: Vec<_> = settings.findings().into_iter().map(|(key, _)| key).collect();
-        assert_eq!(keys, ["providers", "threads", "library"]);
+        assert_eq!(keys, ["providers", "threads", "int8-parity", "library"]);
     }
 
     #[test]

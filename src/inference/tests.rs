@@ -267,10 +267,11 @@ fn the_backends_agree_on_the_real_networks() {
 /// preparation for ever: whoever changes where the five points go, the size, the numbers or the channels' order gives a new id.
 #[test]
 fn an_embedders_id_is_bound_to_how_its_input_is_prepared() {
-    const PINNED: [(&str, &str); 8] = [
+    const PINNED: [(&str, &str); 9] = [
         ("arcface-r100", "c1e815b39be73518ce075601601c61f935a1afa66a83916bdc2f14f7621b1aa2"),
         ("auraface-v1", "c1e815b39be73518ce075601601c61f935a1afa66a83916bdc2f14f7621b1aa2"),
         ("faceid-embedder", "d74029b6a3fe8d75b088d774dd3c5c3e0f97c5c776f6646b984b2c205719b6f0"),
+        ("faceid-embedder-int8", "d74029b6a3fe8d75b088d774dd3c5c3e0f97c5c776f6646b984b2c205719b6f0"),
         ("mobilefacenet-foamliu", "25384ce73ab51f6fc6b30bdab5d256eecff8f52e91ad57955548428687c9921f"),
         ("retail-0095", "fc969ea2f1546402cb7b5c9109ad16253aa569991592f1e4b5f7f306afcea9ba"),
         ("sface", "8edbf5228b81514897b8d65e8479c4e406c92b75f698a18ac1ee381a12a9affb"),
@@ -300,4 +301,61 @@ fn an_embedders_id_is_bound_to_how_its_input_is_prepared() {
     }
     let pinned: Vec<_> = PINNED.iter().map(|(id, hash)| ((*id).to_owned(), (*hash).to_owned())).collect();
     assert_eq!(found, pinned, "another preparation needs another id; a new model is added here");
+}
+
+#[test]
+fn a_file_that_is_not_what_the_manifest_says_of_its_8_bits_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = make::relu(&[1, 3, 16, 16]);
+    let mut entry = own_model(folder.path(), &plain, 16);
+    entry.int8 = true;
+    assert!(refusal(&Settings::default(), &entry, folder.path()).contains("holds no QuantizeLinear"));
+    let node = Node { inputs: vec!["x", "scale"], outputs: vec!["y"], name: "", operator: "DequantizeLinear", domain: "" };
+    let scale = make::floats("scale", &[], &[0.5], true);
+    let quantized = make::model(13, &[1, 3, 16, 16], &[node], &[scale]);
+    let entry = own_model(folder.path(), &quantized, 16);
+    assert!(refusal(&Settings::default(), &entry, folder.path()).contains("int8 = true"));
+}
+
+#[test]
+fn a_pack_without_8_bits_says_so_and_one_with_them_takes_them() {
+    let manifest = Manifest::builtin().unwrap();
+    let error = manifest.pack_at("standard", Precision::Int8).unwrap_err().to_string();
+    assert!(
+        error.contains("`standard` has no INT8 networks") && error.contains("builtin") && error.contains("quantize.py"),
+        "{error}"
+    );
+    for precision in [Precision::Fp32, Precision::Fp16] {
+        assert_eq!(manifest.pack_at("standard", precision).unwrap(), *manifest.pack("standard").unwrap());
+    }
+    let pack = manifest.pack_at("builtin", Precision::Int8).unwrap();
+    assert_eq!(pack.embedder, model("faceid-embedder-int8"));
+    assert_eq!(pack.liveness, [model("faceid-liveness-int8")]);
+    assert_eq!(pack.detector, model("faceid-detector"), "a role that is not named keeps its network");
+}
+
+/// How far the built-in INT8 networks may lie from their own in float on the fixed set, as 1 - cosine. The cards have what that means for faces.
+const INT8_TOLERANCE: f64 = 0.02;
+
+#[test]
+fn the_built_in_int8_networks_are_near_their_float_ones_and_the_backends_agree_on_them() {
+    let manifest = Manifest::builtin().unwrap();
+    let opened = |settings: &Settings, id: &str| {
+        open(settings, &model(id), manifest.model(&model(id)).unwrap(), Path::new("/nowhere")).unwrap()
+    };
+    let all = backends();
+    for id in ["faceid-embedder", "faceid-liveness"] {
+        let (small, inputs) = (format!("{id}-int8"), fixed_set(manifest.model(&model(id)).unwrap()));
+        for settings in &all {
+            let (mut eight, mut float) = (opened(settings, &small), opened(settings, id));
+            let off = engine::largest_difference(&mut *eight, &mut *float, &inputs).unwrap();
+            eprintln!("{small} on {}: {off:.1e} from float", eight.provider());
+            assert!(off <= INT8_TOLERANCE, "{small} on {}: {off}", eight.provider());
+        }
+        // Two ways to add the same rounded numbers: what an engine's own way may do as well.
+        let [one, other] = &all[..] else { continue };
+        let off = engine::largest_difference(&mut *opened(one, &small), &mut *opened(other, &small), &inputs).unwrap();
+        eprintln!("{small}: the backends lie {off:.1e} apart");
+        assert!(off <= Settings::default().int8_parity, "{small}: {off}");
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Detector, Embedder, Liveness, VisionError};
-use crate::inference::manifest::{Manifest, Model, Pack, Role};
+use crate::inference::manifest::{Manifest, Model, Role};
 use crate::inference::{self, InferenceError};
 use crate::types::{ModelId, PadScore, Score};
 
@@ -39,7 +39,7 @@ impl Stack {
     /// Opens every network of `pack` from the folder `dir`.
     pub fn open(manifest: &Manifest, pack: &str, dir: &Path, settings: &inference::Settings) -> Result<Self, VisionError> {
         let name = pack;
-        let pack: &Pack = manifest.pack(name)?;
+        let pack = &manifest.pack_at(name, settings.precision)?;
         let mut providers = Vec::new();
         let mut open = |id: &ModelId| -> Result<(Model, Box<dyn inference::Network>), VisionError> {
             let model = manifest.model(id)?.clone();

@@ -119,8 +119,12 @@ fn power(chart: &mut Chart) {
     if let Some(told) = ask("nvpmodel", &["-q"]) {
         let mode = told.lines().find_map(|line| line.split_once("Power Mode:")).map_or("unknown", |(_, mode)| mode.trim());
         let state = if mode.to_ascii_uppercase().contains("MAXN") { State::Works } else { State::Weak };
-        let mend =
-            if state == State::Works { "" } else { "nvpmodel -m 0 && jetson_clocks, where the supply and the cooling bear it" };
+        // The modes' numbers differ from board to board.
+        let mend = if state == State::Works {
+            ""
+        } else {
+            "nvpmodel -m N with the N of `grep -E 'POWER_MODEL ID=.*MAXN' /etc/nvpmodel.conf`, then jetson_clocks, where supply and cooling bear it"
+        };
         chart.note("power mode", state, format!("nvpmodel says {mode}"), mend);
     }
     if let Ok(governor) = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") {

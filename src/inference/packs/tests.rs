@@ -310,6 +310,9 @@ fn the_built_in_pack_needs_no_file_and_is_what_the_manifest_pins() {
     let brought = fetch(&manifest, &ids, nowhere, &Source::Upstream, false, &mut |_| {}).unwrap();
     assert!(brought.iter().all(|(_, how)| *how == Brought::AlreadyThere));
     assert!(ids.iter().map(|id| manifest.model(id).unwrap().bytes).sum::<u64>() < 6_000_000, "the pack's ceiling");
+    let int8: Vec<_> = manifest.pack("builtin").unwrap().int8.iter().flat_map(|int8| int8.models().cloned()).collect();
+    assert!(verify(&manifest, &int8, nowhere).unwrap().iter().all(|entry| entry.int8 && entry.file_state == FileState::Present));
+    assert!(int8.iter().map(|id| manifest.model(id).unwrap().bytes).sum::<u64>() < 1_500_000, "its 8-bit networks' ceiling");
 }
 
 #[test]
