@@ -21,6 +21,7 @@ mod verdict;
 mod witness;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::Hash;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -171,8 +172,8 @@ pub struct Decider {
     in_order: VecDeque<(CameraId, TrackId)>,
     /// When a person was last let through a door.
     approaches: HashMap<(DoorId, PersonId), Ms>,
-    /// When a rule last refused a person at a door, and which.
-    refusals: HashMap<(DoorId, PersonId), (Reason, Ms)>,
+    /// When a rule last refused a person at a door, rule by rule.
+    refusals: HashMap<(DoorId, PersonId, Reason), Ms>,
     /// Credentials that wait for their faces, the newest of each door.
     waiting: HashMap<DoorId, Waiting>,
     /// Who was recognised at a door that opens for several people together.
@@ -426,14 +427,14 @@ impl Decider {
         now: Moment,
     ) -> Option<Decision> {
         if let Some(person) = &person {
-            let key = (door.clone(), person.clone());
-            let was_refused = self.refusals.get(&key).is_some_and(|(why, at)| *why == reason && self.is_of_late(*at, now));
+            let key = (door.clone(), person.clone(), reason);
+            let was_refused = self.refusals.get(&key).is_some_and(|at| self.is_of_late(*at, now));
             if was_refused || self.is_same_approach(&door, person, now) {
                 return None;
             }
             let within = Ms::try_from(self.settings.approach_ms).unwrap_or(Ms::MAX);
-            forget_old(&mut self.refusals, |(_, at)| ms(now.monotonic).saturating_sub(*at) < within);
-            self.refusals.insert(key, (reason, ms(now.monotonic)));
+            forget_old(&mut self.refusals, |at| ms(now.monotonic).saturating_sub(at) < within);
+            self.refusals.insert(key, ms(now.monotonic));
         }
         Some(self.refuse(observation, door, reason, person, now))
     }
@@ -459,7 +460,7 @@ impl Decider {
         let now = ms(now.monotonic);
         self.waiting.remove(door);
         let within = Ms::try_from(self.settings.approach_ms).unwrap_or(Ms::MAX);
-        forget_old(&mut self.approaches, |at| now.saturating_sub(*at) < within);
+        forget_old(&mut self.approaches, |at| now.saturating_sub(at) < within);
         for person in company {
             self.approaches.insert((door.clone(), person.clone()), now);
         }
@@ -525,9 +526,9 @@ impl Decider {
 }
 
 /// Keeps what is of late, once there is much of it.
-fn forget_old<T>(remembered: &mut HashMap<(DoorId, PersonId), T>, is_of_late: impl Fn(&T) -> bool) {
+fn forget_old<Key: Eq + Hash>(remembered: &mut HashMap<Key, Ms>, is_of_late: impl Fn(Ms) -> bool) {
     if remembered.len() >= REMEMBERED_APPROACHES {
-        remembered.retain(|_, value| is_of_late(value));
+        remembered.retain(|_, at| is_of_late(*at));
     }
 }
 

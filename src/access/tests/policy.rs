@@ -298,6 +298,7 @@ fn one_approach_is_one_refusal_too_and_no_second_camera_breaks_passback() {
     assert_eq!(silent(&visit("front", 5, "ada", 4600)), Some(denied(Reason::Passback)), "another door");
     assert_eq!(silent(&visit("in", 6, "bob", 4600)), Some(GRANTED), "another person");
     assert_eq!(silent(&expired(visit("in", 7, "ada", 5000))), Some(denied(Reason::ExpiredPerson)), "another reason");
+    assert_eq!(silent(&visit("in", 20, "ada", 5050)), None, "told already, whatever was told between");
     assert_eq!(silent(&visit("out", 8, "ada", 5100)), Some(GRANTED));
     assert_eq!(silent(&visit("in", 9, "ada", 5200)), Some(GRANTED), "a refusal is no reason to refuse");
 }
