@@ -3,11 +3,15 @@ SHELL := /bin/bash
 CARGO ?= cargo
 export ORT_DYLIB_PATH ?= $(wildcard $(CURDIR)/.cache/onnxruntime/libonnxruntime.so)
 
-.PHONY: deps build demo test lint deny skipped bench check-features package test-package
+.PHONY: deps test-deps build demo test lint deny skipped bench check-features package test-package \
+	build-arm64 test-arm64 package-arm64 test-package-arm64
 
 # Installs the Debian packages that are missing, and ONNX Runtime's library for tests.
 deps:
 	@bash .ci/deps.sh
+
+test-deps:
+	@bash .ci/deps.sh test
 
 build: deps
 	$(CARGO) build --release --locked
@@ -42,7 +46,7 @@ skipped:
 	@{ [ "$$(id -u)" = 0 ] && [ -x /lib/systemd/systemd-journald ]; } || echo "SKIPPED: no root or no systemd-journald: the journal's fields are not tested"
 	@command -v mosquitto >/dev/null || echo "SKIPPED: no mosquitto: the broker tests cannot run"
 
-test: deps skipped
+test: test-deps skipped
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --locked --all-targets -- -D warnings
 	ORT_DYLIB_PATH=$$(ls $(CURDIR)/.cache/onnxruntime/libonnxruntime.so 2>/dev/null) $(CARGO) test --release --locked
@@ -65,7 +69,21 @@ package: build
 
 # The package on a clean Debian root, and lintian's word. No part of `make test`: it needs root, a Debian mirror and minutes.
 test-package: package
-	@deb=$$(ls -t target/debian/faceid_*.deb | head -1); \
+	@deb=$$(ls -t target/debian/faceid_*_$$(dpkg --print-architecture).deb | head -1); \
 	if command -v lintian >/dev/null; then lintian --fail-on error,warning --profile debian "$$deb"; else echo "SKIPPED: no lintian"; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v debootstrap >/dev/null; then tests/package/run.sh "$$deb"; \
 	else echo "SKIPPED: no root or no debootstrap: the package was not installed anywhere"; fi
+
+# For 64-bit Arm, from here and shown under emulation: cross/build.sh says what it needs. Minutes to an hour each; no part of `make test`.
+build-arm64:
+	cross/build.sh build
+
+test-arm64:
+	cross/build.sh test
+	cross/build.sh demo
+
+package-arm64:
+	cross/build.sh package
+
+test-package-arm64: package-arm64
+	cross/build.sh test-package

@@ -8,16 +8,25 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64-static -L /"
 export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc CXX_aarch64_unknown_linux_gnu=aarch64-linux-gnu-g++
 export PKG_CONFIG_ALLOW_CROSS=1 PKG_CONFIG_aarch64_unknown_linux_gnu=aarch64-linux-gnu-pkg-config
 export PKG_CONFIG_LIBDIR_aarch64_unknown_linux_gnu=/usr/lib/aarch64-linux-gnu/pkgconfig:/usr/share/pkgconfig
-export BINDGEN_EXTRA_CLANG_ARGS_aarch64_unknown_linux_gnu="--target=aarch64-linux-gnu --sysroot=/usr/aarch64-linux-gnu -I/usr/aarch64-linux-gnu/include"
+# GStreamer's scanner is a program of its own for Arm, which cannot be started from here: it looks at its plugins itself.
+export GST_REGISTRY_FORK=no
 [ ! -d /shared/models ] || export FACEID_SHARED=/shared
+library=/work/.cache/onnxruntime/aarch64/libonnxruntime.so
+[ ! -e $library ] || export ORT_DYLIB_PATH=$library
 cd /work
+# shellcheck disable=SC2086,SC2154 # flags are words; build.sh sets them.
+faceid_cargo() { cargo "$1" --release --locked --target $target $flags "${@:2}"; }
 case "$what" in
-build) cargo build --release --locked --target $target ;;
+build) faceid_cargo build ;;
 # Unit and golden tests; those of the real binary start daemons and brokers with deadlines that an emulator does not keep.
-test) cargo test --release --locked --target $target --lib --test golden --test recall ;;
+test) FACEID_REQUIRE_KERNEL=neon-dot faceid_cargo test --lib --test golden --test recall ;;
 demo)
-    cargo build --release --locked --target $target
+    faceid_cargo build
     qemu-aarch64-static -L / /out/$target/release/faceid demo
     ;;
-*) echo "cross: build, test or demo" >&2; exit 2 ;;
+# In here lie Arm's libraries, by which dpkg-shlibdeps says what the package depends on.
+package)
+    faceid_cargo build
+    cargo-deb --locked --offline --target $target --no-build --strip
+    ;;
 esac

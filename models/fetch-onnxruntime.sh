@@ -3,19 +3,22 @@
 # It comes from the wheel on PyPI (Microsoft's own build), by exact file, and is used only when its SHA-256 is the pinned one.
 # Needs python3 with pip. A second call with the right file in place does nothing. Hand the library to faceid by
 #   export ORT_DYLIB_PATH=<what this prints>
+# `models/fetch-onnxruntime.sh aarch64` brings another machine's, into .cache/onnxruntime/aarch64/: for tests under emulation (cross/).
 set -eu
 
 version=1.32.0
-case "$(uname -m)" in
+machine=${1:-$(uname -m)}
+case "$machine" in
     x86_64) platform=manylinux_2_28_x86_64
             pinned=6c1585d1bbf45b0712ea4a21b705c5fcb4ba04ff2e30f1fbf81a49faf658638f ;;
     aarch64) platform=manylinux_2_28_aarch64
              pinned=49852228a93995158b2a813d4df487d47a1b76b0eaa894507ef49e91b6d7954a ;;
-    *) echo "no ONNX Runtime is pinned for $(uname -m): set ORT_DYLIB_PATH to your own, or use the tract backend" >&2; exit 1 ;;
+    *) echo "no ONNX Runtime is pinned for $machine: set ORT_DYLIB_PATH to your own, or use the tract backend" >&2; exit 1 ;;
 esac
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 folder=$root/.cache/onnxruntime
+[ "$machine" = "$(uname -m)" ] || folder=$folder/$machine
 library=$folder/libonnxruntime.so
 
 is_pinned() { [ -f "$1" ] && [ "$(sha256sum "$1" | cut -d' ' -f1)" = "$pinned" ]; }

@@ -125,6 +125,9 @@ pub struct EpochClaim {
     pub gallery: String,
     /// The number of its last change.
     pub epoch: u64,
+    /// Of which file that change was, and its tag in hexadecimal digits; absent where an older program said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<(u64, String)>,
 }
 
 /// Only these three members; a fourth, and a second of one name, make the token malformed.
@@ -530,13 +533,22 @@ mod tests {
     fn a_claim_of_a_gallerys_age_is_no_grant_and_a_grant_is_no_claim() {
         let key = rfc_key();
         let keys = KeySet::new([key.public()]);
-        let claim = EpochClaim { iss: DeviceId::new("gate").unwrap(), iat: 1, gallery: "00".to_owned(), epoch: 7 };
+        let claim = EpochClaim {
+            iss: DeviceId::new("gate").unwrap(),
+            iat: 1,
+            gallery: "00".to_owned(),
+            epoch: 7,
+            file: Some((3, "ab".to_owned())),
+        };
         let token = key.sign_epoch(&claim);
         assert!(matches!(check(&token, &key), Err(GrantError::Malformed(_))) && open_command(&token, &keys).is_err());
         for other in [key.sign(&claims()), key.sign_command("{}"), key.sign_as(EPOCH, r#"{"epoch":7}"#)] {
             assert!(open_epoch(&other, &keys).is_err());
         }
         assert_eq!(open_epoch(&token, &keys), Ok(claim));
+        // As programs said it that knew of no tag.
+        let older = open_epoch(&key.sign_as(EPOCH, r#"{"iss":"gate","iat":1,"gallery":"00","epoch":7}"#), &keys).unwrap();
+        assert_eq!((older.epoch, older.file), (7, None));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::policy::CredentialNumber;
 use super::rules::Clock;
-use crate::types::{CameraId, DoorId, Factor, Moment, PersonId, Sighting, TrackId};
+use crate::types::{BoundingBox, CameraId, DoorId, Factor, Moment, PersonId, Sighting, TrackId};
 
 /// Something that changes what will be decided.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,8 +15,8 @@ pub enum Input {
     Credential(CredentialRead),
     /// The clock became reliable, or ceased to be.
     Clock(Clock),
-    /// A track has ended.
-    TrackEnded(CameraId, TrackId),
+    /// A track has ended, and where its face was last.
+    TrackEnded(CameraId, TrackId, BoundingBox),
     /// A second camera, which must agree, looked.
     Sighting(Sighting),
     /// A door's controller says what became of a grant.

@@ -70,7 +70,7 @@ pub struct Settings {
     /// How long after its first usable face a track may still gather better evidence before it is denied, in milliseconds (0 to 10000).
     pub patience_ms: u64,
     /// For how long after a grant the same person at the same door is the same approach and is not decided again, on whatever track or
-    /// camera, in milliseconds (0 to 60000).
+    /// camera, in milliseconds (0 to 60000). A person whom a rule refuses is not refused again for the same reason as long.
     pub approach_ms: u64,
     /// Evidence older than this when it is decided is stale and denied, in milliseconds (50 to 60000).
     pub max_age_ms: u64,
@@ -171,6 +171,8 @@ pub struct Decider {
     in_order: VecDeque<(CameraId, TrackId)>,
     /// When a person was last let through a door.
     approaches: HashMap<(DoorId, PersonId), Ms>,
+    /// When a rule last refused a person at a door, and which.
+    refusals: HashMap<(DoorId, PersonId), (Reason, Ms)>,
     /// Credentials that wait for their faces, the newest of each door.
     waiting: HashMap<DoorId, Waiting>,
     /// Who was recognised at a door that opens for several people together.
@@ -219,6 +221,7 @@ impl Decider {
             decided: HashMap::new(),
             in_order: VecDeque::new(),
             approaches: HashMap::new(),
+            refusals: HashMap::new(),
             waiting: HashMap::new(),
             gathered: HashMap::new(),
             places: Places::default(),
@@ -274,8 +277,9 @@ impl Decider {
             Input::Credential(read) => return self.read(read, now),
             Input::Clock(clock) => self.clock = clock,
             Input::Sighting(sighting) => self.witnesses.hear(sighting),
-            Input::TrackEnded(camera, track) => {
-                self.places.ended(&camera, track, ms(now.monotonic), self.rules.throttle.cool_down_ms);
+            Input::TrackEnded(camera, track, area) => {
+                let cool_down = self.rules.throttle.cool_down_ms;
+                self.places.ended(&camera, track, area, (ms(now.monotonic), cool_down));
             }
             Input::Passage(Passage { door, jti, passed }) => {
                 self.changed |= self.passback.told(&door, &jti, passed, ms(now.monotonic));
@@ -376,12 +380,12 @@ impl Decider {
                 if reason == Reason::Spoof && self.rules.throttle.cool_down_ms > 0 {
                     self.places.heat(&observation.camera, observation.track, observation.bounding_box, ms(now.monotonic));
                 }
-                return Some(self.refuse(observation, door, reason, person, now));
+                return self.refuse_once(observation, door, reason, person, now);
             }
             Verdict::Match { person, factors, marks } => (person, factors, marks),
         };
         if !self.is_fresh(observation, now) {
-            return Some(self.refuse(observation, door, Reason::Stale, Some(person), now));
+            return self.refuse_once(observation, door, Reason::Stale, Some(person), now);
         }
         if self.is_same_approach(&door, &person, now) {
             return None;
@@ -402,9 +406,36 @@ impl Decider {
     }
 
     fn is_same_approach(&self, door: &DoorId, person: &PersonId, now: Moment) -> bool {
-        let within = Ms::try_from(self.settings.approach_ms).unwrap_or(Ms::MAX);
         let last = self.approaches.get(&(door.clone(), person.clone()));
-        last.is_some_and(|at| ms(now.monotonic).saturating_sub(*at) < within)
+        last.is_some_and(|at| self.is_of_late(*at, now))
+    }
+
+    /// Whether something at `at` belongs to an approach that goes on.
+    fn is_of_late(&self, at: Ms, now: Moment) -> bool {
+        ms(now.monotonic).saturating_sub(at) < Ms::try_from(self.settings.approach_ms).unwrap_or(Ms::MAX)
+    }
+
+    /// Refuses, unless the same person was let through on this approach already (a second camera, or a track that broke, would break
+    /// anti-passback), or was refused for the same reason: one decision for a person, a door and an approach.
+    fn refuse_once(
+        &mut self,
+        observation: &Observation,
+        door: DoorId,
+        reason: Reason,
+        person: Option<PersonId>,
+        now: Moment,
+    ) -> Option<Decision> {
+        if let Some(person) = &person {
+            let key = (door.clone(), person.clone());
+            let was_refused = self.refusals.get(&key).is_some_and(|(why, at)| *why == reason && self.is_of_late(*at, now));
+            if was_refused || self.is_same_approach(&door, person, now) {
+                return None;
+            }
+            let within = Ms::try_from(self.settings.approach_ms).unwrap_or(Ms::MAX);
+            forget_old(&mut self.refusals, |(_, at)| ms(now.monotonic).saturating_sub(*at) < within);
+            self.refusals.insert(key, (reason, ms(now.monotonic)));
+        }
+        Some(self.refuse(observation, door, reason, person, now))
     }
 
     /// Everybody who comes together with this person, once they are enough.
@@ -427,10 +458,8 @@ impl Decider {
     fn let_through(&mut self, door: &DoorId, company: &[PersonId], jti: &str, now: Moment) {
         let now = ms(now.monotonic);
         self.waiting.remove(door);
-        if self.approaches.len() >= REMEMBERED_APPROACHES {
-            let within = Ms::try_from(self.settings.approach_ms).unwrap_or(Ms::MAX);
-            self.approaches.retain(|_, at| now.saturating_sub(*at) < within);
-        }
+        let within = Ms::try_from(self.settings.approach_ms).unwrap_or(Ms::MAX);
+        forget_old(&mut self.approaches, |at| now.saturating_sub(*at) < within);
         for person in company {
             self.approaches.insert((door.clone(), person.clone()), now);
         }
@@ -492,6 +521,13 @@ impl Decider {
             decided_at: now,
             grant: None,
         }
+    }
+}
+
+/// Keeps what is of late, once there is much of it.
+fn forget_old<T>(remembered: &mut HashMap<(DoorId, PersonId), T>, is_of_late: impl Fn(&T) -> bool) {
+    if remembered.len() >= REMEMBERED_APPROACHES {
+        remembered.retain(|_, value| is_of_late(value));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The decider's rules, each by its history.
 
 use super::*;
-use crate::types::{BoundingBox, Candidate, Monotonic, Place, Profile, Sighting, Wall, WitnessKind};
+use crate::types::{BoundingBox, Candidate, Monotonic, Place, Profile, Sighting, Trajectory, Wall, WitnessKind};
 
 mod history;
 mod policy;
@@ -21,7 +21,7 @@ fn candidate(person: &str, score: f32) -> Candidate {
     Candidate { person: PersonId::new(person).unwrap(), score: Score::new(score).unwrap() }
 }
 
-fn observation(candidates: Vec<Candidate>, liveness: Option<f32>) -> Observation {
+pub(super) fn observation(candidates: Vec<Candidate>, liveness: Option<f32>) -> Observation {
     let profiles = candidates.iter().map(|c| (c.person.clone(), Profile::default())).collect();
     Observation {
         camera: CameraId::new("cam").unwrap(),
@@ -36,7 +36,7 @@ fn observation(candidates: Vec<Candidate>, liveness: Option<f32>) -> Observation
         frames: 5,
         quality: 0.8,
         bounding_box: BoundingBox::default(),
-        place: Place::default(),
+        trajectory: Trajectory::default(),
         yaw: Some(0.0),
         is_flat: false,
         ended: false,

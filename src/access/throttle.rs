@@ -126,18 +126,29 @@ struct Place {
 impl Places {
     pub(super) fn heat(&mut self, camera: &CameraId, track: TrackId, area: BoundingBox, now: Ms) {
         self.0.retain(|place| place.camera != *camera || place.track != track);
+        self.keep(Place { camera: camera.clone(), track, area, heated_at: now, cold_at: None });
+    }
+
+    /// The attack's track is gone: from now on the place cools, and the one to which it was carried meanwhile.
+    pub(super) fn ended(&mut self, camera: &CameraId, track: TrackId, area: BoundingBox, (now, cool_down_ms): (Ms, u64)) {
+        let cool_down = Ms::try_from(cool_down_ms).unwrap_or(Ms::MAX);
+        let mut carried = None;
+        for place in self.0.iter_mut().filter(|place| place.camera == *camera && place.track == track) {
+            if place.cold_at.is_none() {
+                place.cold_at = Some(now.saturating_add(cool_down));
+                carried = Some(Place { area, ..place.clone() }).filter(|last| !is_near(&last.area, &place.area));
+            }
+        }
+        if let Some(place) = carried {
+            self.keep(place);
+        }
+    }
+
+    fn keep(&mut self, place: Place) {
         if self.0.len() >= MAX_PLACES {
             self.0.pop_front();
         }
-        self.0.push_back(Place { camera: camera.clone(), track, area, heated_at: now, cold_at: None });
-    }
-
-    /// The attack's track is gone: from now on the place cools.
-    pub(super) fn ended(&mut self, camera: &CameraId, track: TrackId, now: Ms, cool_down_ms: u64) {
-        let cool_down = Ms::try_from(cool_down_ms).unwrap_or(Ms::MAX);
-        for place in self.0.iter_mut().filter(|place| place.camera == *camera && place.track == track) {
-            place.cold_at.get_or_insert(now.saturating_add(cool_down));
-        }
+        self.0.push_back(place);
     }
 
     /// Whether a track that first showed a face at `first` stands where an attack was.
@@ -242,11 +253,18 @@ mod tests {
         places.heat(&camera, TrackId(1), area, 0);
         assert!(!places.is_hot(&camera, TrackId(1), &area, 0), "the attack itself is decided by what it is");
         assert!(places.is_hot(&camera, TrackId(2), &area, 9000));
-        places.ended(&camera, TrackId(1), 3000, 1000);
+        places.ended(&camera, TrackId(1), area, (3000, 1000));
+        places.ended(&camera, TrackId(1), area, (3900, 1000));
         assert!(places.is_hot(&camera, TrackId(2), &area, 3999) && !places.is_hot(&camera, TrackId(2), &area, 4000));
         let beside = BoundingBox { x: 300.0, ..area };
         assert!(!places.is_hot(&camera, TrackId(2), &beside, 3000));
         assert!(!places.is_hot(&CameraId::new("other").unwrap(), TrackId(2), &area, 3000));
+        places.heat(&camera, TrackId(5), area, 5000);
+        places.ended(&camera, TrackId(5), beside, (6000, 1000));
+        for place in [area, beside] {
+            assert!(places.is_hot(&camera, TrackId(6), &place, 6999), "where it was judged and where it was carried");
+            assert!(!places.is_hot(&camera, TrackId(6), &place, 7000));
+        }
         (10..1000).for_each(|n| places.heat(&camera, TrackId(n), area, 5000));
         assert_eq!(places.0.len(), MAX_PLACES);
     }

@@ -240,7 +240,7 @@ fn enroll(config: &Config, data: &Path, truth: Option<&Truth>) -> Result<String>
     let wanted = |name: &str| truth.is_none_or(|truth| truth.enrolled.iter().any(|person| person == name));
     let folders = people::folders_in(&data.join("people"))?;
     let folders = folders.into_iter().filter(|(folder, _)| folder.file_name().is_some_and(|name| wanted(&name.to_string_lossy())));
-    let report = people::import_folders(&context, &folders.collect::<Vec<_>>(), false)?;
+    let report = people::import_folders(&context, &folders.collect::<Vec<_>>(), false, false)?;
     if report.people.is_empty() {
         return Err(Failure::unavailable("none of the demo people could be enrolled with this pack"));
     }

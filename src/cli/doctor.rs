@@ -1,6 +1,7 @@
 //! `doctor`: one line a thing: what works, what does not, and the command that mends it.
 
 mod machine;
+mod sealing;
 
 use std::path::Path;
 use std::time::Duration;
@@ -186,7 +187,10 @@ fn keys(context: &Context, chart: &mut Chart) {
         let folder = &context.config.secrets_dir;
         let (path, is_credential) = secret::locate(name, folder);
         match secret::read(name, folder) {
-            Ok(_) if is_credential => chart.note(format!("key {name}"), State::Works, "a systemd credential", ""),
+            Ok(_) if is_credential => {
+                let says = format!("a systemd credential, {}", sealing::of(Path::new(SEALED), name));
+                chart.note(format!("key {name}"), State::Works, says, "")
+            }
             Ok(_) if Path::new(SEALED).join(name).exists() => {
                 let says = format!("sealed to this machine, and a plain copy lies at {}", path.display());
                 chart.note(format!("key {name}"), State::Weak, says, format!("rm {}", path.display()))
@@ -196,7 +200,8 @@ fn keys(context: &Context, chart: &mut Chart) {
             }
             // What is sealed only the service itself can read.
             Err(SecretError::Unreadable { .. }) if Path::new(SEALED).join(name).exists() => {
-                chart.note(format!("key {name}"), State::Works, "sealed to this machine by systemd-creds", "")
+                let says = format!("sealed by systemd-creds, {}", sealing::of(Path::new(SEALED), name));
+                chart.note(format!("key {name}"), State::Works, says, "")
             }
             Err(SecretError::Unreadable { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 chart.note(format!("key {name}"), State::Broken, "may not be read by you", "sudo faceid doctor")
@@ -207,6 +212,9 @@ fn keys(context: &Context, chart: &mut Chart) {
 }
 
 fn gallery(context: &Context, chart: &mut Chart) {
+    if let Some(why) = super::editor::why_read_only(&context.config.state_dir) {
+        chart.note("gallery's changes", State::Broken, why, "mend the disk, then faceid gallery compact");
+    }
     let Ok(key) = context.sealing_key() else { return };
     match Gallery::verify(&context.config.gallery, &key) {
         Ok(report) if report.stats.people == 0 => {

@@ -1,16 +1,15 @@
 //! Whoever changes the gallery for the command line: the running daemon, asked through its socket, or, when none runs, the store itself.
 
-use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::context::{Context, gallery_failure};
 use super::{Failure, Result};
 use crate::daemon::control::{Client, Reply, Request};
-use crate::gallery::{Gallery, GalleryError, SealingKey, Snapshot};
+use crate::gallery::{Gallery, GalleryError, SealingKey, Snapshot, Twin};
 use crate::system::stop;
-use crate::types::{Embedding, ModelId, Person, PersonId};
+use crate::types::{Candidate, Embedding, ModelId, Person, PersonId, Score};
 
 /// How long another process that holds the store is waited for: a daemon that starts, another command.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -22,8 +21,9 @@ const PART: usize = 16;
 pub(super) enum Editor {
     /// No daemon runs: the store is ours.
     Own(Gallery),
-    /// The daemon is the writer; `view` is the gallery as it was when we looked.
-    Daemon { client: RefCell<Client>, view: Gallery },
+    /// The daemon of this state folder is the writer; `view` is the gallery as it was when we looked. It is called anew for each
+    /// question: between two of them photos are looked at for as long as that takes.
+    Daemon { state: PathBuf, view: Gallery },
 }
 
 impl Editor {
@@ -33,13 +33,13 @@ impl Editor {
         let began = Instant::now();
         let (_handle, ear) = stop::pair();
         loop {
-            let client = Client::connect(&context.config.state_dir);
-            if let Some(client) = client.map_err(|error| Failure::unavailable(format!("the daemon's socket: {error}")))? {
+            let state = &context.config.state_dir;
+            if connect(state)?.is_some() {
                 let view = Gallery::open_read_only(settings, key).map_err(gallery_failure)?;
                 if let Some((model, dimension)) = wanted {
                     expect(&view, model, dimension)?;
                 }
-                return Ok(Self::Daemon { client: RefCell::new(client), view });
+                return Ok(Self::Daemon { state: state.clone(), view });
             }
             let opened = match wanted {
                 Some((model, dimension)) => Gallery::create_or_open(settings, key, model, dimension),
@@ -64,21 +64,29 @@ impl Editor {
         }
     }
 
-    /// See [`Gallery::enroll_many`].
-    pub(super) fn enroll_many(&self, people: Vec<(Person, Vec<Embedding>)>) -> Result<()> {
+    /// See [`Gallery::enroll_many`]; with `distinct`, see [`Gallery::enroll_distinct`]. Gives those who were not enrolled.
+    pub(super) fn enroll_many(&self, people: Vec<(Person, Vec<Embedding>)>, distinct: Option<Score>) -> Result<Vec<Twin>> {
         if people.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         match self {
             Self::Own(gallery) => {
-                gallery.enroll_many(people).map_err(gallery_failure)?;
+                let twins = match distinct {
+                    Some(threshold) => gallery.enroll_distinct(people, threshold),
+                    None => gallery.enroll_many(people).map(|()| Vec::new()),
+                };
+                let twins = twins.map_err(gallery_failure)?;
                 // A long journal only makes the next opening slower: what fails here is no failed enrolment.
                 let _ = gallery.compact_if_due();
-                Ok(())
+                Ok(twins)
             }
-            Self::Daemon { view, .. } => {
-                let request = Request::enroll(view.snapshot().model(), people);
-                self.ask(&request)
+            Self::Daemon { state, view } => {
+                let request = Request::enroll(view.snapshot().model(), people, distinct);
+                let twin = |(person, other, score)| Twin { person, other: Candidate { person: other, score } };
+                match call(state)?.ask(&request).map_err(Failure::unavailable)? {
+                    Reply::Twins(twins) => Ok(twins.into_iter().map(twin).collect()),
+                    other => done(other).map(|()| Vec::new()),
+                }
             }
         }
     }
@@ -94,15 +102,7 @@ impl Editor {
     /// Removes a person, and what is left of the templates on the disk.
     pub(super) fn remove(&self, person: &PersonId) -> Result<()> {
         match self {
-            Self::Own(gallery) => {
-                gallery.remove(person).map_err(gallery_failure)?;
-                gallery.compact_if_due().map(|_| ()).map_err(|error| {
-                    Failure::unavailable(format!(
-                        "{person} is removed and matches nobody, but sealed templates are still on the disk ({error}): \
-                         `faceid gallery compact` takes them away"
-                    ))
-                })
-            }
+            Self::Own(gallery) => gallery.erase(person).map_err(gallery_failure),
             Self::Daemon { .. } => self.ask(&Request::Remove(person.clone())),
         }
     }
@@ -138,24 +138,44 @@ impl Editor {
     pub(super) fn restore(&self, people: Vec<(Person, Vec<Embedding>)>, replace: bool) -> Result<()> {
         match self {
             Self::Own(gallery) => gallery.restore(people, replace).map_err(gallery_failure),
-            Self::Daemon { view, .. } => {
-                let snapshot = view.snapshot();
+            Self::Daemon { state, view } => {
+                let (snapshot, mut client) = (view.snapshot(), call(state)?);
+                let mut ask = |request: &Request| client.ask(request).map_err(Failure::unavailable).and_then(done);
                 let mut people = people.into_iter().peekable();
                 while people.peek().is_some() {
                     let part = people.by_ref().take(PART).collect();
-                    self.ask(&Request::RestorePart(Request::templates(part)))?;
+                    ask(&Request::RestorePart(Request::templates(part)))?;
                 }
-                self.ask(&Request::Restore { model: snapshot.model().clone(), replace })
+                ask(&Request::Restore { model: snapshot.model().clone(), replace })
             }
         }
     }
 
     fn ask(&self, request: &Request) -> Result<()> {
-        let Self::Daemon { client, .. } = self else { return Ok(()) };
-        match client.borrow_mut().ask(request).map_err(Failure::unavailable)? {
-            Reply::Done => Ok(()),
-            Reply::Refused { code, message } => Err(Failure::new(code, message)),
-        }
+        let Self::Daemon { state, .. } = self else { return Ok(()) };
+        call(state)?.ask(request).map_err(Failure::unavailable).and_then(done)
+    }
+}
+
+/// Why the running daemon's gallery takes no change, if that is so.
+pub(super) fn why_read_only(state: &Path) -> Option<String> {
+    let mut client = connect(state).ok()??;
+    done(client.ask(&Request::Check).ok()?).err().map(|failure| failure.message)
+}
+
+fn connect(state: &Path) -> Result<Option<Client>> {
+    Client::connect(state).map_err(|error| Failure::unavailable(format!("the daemon's socket: {error}")))
+}
+
+/// The daemon that was there a moment ago.
+fn call(state: &Path) -> Result<Client> {
+    connect(state)?.ok_or_else(|| Failure::unavailable("the daemon has stopped meanwhile, nothing was changed: try again"))
+}
+
+fn done(reply: Reply) -> Result<()> {
+    match reply {
+        Reply::Done | Reply::Twins(_) => Ok(()),
+        Reply::Refused { code, message } => Err(Failure::new(code, message)),
     }
 }
 

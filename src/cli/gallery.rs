@@ -163,6 +163,8 @@ fn verify(context: &Context, key: &SealingKey, json: bool) -> Result {
         Err(error) => return Err(gallery_failure(error)),
     };
     let is_newest = report.rollback.is_none();
+    let mut report = report;
+    report.warnings.extend(super::editor::why_read_only(&context.config.state_dir));
     if json {
         say_json(&report_json(&report));
     } else {

@@ -10,7 +10,7 @@ use super::{Failure, Places, Result, code, complain, progress, say, say_json};
 use crate::inference::manifest::Manifest;
 use crate::inference::packs::{self, FileState, Source};
 use crate::inference::{self, EngineState};
-use crate::system::process;
+use crate::system::{process, stop};
 use crate::types::ModelId;
 
 /// `faceid models …`
@@ -165,8 +165,9 @@ fn time(context: &Context, manifest: &Manifest, id: ModelId, runs: u32) -> Resul
     let load = began.elapsed();
     let inputs = inference::fixed_set(model);
     // An engine takes over between two runs, once it is built.
+    let (_handle, ear) = stop::pair();
     while inference::engines().iter().any(|engine| engine.state == EngineState::Building) {
-        std::thread::sleep(Duration::from_millis(100));
+        ear.sleep(Duration::from_millis(100));
     }
     let mut run = |input| network.run(input).map_err(Failure::unavailable);
     for input in inputs.iter().cycle().take(runs as usize / 10 + 1) {

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::context::{Context, gallery_failure};
+use super::context::Context;
+use super::editor::Editor;
 use super::shots::{self, Shots};
 use super::{Failure, Places, Result, code, complain, progress, say, say_json};
 use crate::capture::still;
+use crate::gallery::Twin;
 use crate::pipeline;
 use crate::system::clock;
-use crate::types::{CameraId, Embedding, GroupId, Landmarks, Person, PersonId, Picture, Point, Wall};
+use crate::types::{CameraId, Embedding, GroupId, Landmarks, Person, PersonId, Picture, Point, Score, Wall};
 use crate::vision::stack::Stack;
 use crate::vision::{align, quality};
 
@@ -58,6 +60,9 @@ pub(super) struct ImportArgs {
     /// The photos are cropped and aligned to the ArcFace template already
     #[arg(long)]
     aligned: bool,
+    /// Enrol even those whose face resembles somebody already enrolled
+    #[arg(long)]
+    allow_duplicate: bool,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -136,18 +141,8 @@ pub(super) fn enroll(places: &Places, args: &EnrollArgs) -> Result {
     if embeddings.is_empty() {
         return Err(Failure::data(format!("{}: nothing usable was given, nobody was enrolled", args.person)));
     }
-    let threshold = context.thresholds(&stack).matching;
+    let distinct = (!args.allow_duplicate).then(|| context.thresholds(&stack).matching);
     let snapshot = gallery.snapshot();
-    let twin = snapshot.nearest_other(&args.person, &embeddings).map_err(gallery_failure)?;
-    if let Some(twin) = twin.filter(|twin| twin.score >= threshold && !args.allow_duplicate) {
-        let text = format!(
-            "{}: this face is already enrolled as {} (score {:.3}); nobody was enrolled; --allow-duplicate enrols all the same",
-            args.person,
-            twin.person,
-            twin.score.value()
-        );
-        return Err(Failure::data(text));
-    }
     let person = match snapshot.person(&args.person) {
         Some(known) => Person {
             name: args.name.clone().or_else(|| known.name.clone()),
@@ -157,13 +152,20 @@ pub(super) fn enroll(places: &Places, args: &EnrollArgs) -> Result {
         None => new_person(args.person.clone(), args.name.clone(), args.groups.clone()),
     };
     let count = embeddings.len();
-    gallery.enroll_many(vec![(person, embeddings)])?;
+    if let Some(twin) = gallery.enroll_many(vec![(person, embeddings)], distinct)?.first() {
+        return Err(Failure::data(format!("{}: {}; nobody was enrolled", args.person, already(twin))));
+    }
     if args.json {
         say_json(&json!({"person": args.person, "templates_added": count, "refused": refused}));
     } else {
         say(format!("{}: {count} template(s) enrolled", args.person));
     }
     Ok(code::YES)
+}
+
+fn already(twin: &Twin) -> String {
+    let (other, score) = (&twin.other.person, twin.other.score.value());
+    format!("this face is already enrolled as {other} (score {score:.3}); --allow-duplicate enrols all the same")
 }
 
 fn at_camera(context: &Context, stack: &mut Stack, id: &CameraId) -> Result<Shots> {
@@ -236,6 +238,26 @@ pub(super) struct Imported {
     took: Took,
 }
 
+impl Imported {
+    /// Enrols a batch; whose face is somebody else's is refused by the folder.
+    fn take(&mut self, gallery: &Editor, batch: Vec<(PathBuf, Person, Vec<Embedding>)>, distinct: Option<Score>) -> Result<()> {
+        let folders: Vec<(PathBuf, PersonId, usize)> =
+            batch.iter().map(|(folder, person, all)| (folder.clone(), person.id.clone(), all.len())).collect();
+        let people = batch.into_iter().map(|(_, person, all)| (person, all)).collect();
+        let twins = Took::clocked(&mut self.took.store, || gallery.enroll_many(people, distinct))?;
+        for (folder, id, templates) in folders {
+            match twins.iter().find(|twin| twin.person == id) {
+                Some(twin) => self.refused.push((folder, already(twin))),
+                None => {
+                    self.people.push(id.to_string());
+                    self.templates += templates;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Where an import's time went.
 #[derive(Default)]
 struct Took {
@@ -274,7 +296,7 @@ impl std::fmt::Display for Took {
 pub(super) fn import(places: &Places, args: &ImportArgs) -> Result {
     let context = Context::load(places)?;
     let folders = folders_in(&args.dir)?;
-    let imported = import_folders(&context, &folders, args.aligned)?;
+    let imported = import_folders(&context, &folders, args.aligned, args.allow_duplicate)?;
     let Imported { people, templates, refused, took } = &imported;
     if args.json {
         let rows: Vec<Value> = refused.iter().map(|(path, why)| json!({"path": path, "reason": why})).collect();
@@ -292,9 +314,15 @@ pub(super) fn import(places: &Places, args: &ImportArgs) -> Result {
 }
 
 /// Enrols a person from each folder; what cannot be used is refused with its reason and stops nothing.
-pub(super) fn import_folders(context: &Context, folders: &[(PathBuf, Vec<PathBuf>)], aligned: bool) -> Result<Imported> {
+pub(super) fn import_folders(
+    context: &Context,
+    folders: &[(PathBuf, Vec<PathBuf>)],
+    aligned: bool,
+    allow_duplicate: bool,
+) -> Result<Imported> {
     let mut stack = context.open_stack()?;
     let gallery = context.open_gallery(&stack)?;
+    let distinct = (!allow_duplicate).then(|| context.thresholds(&stack).matching);
     let bar = progress(folders.iter().map(|(_, photos)| photos.len() as u64).sum(), "photos");
     let mut imported = Imported { people: Vec::new(), templates: 0, refused: Vec::new(), took: Took::default() };
     let mut batch = Vec::new();
@@ -316,19 +344,16 @@ pub(super) fn import_folders(context: &Context, folders: &[(PathBuf, Vec<PathBuf
         }
         match id_of(&name) {
             Ok(id) if !embeddings.is_empty() => {
-                imported.people.push(id.to_string());
-                imported.templates += embeddings.len();
-                batch.push((new_person(id, Some(name), Vec::new()), embeddings));
+                batch.push((folder.clone(), new_person(id, Some(name), Vec::new()), embeddings));
             }
             Ok(_) => imported.refused.push((folder.clone(), "no usable photo: the person was not enrolled".into())),
             Err(failure) => imported.refused.push((folder.clone(), failure.message)),
         }
         if batch.len() >= BATCH {
-            let batch = std::mem::take(&mut batch);
-            Took::clocked(&mut imported.took.store, || gallery.enroll_many(batch))?;
+            imported.take(&gallery, std::mem::take(&mut batch), distinct)?;
         }
     }
-    Took::clocked(&mut imported.took.store, || gallery.enroll_many(batch))?;
+    imported.take(&gallery, batch, distinct)?;
     bar.finish_and_clear();
     Ok(imported)
 }

@@ -44,7 +44,13 @@ pub(super) fn recognize(places: &Places, args: &RecognizeArgs) -> Result {
     let context = Context::load(places)?;
     let mut stack = context.open_stack()?;
     let gallery = context.open_gallery_to_read(&stack)?;
-    let snapshot = gallery.snapshot();
+    // By an older gallery than there was nobody is let in, so nobody is said to be verified.
+    let trusted = gallery.trusted().ok_or_else(|| {
+        let rollback = gallery.rollback().map(|rollback| rollback.to_string()).unwrap_or_default();
+        let text = format!("the gallery is not the newest: {rollback}; nobody is recognised by it until it is accepted with `faceid gallery verify --accept-rollback`");
+        Failure::unavailable(text)
+    });
+    let snapshot = trusted?;
     let at_doors = context.thresholds(&stack);
     let mut thresholds = PackThresholds { matching: at_doors.matching, margin: at_doors.margin, liveness: at_doors.liveness };
     if let Some(threshold) = args.threshold {

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::figures;
 use super::supervisor::{Role, WorkerContext, WorkerError};
 use super::workers::{self, Counts};
+use super::{events, figures};
 use crate::access::Thresholds;
 use crate::capture::{Slots, still};
-use crate::gallery::{Gallery, GalleryError, IndexChoice, Snapshot};
+use crate::gallery::{Gallery, GalleryError, IndexChoice, Snapshot, Twin};
 use crate::http::{Backend, Unavailable};
 use crate::pipeline::{Pipeline, StillFace, Timings};
-use crate::publish::{Audit, Event, Publisher};
+use crate::publish::{Audit, Publisher};
 use crate::system::{clock, messages};
-use crate::types::{CameraId, Embedding, Frame, Monotonic, Person, PersonId, Picture};
+use crate::types::{CameraId, Embedding, Frame, Monotonic, Person, PersonId, Picture, Score};
 use crate::vision::stack::PackThresholds;
 
 /// Pictures that wait for the recogniser. When full, the client is told to try again.
@@ -133,6 +133,10 @@ impl Backend for Api {
         self.gallery.snapshot()
     }
 
+    fn trusted(&self) -> Result<Arc<Snapshot>, Unavailable> {
+        self.gallery.trusted().ok_or(Unavailable::Untrusted)
+    }
+
     fn thresholds(&self) -> PackThresholds {
         let Thresholds { matching, margin, liveness } = self.thresholds;
         PackThresholds { matching, margin, liveness }
@@ -151,12 +155,25 @@ impl Backend for Api {
         }
     }
 
-    fn enroll(&self, person: Person, templates: Vec<Embedding>, by: &str) -> Result<(), GalleryError> {
+    fn enroll(
+        &self,
+        person: Person,
+        templates: Vec<Embedding>,
+        distinct: Option<Score>,
+        by: &str,
+    ) -> Result<Option<Twin>, GalleryError> {
         let (id, count) = (person.id.clone(), templates.len());
-        self.gallery.enroll_many(vec![(person, templates)])?;
+        let people = vec![(person, templates)];
+        let twins = match distinct {
+            Some(threshold) => self.gallery.enroll_distinct(people, threshold)?,
+            None => self.gallery.enroll_many(people).map(|()| Vec::new())?,
+        };
+        if let Some(twin) = twins.into_iter().next() {
+            return Ok(Some(twin));
+        }
         log::info!(MESSAGE_ID = messages::ENROLLED, people = id.as_str(), by = by; "enrolled");
         self.note(by, json!({"enrolled": id, "templates": count}));
-        Ok(())
+        Ok(None)
     }
 
     fn set(&self, person: Person, by: &str) -> Result<(), GalleryError> {
@@ -168,14 +185,16 @@ impl Backend for Api {
     }
 
     fn remove(&self, person: &PersonId, by: &str) -> Result<bool, GalleryError> {
-        self.gallery.remove(person)?;
+        let erased = match self.gallery.erase(person) {
+            Err(error @ GalleryError::NotErased { .. }) => {
+                log::error!("{error}");
+                false
+            }
+            other => other.map(|()| true)?,
+        };
         log::info!(MESSAGE_ID = messages::REMOVED, person = person.as_str(), by = by; "removed");
-        self.note(by, json!({"removed": person}));
-        let compacted = self.gallery.compact_if_due();
-        if let Err(error) = &compacted {
-            log::error!("removed, but what is left of the templates on the disk is not gone yet: {error}");
-        }
-        Ok(compacted.is_ok())
+        self.note(by, json!({"removed": person, "erased": erased}));
+        Ok(erased)
     }
 
     fn rebuild(&self, by: &str) -> bool {
@@ -193,8 +212,7 @@ impl Backend for Api {
 
 impl Api {
     fn note(&self, by: &str, what: Value) {
-        let head = self.audit.append("api", json!({"by": by, "what": what}), clock::wall());
-        self.publisher.publish(Event::AuditHead(head));
+        events::note(&self.audit, &self.publisher, "api", json!({"by": by, "what": what}));
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::events;
 use super::supervisor::{WorkerContext, WorkerError};
 use crate::access::grant::{self, EpochClaim, GrantKey, KeySet};
-use crate::gallery::Gallery;
+use crate::gallery::{Age, Gallery};
 use crate::publish::{Birth, Event, Notice, Problem, Publisher, Received, Settings, Subscriber};
 use crate::system::{Stop, clock};
 use crate::types::DeviceId;
@@ -61,10 +61,11 @@ impl BirthWitness {
         let mut said = None;
         loop {
             context.beat();
-            let epoch = self.gallery.snapshot().generation();
-            if said != Some(epoch) {
-                self.say();
-                said = Some(epoch);
+            // A file that was written anew is news too: its change has another tag.
+            let (epoch, age) = (self.gallery.snapshot().generation(), self.gallery.age());
+            if said.as_ref() != Some(&(epoch, age.clone())) {
+                self.say(age.clone());
+                said = Some((epoch, age));
             }
             if stop.sleep(AGAIN) {
                 return Ok(());
@@ -77,15 +78,15 @@ impl BirthWitness {
         match claim_of(&message.payload, &self.keys) {
             Err(why) => log::info!("the birth that the broker keeps is no witness of the gallery's age: {why}"),
             Ok(claim) if claim.iss != self.device => log::warn!("the birth that the broker keeps is another device's"),
-            Ok(claim) => self.gallery.hear(&claim.gallery, claim.epoch),
+            Ok(EpochClaim { gallery, epoch, file, .. }) => self.gallery.hear(&Age { gallery, epoch, file }),
         }
     }
 
-    fn say(&self) {
+    fn say(&self, age: Option<Age>) {
         let stats = self.gallery.snapshot().stats();
-        let claim = self.gallery.id().map(|gallery| {
+        let claim = age.map(|Age { gallery, epoch, file }| {
             let iat = clock::wall().unix_seconds();
-            self.key.sign_epoch(&EpochClaim { iss: self.device.clone(), iat, gallery, epoch: stats.generation })
+            self.key.sign_epoch(&EpochClaim { iss: self.device.clone(), iat, gallery, epoch, file })
         });
         let birth = Birth {
             gallery_people: stats.people as u64,
@@ -144,7 +145,7 @@ mod tests {
         let (ours, other) = (GrantKey::generate().unwrap(), GrantKey::generate().unwrap());
         let keys = KeySet::new([ours.public()]);
         let device = DeviceId::new("gate").unwrap();
-        let claim = EpochClaim { iss: device, iat: 1, gallery: "00".repeat(16), epoch: 12 };
+        let claim = EpochClaim { iss: device, iat: 1, gallery: "00".repeat(16), epoch: 12, file: None };
         let birth = |token: &str| serde_json::json!({"gallery": {"epoch": 99, "claim": token}}).to_string();
         for payload in ["", "{}", "[]", r#"{"gallery":{"epoch":99}}"#, &birth(""), &birth(&other.sign_epoch(&claim))] {
             assert!(claim_of(payload.as_bytes(), &keys).is_err(), "{payload}");

@@ -8,9 +8,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::enrol::{self, EnrollArgs, Enroller};
+use super::events;
+use super::reports::Report;
 use super::snapshots::{OnArgs, Snapshots};
 use super::supervisor::{WorkerContext, WorkerError};
-use super::workers::Report;
 use crate::access;
 use crate::gallery::Gallery;
 use crate::publish::command::{Command, Gate, Refusal, Verb, answer_topic};
@@ -234,8 +235,7 @@ impl Commands {
     }
 
     fn note(&self, kind: &str, detail: Value) {
-        let head = self.audit.append(kind, detail, clock::wall());
-        self.publisher.publish(Event::AuditHead(head));
+        events::note(&self.audit, &self.publisher, kind, detail);
     }
 
     /// On `cmd/<verb>/reply`, and where the sender wants it.
@@ -274,7 +274,7 @@ impl Commands {
             Verb::Remove => {
                 let PersonArgs { person } = needed(&command.args)?;
                 self.known(&person)?;
-                self.gallery.remove(&person).map_err(|error| error.to_string())?;
+                self.gallery.erase(&person).map_err(|error| error.to_string())?;
                 Ok(self.size())
             }
             Verb::Rebuild => {
@@ -330,12 +330,7 @@ impl Commands {
     }
 
     fn enroll(&self, args: &EnrollArgs, faces: Vec<Embedding>) -> Result<Value, String> {
-        let snapshot = self.gallery.snapshot();
-        let twin = snapshot.nearest_other(&args.person, &faces).map_err(|error| error.to_string())?;
-        if let Some(twin) = twin.filter(|twin| twin.score >= self.matching && !args.allow_duplicate) {
-            return Err(format!("this face is already enrolled as {}; nobody was enrolled", twin.person));
-        }
-        let known = snapshot.person(&args.person).cloned();
+        let known = self.gallery.snapshot().person(&args.person).cloned();
         let person = match known {
             Some(known) => Person {
                 name: args.name.clone().or(known.name),
@@ -352,7 +347,14 @@ impl Commands {
             },
         };
         let added = faces.len();
-        self.gallery.enroll_many(vec![(person, faces)]).map_err(|error| error.to_string())?;
+        let people = vec![(person, faces)];
+        let twins = match args.allow_duplicate {
+            true => self.gallery.enroll_many(people).map(|()| Vec::new()),
+            false => self.gallery.enroll_distinct(people, self.matching),
+        };
+        if let Some(twin) = twins.map_err(|error| error.to_string())?.first() {
+            return Err(format!("this face is already enrolled as {}; nobody was enrolled", twin.other.person));
+        }
         Ok(json!({ "person": args.person, "templates_added": added }))
     }
 

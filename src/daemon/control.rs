@@ -1,43 +1,42 @@
 //! The gallery's one writer while a daemon runs, and its door: a Unix socket in the state folder, mode 0600, for processes of the same
 //! user or of root. The command line enrols and removes through it instead of opening the store behind the daemon's back.
-//!
-//! Between requests the same worker does what nobody asks for: it purges people whose time has run out, writes the gallery anew when
-//! that is due, and follows a gallery that this daemon may only read.
 
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::events;
 use super::supervisor::{WorkerContext, WorkerError};
 use crate::gallery::format::MAX_PEOPLE;
-use crate::gallery::{Gallery, GalleryError};
-use crate::publish::Publisher;
-use crate::system::{clock, messages};
-use crate::types::{Embedding, ModelId, Monotonic, Person, PersonId};
+use crate::gallery::{Gallery, GalleryError, Twin};
+use crate::publish::{Audit, Publisher};
+use crate::system::messages;
+use crate::types::{Embedding, ModelId, Person, PersonId, Score};
 
 /// The socket in the state folder.
 pub const SOCKET: &str = "control.sock";
 
-/// How long the worker waits for a caller before it looks after the gallery: enrolments elsewhere are seen within this and a little.
+/// How long the worker waits for a caller before it looks whether to stop.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// A caller that says nothing for this long is hung up on.
-const CALLER_PATIENCE: Duration = Duration::from_secs(5);
+/// Callers that are served side by side; changes wait for one another all the same.
+const CALLERS: usize = 8;
+/// A caller that has not begun to ask by then is hung up on: whoever connects has the question ready.
+const FIRST_WORD: Duration = Duration::from_secs(5);
+/// And one that stops within a question, or does not take the answer.
+const CALLER_PATIENCE: Duration = Duration::from_secs(20);
 /// How long the command line waits for an answer: a large gallery is written anew in seconds.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(120);
-/// How often people whose time has run out are looked for.
-const PURGE_EVERY: Duration = Duration::from_secs(20);
-/// After maintenance failed it is not tried again for this long.
-const AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// The longest message: a batch of an import fits many times.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// The longest path that a socket's address takes (sun_path).
@@ -85,12 +84,27 @@ pub enum Request {
         /// Whether in the place of people who are there.
         replace: bool,
     },
+    /// [`Request::Enroll`], but for those whose face is somebody else's by this score or more: [`Reply::Twins`] names them.
+    EnrollDistinct {
+        /// The model of the templates.
+        model: ModelId,
+        /// Each with templates.
+        people: Vec<(Person, Vec<Template>)>,
+        /// The least score of one face.
+        threshold: Score,
+    },
+    /// Changes nothing: refused, with the reason, while the gallery takes no change.
+    Check,
 }
 
 impl Request {
-    /// [`Request::Enroll`] of one model's embeddings.
-    pub fn enroll(model: &ModelId, people: Vec<(Person, Vec<Embedding>)>) -> Self {
-        Self::Enroll { model: model.clone(), people: Self::templates(people) }
+    /// An enrolment of one model's embeddings; with `distinct`, of those alone whose face is nobody else's by that score or more.
+    pub fn enroll(model: &ModelId, people: Vec<(Person, Vec<Embedding>)>, distinct: Option<Score>) -> Self {
+        let (model, people) = (model.clone(), Self::templates(people));
+        match distinct {
+            Some(threshold) => Self::EnrollDistinct { model, people, threshold },
+            None => Self::Enroll { model, people },
+        }
     }
 
     /// Embeddings as they travel.
@@ -112,6 +126,8 @@ pub enum Reply {
         /// The error's text.
         message: String,
     },
+    /// Done, but these were not enrolled: each is somebody else, by that score.
+    Twins(Vec<(PersonId, PersonId, Score)>),
 }
 
 /// Why the daemon could not be asked.
@@ -120,6 +136,14 @@ pub enum ControlError {
     /// The connection broke.
     #[error("the running daemon does not answer on {path}: {source}; whether the change was made is not known, look at the person", path = path.display())]
     Broken {
+        /// The socket.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// The question did not get through.
+    #[error("the running daemon does not listen on {path}: {source}; nothing was changed, try again", path = path.display())]
+    Unheard {
         /// The socket.
         path: PathBuf,
         /// The system's word.
@@ -156,8 +180,9 @@ impl Client {
     pub fn ask(&mut self, request: &Request) -> Result<Reply, ControlError> {
         let broken = |source| ControlError::Broken { path: self.path.clone(), source };
         let bytes = Zeroizing::new(postcard::to_stdvec(request).map_err(|_| ControlError::Foreign)?);
-        send(&mut &self.stream, &bytes).map_err(broken)?;
-        let answer = receive(&mut &self.stream).map_err(broken)?;
+        // A question that is not whole is none to the daemon.
+        send(&mut &self.stream, &bytes).map_err(|source| ControlError::Unheard { path: self.path.clone(), source })?;
+        let answer = receive(&mut &self.stream, || Ok(())).map_err(broken)?;
         postcard::from_bytes(&answer).map_err(|_| ControlError::Foreign)
     }
 }
@@ -181,9 +206,12 @@ fn send(stream: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     stream.write_all(bytes)
 }
 
-fn receive(stream: &mut impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
+/// The next message; `begun` is called when its first byte has come.
+fn receive(stream: &mut impl Read, begun: impl FnOnce() -> io::Result<()>) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut length = [0; 4];
-    stream.read_exact(&mut length)?;
+    stream.read_exact(&mut length[..1])?;
+    begun()?;
+    stream.read_exact(&mut length[1..])?;
     let length = u32::from_le_bytes(length) as usize;
     if length > MAX_MESSAGE_BYTES {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a message that is too long"));
@@ -201,18 +229,21 @@ fn receive(stream: &mut impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
 
 /// The daemon's side.
 pub(super) struct Control {
-    gallery: Arc<Gallery>,
-    publisher: Publisher,
+    desk: Desk,
     listener: UnixListener,
     path: PathBuf,
-    purged_at: Option<Monotonic>,
-    resting_until: Option<Monotonic>,
-    alarmed: bool,
+}
+
+/// What every caller is served with.
+struct Desk {
+    gallery: Arc<Gallery>,
+    publisher: Publisher,
+    audit: Arc<Audit>,
 }
 
 impl Control {
     /// Opens the socket. The caller holds the state folder's lock, so a socket that is there is left from before.
-    pub(super) fn open(state: &Path, gallery: Arc<Gallery>, publisher: Publisher) -> io::Result<Self> {
+    pub(super) fn open(state: &Path, gallery: Arc<Gallery>, publisher: Publisher, audit: Arc<Audit>) -> io::Result<Self> {
         let path = state.join(SOCKET);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -222,44 +253,101 @@ impl Control {
         // Until here the folder's own mode keeps others out, and each caller is looked at besides.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         set_socket_timeout(&listener, Timeout::Recv, Some(PATIENCE))?;
-        Ok(Self { gallery, publisher, listener, path, purged_at: None, resting_until: None, alarmed: false })
+        Ok(Self { desk: Desk { gallery, publisher, audit }, listener, path })
     }
 
-    /// Answers callers and looks after the gallery until told to stop.
+    /// Answers callers until told to stop, each on a thread of its own: one that dawdles hinders nobody. Beyond [`CALLERS`] they wait in
+    /// the system's queue until one has gone.
     pub(super) fn run(&mut self, context: &WorkerContext) -> Result<(), WorkerError> {
-        while !context.stop().is_asked() {
-            context.beat();
-            match self.listener.accept() {
-                Ok((stream, _)) => {
-                    if let Err(error) = self.answer(&stream) {
-                        log::warn!("a caller of the control socket went away: {error}");
-                    }
+        let Self { desk, listener, .. } = self;
+        let calls = Calls::default();
+        std::thread::scope(|scope| {
+            let served = loop {
+                context.beat();
+                if context.stop().is_asked() {
+                    break Ok(());
                 }
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
-            self.look_after(clock::monotonic());
-        }
-        Ok(())
+                if calls.count() >= CALLERS {
+                    context.stop().sleep(PATIENCE);
+                    continue;
+                }
+                match listener.accept() {
+                    Ok((stream, _)) => {
+                        let (desk, calls) = (&*desk, &calls);
+                        let call = calls.begin(&stream);
+                        scope.spawn(move || {
+                            if let Err(error) = desk.answer(&stream) {
+                                log::warn!("a caller of the control socket went away: {error}");
+                            }
+                            drop(call);
+                        });
+                    }
+                    Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => break Err(error.into()),
+                }
+            };
+            // Who is being served gets the answer; who has not asked is not waited for.
+            calls.hang_up();
+            served
+        })
+    }
+}
+
+/// Who is being served: the streams, so that whoever only waits can be hung up on at the stop.
+#[derive(Default)]
+struct Calls(Mutex<Vec<Option<UnixStream>>>);
+
+/// One caller's place, given back when it goes.
+struct Call<'a>(&'a Calls, usize);
+
+impl Calls {
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<UnixStream>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn count(&self) -> usize {
+        self.lock().iter().flatten().count()
+    }
+
+    fn begin(&self, stream: &UnixStream) -> Option<Call<'_>> {
+        let (mut places, stream) = (self.lock(), stream.try_clone().ok()?);
+        let free = places.iter().position(Option::is_none).unwrap_or(places.len());
+        if free == places.len() {
+            places.push(None);
+        }
+        places[free] = Some(stream);
+        Some(Call(self, free))
+    }
+
+    fn hang_up(&self) {
+        self.lock().iter().flatten().for_each(|stream| drop(stream.shutdown(Shutdown::Read)));
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.lock()[self.1] = None;
+    }
+}
+
+impl Desk {
     fn answer(&self, stream: &UnixStream) -> io::Result<()> {
         let caller = socket_peercred(stream)?.uid;
         if !caller.is_root() && caller != rustix::process::geteuid() {
             log::warn!(uid = caller.as_raw(); "a caller of another user was turned away");
             return Ok(());
         }
-        stream.set_read_timeout(Some(CALLER_PATIENCE))?;
         stream.set_write_timeout(Some(CALLER_PATIENCE))?;
         let mut parts = Vec::new();
         loop {
-            let bytes = match receive(&mut &*stream) {
+            stream.set_read_timeout(Some(FIRST_WORD))?;
+            let bytes = match receive(&mut &*stream, || stream.set_read_timeout(Some(CALLER_PATIENCE))) {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                 other => other?,
             };
             let reply = match postcard::from_bytes::<Request>(&bytes) {
-                Ok(request) => self.serve(request, &mut parts),
+                Ok(request) => self.serve(request, &mut parts, caller.as_raw()),
                 Err(_) => Reply::Refused { code: 70, message: "the daemon does not know what was asked: restart it".to_owned() },
             };
             let reply = postcard::to_stdvec(&reply).map_err(io::Error::other)?;
@@ -267,91 +355,104 @@ impl Control {
         }
     }
 
-    fn serve(&self, request: Request, parts: &mut Vec<(Person, Vec<Template>)>) -> Reply {
-        let gallery = &self.gallery;
+    fn serve(&self, request: Request, parts: &mut Vec<(Person, Vec<Template>)>, by: u32) -> Reply {
         let done = match request {
-            Request::Enroll { model, people } => embeddings(&model, people).and_then(|people| {
-                let who: Vec<String> = people.iter().map(|(person, _)| person.id.to_string()).collect();
-                gallery.enroll_many(people)?;
-                log::info!(MESSAGE_ID = messages::ENROLLED, people = who.join(" ").as_str(); "enrolled");
-                Ok(())
-            }),
-            Request::Set(person) => gallery.set(person),
-            Request::Remove(person) => gallery.remove(&person).map(|()| {
-                log::info!(MESSAGE_ID = messages::REMOVED, person = person.as_str(); "removed");
-                if let Err(error) = gallery.compact_if_due() {
-                    log::error!("removed, but what is left of the templates on the disk is not gone yet: {error}");
-                }
-            }),
-            Request::Compact => gallery.compact(),
-            Request::Rekey { rotate } => gallery.rekey(None, rotate),
+            Request::Enroll { model, people } => self.enroll(&model, people, None, by),
+            Request::EnrollDistinct { model, people, threshold } => self.enroll(&model, people, Some(threshold), by),
             Request::RestorePart(more) => {
                 parts.extend(more);
                 let wanted = parts.len();
                 if wanted <= MAX_PEOPLE {
-                    Ok(())
+                    Ok(Vec::new())
                 } else {
                     Err(GalleryError::TooLarge { what: "people", wanted, limit: MAX_PEOPLE })
                 }
             }
-            Request::Restore { model, replace } => embeddings(&model, std::mem::take(parts)).and_then(|people| {
-                let count = people.len();
-                gallery.restore(people, replace)?;
-                log::warn!(people = count, replaced = replace, audit = "restored"; "an operator put a backup back");
-                Ok(())
-            }),
-            Request::AcceptRollback => gallery.accept_rollback().map(|()| log::warn!("an operator accepted the gallery's state")),
+            Request::Restore { model, replace } => self.restore(&model, std::mem::take(parts), replace, by).map(|()| Vec::new()),
+            other => self.care(other, by).map(|()| Vec::new()),
         };
         match done {
-            Ok(()) => Reply::Done,
+            Ok(twins) if twins.is_empty() => Reply::Done,
+            Ok(twins) => Reply::Twins(twins.into_iter().map(|twin| (twin.person, twin.other.person, twin.other.score)).collect()),
             Err(error) => Reply::Refused { code: error.exit_code(), message: error.to_string() },
         }
     }
 
-    fn look_after(&mut self, now: Monotonic) {
-        match self.gallery.refresh() {
-            Ok(true) => {
-                let stats = self.gallery.snapshot().stats();
-                log::info!(people = stats.people, templates = stats.templates; "gallery read again");
+    /// What takes no people along.
+    fn care(&self, request: Request, by: u32) -> Result<(), GalleryError> {
+        let gallery = &self.gallery;
+        match request {
+            Request::Set(person) => {
+                let id = person.id.clone();
+                gallery.set(person)?;
+                log::info!(MESSAGE_ID = messages::CHANGED, person = id.as_str(); "changed");
+                self.note(by, json!({"changed": id}));
             }
-            Ok(false) => {}
-            Err(error) => log::error!("the gallery on disk cannot be read, matching goes on with what was read before: {error}"),
-        }
-        self.tell_rollback();
-        if self.resting_until.is_some_and(|until| now < until) || self.gallery.rollback().is_some() {
-            return;
-        }
-        let outcome = self.purge(now).and_then(|()| self.gallery.compact_if_due().map(|_| ()));
-        match outcome {
-            Ok(()) | Err(GalleryError::OpenedReadOnly { .. }) => {}
-            Err(error) => {
-                log::error!("the gallery could not be looked after, this is tried again: {error}");
-                self.resting_until = Some(now.plus(AFTER_FAILURE));
+            Request::Remove(person) => {
+                let erased = gallery.erase(&person);
+                if matches!(&erased, Ok(()) | Err(GalleryError::NotErased { .. })) {
+                    log::info!(MESSAGE_ID = messages::REMOVED, person = person.as_str(); "removed");
+                    self.note(by, json!({"removed": person, "erased": erased.is_ok()}));
+                }
+                return erased;
             }
-        }
-    }
-
-    fn purge(&mut self, now: Monotonic) -> Result<(), GalleryError> {
-        if self.purged_at.is_some_and(|at| now.since(at) < PURGE_EVERY) {
-            return Ok(());
-        }
-        self.purged_at = Some(now);
-        for person in self.gallery.purge(clock::wall())? {
-            log::warn!(MESSAGE_ID = messages::PURGED, person = person.as_str(), audit = "purged"; "the person's time had run out: removed with all templates");
+            Request::Compact => gallery.compact()?,
+            Request::Rekey { rotate } => {
+                gallery.rekey(None, rotate)?;
+                self.note(by, json!({"rekeyed": true, "rotated": rotate}));
+            }
+            Request::AcceptRollback => {
+                let rollback = gallery.rollback();
+                gallery.accept_rollback()?;
+                if let Some(rollback) = rollback {
+                    log::warn!("an operator accepted the gallery's state");
+                    self.note(by, json!({"accepted_rollback": rollback.to_string()}));
+                }
+            }
+            Request::Check => {
+                if let Some(reason) = gallery.latched() {
+                    return Err(GalleryError::Latched { path: gallery.path().to_owned(), reason: reason.to_string() });
+                }
+            }
+            Request::Enroll { .. } | Request::EnrollDistinct { .. } | Request::RestorePart(_) | Request::Restore { .. } => {}
         }
         Ok(())
     }
 
-    fn tell_rollback(&mut self) {
-        match self.gallery.rollback() {
-            Some(rollback) if !self.alarmed => {
-                log::error!(MESSAGE_ID = messages::ROLLBACK; "the gallery is not the newest, nothing is granted: {rollback}");
-                self.publisher.publish(events::rollback(&rollback.to_string()));
-                self.alarmed = true;
-            }
-            Some(_) => {}
-            None => self.alarmed = false,
+    fn enroll(
+        &self,
+        model: &ModelId,
+        people: Vec<(Person, Vec<Template>)>,
+        distinct: Option<Score>,
+        by: u32,
+    ) -> Result<Vec<Twin>, GalleryError> {
+        let people = embeddings(model, people)?;
+        let mut who: Vec<PersonId> = people.iter().map(|(person, _)| person.id.clone()).collect();
+        let twins = match distinct {
+            Some(threshold) => self.gallery.enroll_distinct(people, threshold)?,
+            None => self.gallery.enroll_many(people).map(|()| Vec::new())?,
+        };
+        who.retain(|id| twins.iter().all(|twin| twin.person != *id));
+        for some in who.chunks(events::IDS_AN_ENTRY) {
+            let ids: Vec<&str> = some.iter().map(PersonId::as_str).collect();
+            log::info!(MESSAGE_ID = messages::ENROLLED, people = ids.join(" ").as_str(); "enrolled");
+            self.note(by, json!({"enrolled": ids}));
         }
+        Ok(twins)
+    }
+
+    fn restore(&self, model: &ModelId, people: Vec<(Person, Vec<Template>)>, replace: bool, by: u32) -> Result<(), GalleryError> {
+        let people = embeddings(model, people)?;
+        let count = people.len();
+        self.gallery.restore(people, replace)?;
+        log::warn!(people = count, replaced = replace; "an operator put a backup back");
+        self.note(by, json!({"restored": count, "replaced": replace}));
+        Ok(())
+    }
+
+    /// Into the audit trail: who (the user's number) did what.
+    fn note(&self, by: u32, what: serde_json::Value) {
+        events::note(&self.audit, &self.publisher, "control", json!({"uid": by, "what": what}));
     }
 }
 

@@ -2,9 +2,9 @@
 
 use crate::capture::{CameraEvent, CameraState};
 use crate::publish::{
-    Alarm, AlarmKind, AttemptEvent, CameraStatus, CameraWord, Clock, DecisionEvent, Event, Policy, PresenceEvent,
+    Alarm, AlarmKind, AttemptEvent, Audit, CameraStatus, CameraWord, Clock, DecisionEvent, Event, Policy, PresenceEvent, Publisher,
 };
-use crate::system::clock;
+use crate::system::{self, ClockQuality, clock};
 use crate::types::{Attempt, Decision, Moment, Presence};
 
 /// A camera's change of state.
@@ -84,10 +84,25 @@ pub(super) fn rollback(detail: &str) -> Event {
     Event::Alarm(Alarm { kind: AlarmKind::GalleryRollback, door: None, camera: None, detail, at: clock::wall() })
 }
 
-/// Whether a time service says that it follows its source. Its error is not known without asking the service itself.
+/// A gallery that cannot be written.
+pub(super) fn gallery_read_only(reason: &str) -> Event {
+    let detail = format!(
+        "a write to the gallery failed ({reason}): nobody is enrolled or removed until the disk is mended; matching goes on"
+    );
+    Event::Alarm(Alarm { kind: AlarmKind::GalleryReadOnly, door: None, camera: None, detail, at: clock::wall() })
+}
+
+/// Most ids in one entry of the audit trail.
+pub(super) const IDS_AN_ENTRY: usize = 256;
+
+/// Writes an entry into the audit trail and publishes its head.
+pub(super) fn note(audit: &Audit, publisher: &Publisher, kind: &str, detail: serde_json::Value) {
+    let head = audit.append(kind, detail, clock::wall());
+    publisher.publish(Event::AuditHead(head));
+}
+
+/// How good the wall clock is, as decisions and `birth` say it.
 pub(super) fn clock_quality() -> Clock {
-    match clock::time_service() {
-        Some(_) => Clock { source: "ntp".to_owned(), synced: true, error_ms: None },
-        None => Clock { source: "unknown".to_owned(), synced: false, error_ms: None },
-    }
+    let ClockQuality { is_synced, error_ms } = system::clock_quality();
+    Clock { source: if is_synced { "ntp" } else { "unknown" }.to_owned(), synced: is_synced, error_ms }
 }

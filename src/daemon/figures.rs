@@ -91,6 +91,12 @@ fn plain(text: &mut Exposition, api: &Api) {
             "1 while an older gallery keeps every door shut",
             api.gallery.rollback().is_some().into(),
         ),
+        (
+            "faceid_gallery_read_only",
+            "gauge",
+            "1 while a failed write keeps the gallery from being changed",
+            api.gallery.latched().is_some().into(),
+        ),
         ("faceid_broker_connected", "gauge", "Whether the broker is there", is_connected.into()),
         (
             "faceid_broker_connects_total",

@@ -3,6 +3,7 @@
 mod access_state;
 mod api;
 mod birth_witness;
+mod care;
 mod commands;
 pub mod control;
 mod enrol;
@@ -11,6 +12,8 @@ mod figures;
 mod guards;
 mod keys;
 pub mod panic;
+mod purge;
+mod reports;
 pub mod service;
 pub mod signals;
 mod snapshots;

@@ -15,12 +15,14 @@ use thiserror::Error;
 use super::access_state::AccessState;
 use super::api::{self, Api, Asks};
 use super::birth_witness::BirthWitness;
+use super::care::Care;
 use super::commands::Commands;
 use super::control::Control;
 use super::enrol::{self, Enrolments};
 use super::events;
 use super::guards;
 use super::keys::{ENDORSE_EVERY, KeyRing, read_grant_key};
+use super::reports::{self, Reporter};
 use super::snapshots::Snapshots;
 use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
 use super::workers::{self, CameraWatcher, Counts, DecisionWatcher, Decisions, FrameWatcher, Vision};
@@ -38,7 +40,7 @@ use crate::system::notify::Notifier;
 use crate::system::secret::SecretError;
 use crate::system::seen::SeenError;
 use crate::system::{Stop, StopHandle, clock, messages};
-use crate::types::{CameraId, ModelId, Monotonic};
+use crate::types::{CameraId, ModelId, Monotonic, Presence};
 use crate::vision::VisionError;
 use crate::vision::stack::Stack;
 
@@ -159,7 +161,7 @@ struct Parts {
     decider: Decider,
     state: AccessState,
     courier: publish::Worker,
-    ends: workers::Ends,
+    ends: reports::Ends,
 }
 
 /// A daemon whose workers run.
@@ -229,6 +231,10 @@ impl Service {
         let detail = serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "keys": keys.public().kids().collect::<Vec<_>>() });
         publisher.publish(Event::AuditHead(record.audit.append("start", detail, clock::wall())));
         let cameras: Vec<CameraId> = config.cameras.iter().map(|camera| camera.id.clone()).collect();
+        // The broker still keeps who stood there when the last run ended.
+        for camera in &cameras {
+            publisher.publish(events::presence(Presence { camera: camera.clone(), faces: 0, people: Vec::new() }));
+        }
         let mut service = Self {
             supervisor: Supervisor::new(stop.0, stop.1),
             publisher,
@@ -250,7 +256,7 @@ impl Service {
         let pipeline = Pipeline::new(config.pipeline.clone(), stack, Some(service.gallery.clone()));
         let pipeline = pipeline.with_witnesses(guards::witnesses(config));
         service.timings = pipeline.timings();
-        let wires = workers::wires();
+        let wires = reports::wires();
         let snapshots = Snapshots::new(config.publish.snapshot_recipient.as_deref()).map_err(DaemonError::Recipient)?;
         let commands = Commands {
             root: config.publish.topic_root(&config.device),
@@ -357,7 +363,7 @@ impl Service {
         let mut vision = Vision {
             pipeline,
             slots: self.slots.clone(),
-            reports: wires.reports,
+            reports: Reporter::new(wires.reports),
             decided,
             counts: self.counts.clone(),
             watcher: watchers.frame.clone(),
@@ -366,14 +372,18 @@ impl Service {
             enrolments,
             snapshots,
             failures: 0,
+            heard: std::collections::HashMap::new(),
         };
         let deliver = move |context: &WorkerContext| {
             courier.run(context.stop(), &|| context.beat());
             Ok(())
         };
-        let control = Control::open(&config.state_dir, self.gallery.clone(), self.publisher.clone());
+        let (gallery, audit) = (self.gallery.clone(), self.audit.clone());
+        let mut care = Care::new(gallery.clone(), self.publisher.clone(), audit.clone(), &config.gallery);
+        let control = Control::open(&config.state_dir, gallery, self.publisher.clone(), audit);
         let mut control = control.map_err(io("the control socket in the state folder"))?;
-        self.supervisor.spawn("gallery", CONTROL_RETRY, 1, move |context| control.run(context)).map_err(io("gallery"))?;
+        self.supervisor.spawn("control", CONTROL_RETRY, 1, move |context| control.run(context)).map_err(io("control"))?;
+        self.supervisor.spawn("gallery", CONTROL_RETRY, 1, move |context| care.run(context)).map_err(io("gallery"))?;
         self.supervisor.spawn("mqtt", COURIER_RETRY, 3, deliver).map_err(io("mqtt"))?;
         self.supervisor.spawn("decider", vital, 2, move |context| decisions.run(context)).map_err(io("decider"))?;
         self.supervisor.spawn("vision", vital, 1, move |context| vision.run(context)).map_err(io("vision"))?;
@@ -411,12 +421,17 @@ impl Service {
         }
         notifier.ready(&self.status());
         log::info!(MESSAGE_ID = messages::READY; "ready: {}", self.status());
-        let (mut stats_at, mut keys_at) = (clock::monotonic(), clock::monotonic());
+        let (mut stats_at, mut keys_at, mut latched) = (clock::monotonic(), clock::monotonic(), None);
         self.supervisor.watch(notifier, || {
             let now = clock::monotonic();
             if now.since(keys_at) >= ENDORSE_EVERY {
                 keys_at = now;
                 self.publisher.publish(self.keys.event(clock::wall()));
+            }
+            let reason = self.gallery.latched();
+            if reason != latched {
+                latched = reason;
+                notifier.status(&self.status());
             }
             let is_building = inference::engines().iter().any(|engine| engine.state == EngineState::Building);
             if now.since(stats_at) >= if is_building { BUILDING_EVERY } else { STATS_EVERY } {

@@ -3,31 +3,25 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-use zeroize::Zeroizing;
 
 use super::access_state::AccessState;
 use super::api::Asks;
 use super::enrol::Enrolments;
 use super::events;
+use super::reports::{Report, Reporter};
 use super::snapshots::Snapshots;
 use super::supervisor::{Heartbeat, WorkerContext, WorkerError};
-use crate::access::{Clock, Command, CredentialRead, Decider, Input, Passage};
+use crate::access::{Clock, Command, Decider, Input};
 use crate::capture::{self, CameraEvent, CameraSettings, CameraState, Slot, Slots, Taken};
 use crate::gallery::{Gallery, IndexReport, IndexVerdict};
 use crate::pipeline::{Pipeline, Seen};
 use crate::publish::{Audit, Event, Publisher};
 use crate::system::metrics::{Counter, Histogram};
 use crate::system::{clock, messages};
-use crate::types::{
-    Attempt, CameraId, Decision, Frame, Mark, Moment, Observation, Outcome, PersonId, Presence, Reason, Sighting, TrackId,
-};
-
-/// Vision → decider. When full, the newest report is dropped and counted: the track's next frame brings another.
-const REPORTS: usize = 64;
+use crate::types::{CameraId, Decision, Frame, Mark, Moment, Monotonic, Observation, Outcome, PersonId, Presence, Reason, TrackId};
 
 /// How long a worker waits for work before it beats and looks for stop.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -106,39 +100,6 @@ pub(super) struct CameraLine {
     pub(super) connects: u64,
 }
 
-/// What vision tells the decider.
-pub(super) enum Report {
-    /// With the face, while operators are allowed to see it.
-    Observed(Observation, Option<Zeroizing<Vec<u8>>>),
-    Ended(CameraId, TrackId),
-    Standing(CameraId, u32),
-    Missed(Attempt),
-    /// A camera that must agree looked.
-    Seen(Sighting),
-    /// Somebody presented a card or a number.
-    Presented(CredentialRead),
-    /// A door's controller has told what became of a grant.
-    Passed(Passage),
-    /// An operator's orders, and who waits to hear that they are in force and will outlive a restart.
-    Ordered(Vec<Command>, SyncSender<Result<(), String>>),
-}
-
-/// The queues between the workers.
-pub(super) struct Wires {
-    pub(super) reports: SyncSender<Report>,
-    pub(super) decided: SyncSender<(CameraId, TrackId)>,
-}
-
-/// The queues, and the ends that the workers read from.
-pub(super) type Ends = (Wires, Receiver<Report>, Receiver<(CameraId, TrackId)>);
-
-/// New, empty queues.
-pub(super) fn wires() -> Ends {
-    let (reports, reports_in) = sync_channel(REPORTS);
-    let (decided, decided_in) = sync_channel(REPORTS);
-    (Wires { reports, decided }, reports_in, decided_in)
-}
-
 /// Who is told of each change of a camera, besides the publisher.
 pub type CameraWatcher = Arc<dyn Fn(&CameraEvent) + Send + Sync>;
 
@@ -177,7 +138,7 @@ pub type FrameWatcher = Arc<dyn Fn(&Frame, &Seen) + Send + Sync>;
 pub(super) struct Vision {
     pub(super) pipeline: Pipeline,
     pub(super) slots: Slots<Frame>,
-    pub(super) reports: SyncSender<Report>,
+    pub(super) reports: Reporter,
     pub(super) decided: Receiver<(CameraId, TrackId)>,
     pub(super) counts: Arc<Counts>,
     pub(super) watcher: Option<FrameWatcher>,
@@ -186,6 +147,8 @@ pub(super) struct Vision {
     pub(super) enrolments: Enrolments,
     pub(super) snapshots: Snapshots,
     pub(super) failures: u32,
+    /// When each camera's last frame was taken.
+    pub(super) heard: HashMap<CameraId, Monotonic>,
 }
 
 impl Vision {
@@ -196,8 +159,10 @@ impl Vision {
             while let Ok((camera, track)) = self.decided.try_recv() {
                 self.pipeline.settle(&camera, track);
             }
+            self.reports.tell_what_is_owed();
             self.asks.serve(&mut self.pipeline);
             self.enrolments.look_after(clock::monotonic());
+            self.leave_silent_cameras(clock::monotonic());
             match self.slots.take_any(self.asks.patience(PATIENCE)) {
                 Taken::Item(_, frame) => {
                     ended = false;
@@ -219,9 +184,21 @@ impl Vision {
         Ok(())
     }
 
+    /// A camera that is gone brings no frame in which nobody stands: whoever stood before it is told to be gone.
+    fn leave_silent_cameras(&mut self, now: Monotonic) {
+        let pipeline = &self.pipeline;
+        let is_abandoned = |(camera, at): &(&CameraId, &Monotonic)| pipeline.is_abandoned(camera, now.since(**at));
+        let silent: Vec<CameraId> = self.heard.iter().filter(is_abandoned).map(|(camera, _)| camera.clone()).collect();
+        for camera in silent {
+            let seen = self.pipeline.end_of_stream(&camera);
+            self.report(&camera, None, seen);
+        }
+    }
+
     fn take(&mut self, frame: &Frame) -> Result<(), WorkerError> {
         self.counts.frames.increment();
         self.counts.last_frame.beat();
+        self.heard.insert(frame.camera.clone(), clock::monotonic());
         // While somebody is enrolled at a camera, it decides nothing.
         if self.enrolments.take(&mut self.pipeline, frame) {
             return Ok(());
@@ -248,18 +225,18 @@ impl Vision {
         }
     }
 
-    fn report(&self, camera: &CameraId, frame: Option<&Frame>, seen: Seen) {
+    fn report(&mut self, camera: &CameraId, frame: Option<&Frame>, seen: Seen) {
         let sighting = seen.sighting.map(Report::Seen);
         let standing = seen.presence.map(|faces| Report::Standing(camera.clone(), faces));
-        let now = clock::monotonic();
+        let (now, snapshots) = (clock::monotonic(), &self.snapshots);
         let observed = seen.observations.into_iter().map(|observation| {
-            let portrait = frame.and_then(|frame| self.snapshots.portrait(frame, &observation, now));
+            let portrait = frame.and_then(|frame| snapshots.portrait(frame, &observation, now));
             Report::Observed(observation, portrait)
         });
         let missed = seen.attempts.into_iter().map(Report::Missed);
-        let ended = seen.ended.into_iter().map(|track| Report::Ended(camera.clone(), track));
+        let ended = seen.ended.into_iter().map(|(track, area)| Report::Ended(camera.clone(), track, area));
         for report in sighting.into_iter().chain(observed).chain(missed).chain(ended).chain(standing) {
-            if let Err(TrySendError::Full(_)) = self.reports.try_send(report) {
+            if !self.reports.tell(report) {
                 self.counts.reports_lost.increment();
             }
         }
@@ -325,8 +302,8 @@ impl Decisions {
                 self.standing.entry(camera.clone()).or_default().faces = faces;
                 self.tell_presence(&camera);
             }
-            Report::Ended(camera, track) => {
-                self.tell(Input::TrackEnded(camera.clone(), track), clock::now());
+            Report::Ended(camera, track, area) => {
+                self.tell(Input::TrackEnded(camera.clone(), track, area), clock::now());
                 let standing = self.standing.entry(camera.clone()).or_default();
                 if standing.people.remove(&track).is_some() {
                     self.tell_presence(&camera);

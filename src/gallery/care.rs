@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use super::load::{self, Rollback};
 use super::medium::FileMedium;
-use super::store::{FILE, UNFINISHED};
+use super::store::{FILE, Store, UNFINISHED};
 use super::{Counter, Gallery, GalleryError, SealingKey, Settings, Stats};
+use crate::types::PersonId;
 
 /// What `gallery verify` found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,6 +34,17 @@ pub struct Report {
     pub lost: Vec<String>,
     /// What should be looked at, each with the way out; empty when all is well.
     pub warnings: Vec<String>,
+}
+
+/// How far a gallery had come, as it may be told to whoever remembers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Age {
+    /// The gallery's id in hexadecimal digits, the same for as long as it lives.
+    pub gallery: String,
+    /// The number of its last change.
+    pub epoch: u64,
+    /// Of which file that change was (its generation), and its tag in hexadecimal digits; `None` where an older program told.
+    pub file: Option<(u64, String)>,
 }
 
 impl Gallery {
@@ -94,41 +106,55 @@ impl Gallery {
 
     /// Writes the file anew: the journal begins again under a new data key, and nothing that was sealed before can be opened any more.
     pub fn compact(&self) -> Result<(), GalleryError> {
-        let mut writer = self.writer()?;
-        let now = self.snapshot();
-        writer.store.compact(&now)
+        self.write(|store| store.compact(&self.snapshot()))
     }
 
-    /// [`Gallery::compact`], if somebody was removed or the journal has become long; true when it was done.
+    /// [`Gallery::compact`], if somebody was removed, the journal has become long or a write failed; true when it was done.
     pub fn compact_if_due(&self) -> Result<bool, GalleryError> {
-        let mut writer = self.writer()?;
-        if !writer.store.is_due() {
-            return Ok(false);
-        }
-        let now = self.snapshot();
-        writer.store.compact(&now)?;
-        Ok(true)
+        self.write(|store| {
+            if !store.is_due() {
+                return Ok(false);
+            }
+            store.compact(&self.snapshot()).map(|()| true)
+        })
+    }
+
+    /// [`Gallery::remove`], and what is left of the templates on the disk is gone when this succeeds.
+    pub fn erase(&self, id: &PersonId) -> Result<(), GalleryError> {
+        self.remove(id)?;
+        self.forget(|| format!("{id} is removed and matches nobody"))
+    }
+
+    /// Takes away what is left on the disk of whoever was removed. `what` was done before and stays done.
+    pub(super) fn forget(&self, what: impl FnOnce() -> String) -> Result<(), GalleryError> {
+        self.write(|store| match store.remembers().then(|| store.compact(&self.snapshot())) {
+            // Whatever else went wrong: when it remembers nobody, the new file stands in the old one's place.
+            Some(Err(source)) if store.remembers() => Err(GalleryError::NotErased { what: what(), source: Box::new(source) }),
+            _ => Ok(()),
+        })
     }
 
     /// Seals everything under a new data key; under another sealing key when one is given; under another rotation of the templates
     /// when asked (ISO/IEC 24745's renewal: templates that leaked before match nothing from then on).
     pub fn rekey(&self, key: Option<&SealingKey>, rotate: bool) -> Result<(), GalleryError> {
-        let mut writer = self.writer()?;
-        let next = writer.store.rekey(&self.snapshot(), key, rotate)?;
-        self.current.store(Arc::new(next));
-        Ok(())
+        self.write(|store| {
+            let next = store.rekey(&self.snapshot(), key, rotate)?;
+            self.current.store(Arc::new(next));
+            Ok(())
+        })
     }
 
     /// Takes the state that is there for the right one, after somebody has looked.
     pub fn accept_rollback(&self) -> Result<(), GalleryError> {
-        let mut writer = self.writer()?;
-        if writer.store.rollback().is_none() {
-            return Ok(());
-        }
-        let next = writer.store.accept(&self.snapshot())?;
-        self.current.store(Arc::new(next));
-        self.rollback.store(None);
-        Ok(())
+        self.write(|store| {
+            if store.rollback().is_none() {
+                return Ok(());
+            }
+            let next = store.accept(&self.snapshot())?;
+            self.current.store(Arc::new(next));
+            self.rollback.store(None);
+            Ok(())
+        })
     }
 
     /// From now on a hardware counter witnesses each generation too; should it know a later one, this is a rollback.
@@ -140,34 +166,56 @@ impl Gallery {
         Ok(())
     }
 
-    /// This gallery's id in hexadecimal digits, the same for as long as it lives. None for a reader.
-    pub fn id(&self) -> Option<String> {
-        let id = self.writer().ok()?.store.id()?;
-        Some(id.iter().map(|byte| format!("{byte:02x}")).collect())
+    /// Which gallery this is and how far it has come. None for a reader.
+    pub fn age(&self) -> Option<Age> {
+        let store = &self.writer().ok()?.store;
+        let (generation, epoch, head) = store.head();
+        Some(Age { gallery: hexadecimal(&store.id()?), epoch, file: Some((generation, hexadecimal(&head))) })
     }
 
-    /// Takes the word of somebody who remembers, from before this gallery was opened, that gallery `id` had come to change `epoch`. If
-    /// that is this gallery and it has come less far, an older one was put back. The caller has made sure of who says it.
-    pub fn hear(&self, id: &str, epoch: u64) {
-        if self.id().as_deref() != Some(id) {
+    /// Takes the word of somebody who remembers, from before this gallery was opened, how far gallery `said.gallery` had come. If that is
+    /// this gallery and it has come less far or another way, an older one was put back. The caller has made sure of who says it.
+    pub fn hear(&self, said: &Age) {
+        let Ok(mut writer) = self.writer() else { return };
+        if writer.store.id().map(|id| hexadecimal(&id)).as_ref() != Some(&said.gallery) {
             log::info!("what the broker remembers is of another gallery than this one");
             return;
         }
-        if let Ok(mut writer) = self.writer() {
-            writer.store.hear(epoch);
-            self.rollback.store(writer.store.rollback().cloned().map(Arc::new));
-        }
+        let file = said.file.as_ref().and_then(|(generation, head)| Some((*generation, from_hexadecimal(head)?)));
+        writer.store.hear(said.epoch, file);
+        self.rollback.store(writer.store.rollback().cloned().map(Arc::new));
     }
 
-    /// Why the last write did not settle, if it did not: matching goes on, and the next change first writes the whole gallery anew.
-    pub fn unsettled(&self) -> Option<String> {
-        self.writer().ok()?.store.unsettled().map(str::to_owned)
+    /// What a write failed with, while nothing may be changed for it; matching goes on. See [`GalleryError::Latched`].
+    pub fn latched(&self) -> Option<Arc<String>> {
+        self.latch.load_full()
+    }
+
+    /// Changes what is on the medium, under the writer's lock.
+    pub(super) fn write<T>(&self, act: impl FnOnce(&mut Store) -> Result<T, GalleryError>) -> Result<T, GalleryError> {
+        let mut writer = self.writer()?;
+        let done = act(&mut writer.store);
+        self.latch.store(writer.store.latched().map(|reason| Arc::new(reason.to_owned())));
+        done
     }
 
     /// Bytes in the journal; zero for a reader.
     pub fn journal_bytes(&self) -> u64 {
         self.writer().map_or(0, |writer| writer.store.journal_bytes())
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hexadecimal<const BYTES: usize>(digits: &str) -> Option<[u8; BYTES]> {
+    let mut bytes = [0; BYTES];
+    let is_whole = digits.len() == 2 * BYTES && digits.is_ascii();
+    for (byte, at) in bytes.iter_mut().zip((0..digits.len()).step_by(2)).filter(|_| is_whole) {
+        *byte = u8::from_str_radix(&digits[at..at + 2], 16).ok()?;
+    }
+    is_whole.then_some(bytes)
 }
 
 fn mode(path: &Path) -> std::io::Result<u32> {

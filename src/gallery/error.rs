@@ -120,8 +120,28 @@ pub enum GalleryError {
         /// The system's word.
         source: io::Error,
     },
+    /// A write failed before: nothing is changed until the whole gallery could be written anew. Matching goes on.
+    #[error(
+        "gallery {path} takes no change since a write failed ({reason}); matching goes on: mend the disk; a running daemon then writes \
+         the gallery anew by itself, `faceid gallery compact` does it at once",
+        path = path.display()
+    )]
+    Latched {
+        /// Which file.
+        path: PathBuf,
+        /// What the write failed with.
+        reason: String,
+    },
+    /// The change is durable, and what is left on the disk of templates that went with it could not be taken away.
+    #[error("{what}, but sealed templates are still on the disk ({source}): `faceid gallery compact` takes them away")]
+    NotErased {
+        /// What was done all the same.
+        what: String,
+        /// Why not.
+        source: Box<GalleryError>,
+    },
     /// The change was written, but the system did not say that it is durable: after a power cut either state may be there. Matching
-    /// goes on with the old state, and the next change first writes the whole gallery anew.
+    /// goes on with the old state, and nothing is changed until the whole gallery could be written anew.
     #[error(
         "whether the change to {path} lasts is not known ({source}): check the disk and look at the person again; matching goes on \
          with what was before",
@@ -224,6 +244,17 @@ impl GalleryError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path, source },
             io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Self::ReadOnly { path, source },
             _ => Self::Io { doing, path, source },
+        }
+    }
+
+    /// What the system said of a write that failed; `None` when it is not the medium's failure.
+    pub(crate) fn source_of_write(&self) -> Option<&io::Error> {
+        match self {
+            Self::Full { source, .. }
+            | Self::ReadOnly { source, .. }
+            | Self::Io { source, .. }
+            | Self::Unsettled { source, .. } => Some(source),
+            _ => None,
         }
     }
 

@@ -70,6 +70,7 @@ impl Gallery {
             writer: None,
             followed: Some(Followed { key, medium, seen: Mutex::new(seen) }),
             rollback: arc_swap::ArcSwapOption::from_pointee(rollback),
+            latch: arc_swap::ArcSwapOption::empty(),
         })
     }
 

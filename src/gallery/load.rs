@@ -96,6 +96,8 @@ pub(crate) struct Loaded {
     pub(crate) journal_bytes: u64,
     pub(crate) version: u8,
     pub(crate) rollback: Option<Rollback>,
+    /// The tag of each change that has one: of the file's own, and of the journal's.
+    pub(crate) heads: Vec<(u64, [u8; TAG_BYTES])>,
 }
 
 impl Loaded {
@@ -175,6 +177,7 @@ pub(crate) fn load(medium: &dyn Medium, path: &Path, key: &SealingKey) -> Result
             journal_bytes: 0,
             version,
             rollback,
+            heads: Vec::new(),
         }));
     };
     let snapshot = snapshot.under(Arc::new(rotation_of(&keys, fields.dimension)));
@@ -182,7 +185,8 @@ pub(crate) fn load(medium: &dyn Medium, path: &Path, key: &SealingKey) -> Result
     let mut journal = read_or_none(medium, JOURNAL, path)?.unwrap_or_default();
     let replayed = journal::replay(&mut journal, &volume.base(), volume.epoch);
     let rollback = judge(witness, &volume, &replayed);
-    let Replayed { changes, tail, stopped, removes, foreign, .. } = replayed;
+    let Replayed { changes, tail, stopped, removes, foreign, mut heads } = replayed;
+    heads.push((volume.epoch, volume.head));
     let snapshot = if changes.is_empty() { snapshot } else { snapshot.with(changes) };
     Ok(Some(Loaded {
         snapshot: snapshot.at_generation(tail.epoch),
@@ -196,6 +200,7 @@ pub(crate) fn load(medium: &dyn Medium, path: &Path, key: &SealingKey) -> Result
         journal_bytes: journal.len() as u64,
         version,
         rollback,
+        heads,
     }))
 }
 

@@ -39,19 +39,19 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use zeroize::Zeroizing;
 
 pub use backup::{Backup, BackupError, MIN_PASSPHRASE_CHARS};
-pub use care::Report;
+pub use care::{Age, Report};
 pub use error::GalleryError;
 pub use index::GraphError;
 pub use load::Rollback;
 pub use risk::{RiskKind, TemplateRisk};
 pub use seal::age::{AgeError, Identity, Lock, Recipient, Unlock};
 pub use seal::{KeyError, SealingKey};
-pub use settings::Settings;
+pub use settings::{PurgeClock, Settings};
 pub use snapshot::{Match, Snapshot, Stats};
 pub use tune::{IndexChoice, IndexReport, IndexTrial, IndexVerdict};
 pub use witness::Counter;
 
-use crate::types::{Candidate, Embedding, ModelId, Person, PersonId, Wall};
+use crate::types::{Candidate, Embedding, ModelId, Person, PersonId, Score, Wall};
 use format::{MAX_DIMENSION, MAX_PEOPLE, MAX_TEMPLATES};
 use medium::{FileMedium, Medium};
 use snapshot::Change;
@@ -68,6 +68,8 @@ pub struct Gallery {
     followed: Option<follow::Followed>,
     /// Set while the gallery is older than it was, or nobody can tell, and nobody has accepted that.
     rollback: ArcSwapOption<Rollback>,
+    /// Set while a write that failed keeps the gallery from being changed.
+    latch: ArcSwapOption<String>,
 }
 
 struct Writer {
@@ -85,6 +87,15 @@ pub struct Enrolment {
     pub templates: usize,
     /// Who else is most like the new templates: with a high score, the same face is enrolled twice.
     pub nearest_other: Option<Candidate>,
+}
+
+/// Somebody who was not enrolled, because the face is somebody else's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Twin {
+    /// Who was not enrolled.
+    pub person: PersonId,
+    /// Whose face it is, and how alike.
+    pub other: Candidate,
 }
 
 impl Gallery {
@@ -116,6 +127,7 @@ impl Gallery {
             writer: None,
             followed: None,
             rollback: ArcSwapOption::from_pointee(loaded.rollback),
+            latch: ArcSwapOption::empty(),
         })
     }
 
@@ -150,33 +162,52 @@ impl Gallery {
 
     /// Enrols many people as [`Gallery::enroll`] does each, in one write: all or none.
     pub fn enroll_many(&self, people: Vec<(Person, Vec<Embedding>)>) -> Result<(), GalleryError> {
+        self.change(|now| self.enrolment(now, people))
+    }
+
+    /// Enrols many people as [`Gallery::enroll_many`] does, but for those whose face is somebody else's by `threshold` or more, already
+    /// or earlier in the same batch: they are named and left out. Compared with the very state that the enrolment follows.
+    pub fn enroll_distinct(&self, people: Vec<(Person, Vec<Embedding>)>, threshold: Score) -> Result<Vec<Twin>, GalleryError> {
+        let mut twins = Vec::new();
         self.change(|now| {
-            let mut changes: BTreeMap<PersonId, Change> = BTreeMap::new();
+            let mut distinct: Vec<(Person, Vec<Embedding>)> = Vec::with_capacity(people.len());
             for (person, templates) in people {
-                let id = person.id.clone();
-                if templates.is_empty() {
-                    return Err(GalleryError::NoTemplates { person: id });
+                match twin(now, &distinct, (&person.id, &templates), threshold)? {
+                    Some(twin) => twins.push(twin),
+                    None => distinct.push((person, templates)),
                 }
-                templates.iter().try_for_each(|template| now.admit(template))?;
-                let mut add = Zeroizing::new(Vec::with_capacity(templates.len() * now.dimension()));
-                for template in &templates {
-                    let mut row = now.turned(template);
-                    index::as_kept(&mut row);
-                    add.extend_from_slice(&row);
-                }
-                // The same person may come twice in one batch.
-                let (person, add) = match changes.remove(&id) {
-                    Some(Change::Put { person: earlier, add: before }) => (merged(&earlier, person), journal::joined(before, add)),
-                    _ => (now.person(&id).map_or_else(|| person.clone(), |known| merged(known, person.clone())), add),
-                };
-                let (wanted, limit) = (now.templates_of(&id) + add.len() / now.dimension(), self.max_templates_per_person);
-                if wanted > limit {
-                    return Err(GalleryError::TooManyTemplates { person: id, wanted, limit });
-                }
-                changes.insert(id, Change::Put { person: storable(person)?, add });
             }
-            Ok(changes)
-        })
+            self.enrolment(now, distinct)
+        })?;
+        Ok(twins)
+    }
+
+    fn enrolment(&self, now: &Snapshot, people: Vec<(Person, Vec<Embedding>)>) -> Result<BTreeMap<PersonId, Change>, GalleryError> {
+        let mut changes: BTreeMap<PersonId, Change> = BTreeMap::new();
+        for (person, templates) in people {
+            let id = person.id.clone();
+            if templates.is_empty() {
+                return Err(GalleryError::NoTemplates { person: id });
+            }
+            templates.iter().try_for_each(|template| now.admit(template))?;
+            let mut add = Zeroizing::new(Vec::with_capacity(templates.len() * now.dimension()));
+            for template in &templates {
+                let mut row = now.turned(template);
+                index::as_kept(&mut row);
+                add.extend_from_slice(&row);
+            }
+            // The same person may come twice in one batch.
+            let (person, add) = match changes.remove(&id) {
+                Some(Change::Put { person: earlier, add: before }) => (merged(&earlier, person), journal::joined(before, add)),
+                _ => (now.person(&id).map_or_else(|| person.clone(), |known| merged(known, person.clone())), add),
+            };
+            let (wanted, limit) = (now.templates_of(&id) + add.len() / now.dimension(), self.max_templates_per_person);
+            if wanted > limit {
+                return Err(GalleryError::TooManyTemplates { person: id, wanted, limit });
+            }
+            changes.insert(id, Change::Put { person: storable(person)?, add });
+        }
+        Ok(changes)
     }
 
     /// Replaces what is known of an enrolled person besides templates.
@@ -214,23 +245,24 @@ impl Gallery {
 
     /// One change under the writer's lock: worked out on the state as of now, made durable, then shown.
     fn change(&self, make: impl FnOnce(&Snapshot) -> Result<BTreeMap<PersonId, Change>, GalleryError>) -> Result<(), GalleryError> {
-        let mut writer = self.writer()?;
-        let now = self.current.load_full();
-        let changes = make(&now)?;
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let copies = changes.iter().map(|(id, change)| (id.clone(), change.copied())).collect();
-        let next = now.with(copies);
-        let stats = next.stats();
-        for (what, wanted, limit) in [("people", stats.people, MAX_PEOPLE), ("templates", stats.templates, MAX_TEMPLATES)] {
-            if wanted > limit {
-                return Err(GalleryError::TooLarge { what, wanted, limit });
+        self.write(|store| {
+            let now = self.current.load_full();
+            let changes = make(&now)?;
+            if changes.is_empty() {
+                return Ok(());
             }
-        }
-        writer.store.commit(&changes, &next)?;
-        self.current.store(Arc::new(next));
-        Ok(())
+            let copies = changes.iter().map(|(id, change)| (id.clone(), change.copied())).collect();
+            let next = now.with(copies);
+            let stats = next.stats();
+            for (what, wanted, limit) in [("people", stats.people, MAX_PEOPLE), ("templates", stats.templates, MAX_TEMPLATES)] {
+                if wanted > limit {
+                    return Err(GalleryError::TooLarge { what, wanted, limit });
+                }
+            }
+            store.commit(&changes, &next)?;
+            self.current.store(Arc::new(next));
+            Ok(())
+        })
     }
 
     fn writer(&self) -> Result<MutexGuard<'_, Writer>, GalleryError> {
@@ -265,6 +297,7 @@ impl Gallery {
             max_templates_per_person: settings.max_templates_per_person.min(format::MAX_TEMPLATES_PER_PERSON),
             followed: None,
             rollback: ArcSwapOption::from_pointee(store.rollback().cloned()),
+            latch: ArcSwapOption::from_pointee(store.latched().map(str::to_owned)),
             writer: Some(Mutex::new(Writer { store, _lock: lock })),
         })
     }
@@ -282,6 +315,25 @@ fn lock(dir: &Path) -> Result<File, GalleryError> {
         Err(TryLockError::WouldBlock) => Err(GalleryError::Locked { folder: dir.to_owned() }),
         Err(TryLockError::Error(source)) => Err(GalleryError::Io { doing: "locking", path, source }),
     }
+}
+
+/// Who else has the face of `templates`, among those who are enrolled and those who are about to be.
+fn twin(
+    now: &Snapshot,
+    before: &[(Person, Vec<Embedding>)],
+    (id, templates): (&PersonId, &[Embedding]),
+    threshold: Score,
+) -> Result<Option<Twin>, GalleryError> {
+    let mut nearest = now.nearest_other(id, templates)?;
+    for (person, others) in before.iter().filter(|(person, _)| person.id != *id) {
+        let scores = others.iter().flat_map(|other| templates.iter().filter_map(|template| template.compare(other)));
+        for score in scores {
+            if nearest.as_ref().is_none_or(|nearest| score > nearest.score) {
+                nearest = Some(Candidate { person: person.id.clone(), score });
+            }
+        }
+    }
+    Ok(nearest.filter(|nearest| nearest.score >= threshold).map(|other| Twin { person: id.clone(), other }))
 }
 
 /// What is known of a person after another enrolment.

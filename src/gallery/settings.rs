@@ -7,6 +7,19 @@ use serde::{Deserialize, Serialize};
 use super::IndexChoice;
 use super::format::MAX_TEMPLATES_PER_PERSON;
 
+/// Whose time a date of expiry is taken by when templates are destroyed for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PurgeClock {
+    /// A clock that a time service has set.
+    Synchronised,
+    /// The system's clock, whoever set it.
+    Any,
+}
+
+/// The longest [`Settings::purge_after_s`]: a year.
+const MOST_PURGE_AFTER_S: u64 = 31_536_000;
+
 /// Where the gallery lies and how much it takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -20,6 +33,12 @@ pub struct Settings {
     pub key: String,
     /// How many templates one person may have, 1 to 1024. More photos help little beyond 10 or so and make a search longer.
     pub max_templates_per_person: usize,
+    /// How long somebody must have been expired before all templates go, in seconds (0 to 31536000). Denied they are at once; gone for
+    /// good only once the clock has been right, and did not jump, for as long as this.
+    pub purge_after_s: u64,
+    /// By which clock people are purged: `synchronised`, when a time service says that it is right; or `any`, where there is none and the
+    /// device's own clock is trusted to be right after every power cut.
+    pub purge_clock: PurgeClock,
     /// How templates are searched: `exact`; `sketches` or `hnsw`, for large galleries, where trials on this machine show that they find
     /// the right people; or `auto`, which is exact as long as that takes a millisecond or less.
     pub index: IndexChoice,
@@ -32,6 +51,8 @@ impl Default for Settings {
             epoch: None,
             key: "gallery.key".to_owned(),
             max_templates_per_person: 32,
+            purge_after_s: 600,
+            purge_clock: PurgeClock::Synchronised,
             index: IndexChoice::Auto,
         }
     }
@@ -66,6 +87,9 @@ impl Settings {
         if !(1..=MAX_TEMPLATES_PER_PERSON).contains(&self.max_templates_per_person) {
             say("max-templates-per-person", "must be 1 to 1024; 32 is the default");
         }
+        if self.purge_after_s > MOST_PURGE_AFTER_S {
+            say("purge-after-s", "must be 0 to 31536000 (a year); 600 is the default");
+        }
         found
     }
 }
@@ -81,10 +105,14 @@ mod tests {
             epoch: Some("here/epoch".into()),
             key: "a/b".to_owned(),
             max_templates_per_person: 0,
+            purge_after_s: 31_536_001,
             ..Settings::default()
         };
         let keys: Vec<_> = bad.findings().into_iter().map(|(key, _)| key).collect();
-        assert_eq!(keys, ["gallery.dir", "gallery.epoch", "gallery.key", "gallery.max-templates-per-person"]);
+        assert_eq!(
+            keys,
+            ["gallery.dir", "gallery.epoch", "gallery.key", "gallery.max-templates-per-person", "gallery.purge-after-s"]
+        );
         assert!(Settings::default().findings().is_empty());
         assert!(toml::from_str::<Settings>("dri = \"/x\"").is_err());
     }

@@ -38,6 +38,8 @@ struct Disk {
     replaced: Vec<usize>,
     calls: usize,
     fault: Option<(usize, Fault)>,
+    /// Whether every call from then on fails, or that one alone.
+    goes_on: bool,
     cut_at: Option<usize>,
 }
 
@@ -46,17 +48,29 @@ struct Disk {
 pub(crate) struct Simulated(Arc<Mutex<Disk>>);
 
 impl Simulated {
-    /// How many changing calls were made.
+    /// How many calls were made, reads among them.
     pub(crate) fn calls(&self) -> usize {
         self.0.lock().unwrap().calls
     }
 
-    /// Makes the changing call number `at` (from 0) fail once.
+    /// Makes the call number `at` (from 0) fail once.
     pub(crate) fn fail(&self, at: usize, fault: Fault) {
-        self.0.lock().unwrap().fault = Some((at, fault));
+        let mut disk = self.0.lock().unwrap();
+        (disk.fault, disk.goes_on) = (Some((at, fault)), false);
     }
 
-    /// Makes every changing call from number `at` on fail without effect: the power is about to go.
+    /// Makes every call from number `at` on fail, until [`Simulated::mend`].
+    pub(crate) fn fail_from(&self, at: usize, fault: Fault) {
+        let mut disk = self.0.lock().unwrap();
+        (disk.fault, disk.goes_on) = (Some((at, fault)), true);
+    }
+
+    /// From now on nothing fails.
+    pub(crate) fn mend(&self) {
+        self.0.lock().unwrap().fault = None;
+    }
+
+    /// Makes every call from number `at` on fail without effect: the power is about to go.
     pub(crate) fn cut(&self, at: usize) {
         self.0.lock().unwrap().cut_at = Some(at);
     }
@@ -64,7 +78,7 @@ impl Simulated {
     /// The disk as another process sees it, with no fault pending.
     pub(crate) fn reopened(&self) -> Self {
         let disk = self.0.lock().unwrap();
-        Self(Arc::new(Mutex::new(Disk { calls: 0, fault: None, cut_at: None, ..disk.clone() })))
+        Self(Arc::new(Mutex::new(Disk { calls: 0, fault: None, goes_on: false, cut_at: None, ..disk.clone() })))
     }
 
     /// The disk after a power cut: each name and each file that was not synced is old, new or torn, as `seed` has it.
@@ -111,12 +125,7 @@ impl Simulated {
 
     fn change(&self, act: impl FnOnce(&mut Disk, bool) -> io::Result<()>) -> io::Result<()> {
         let mut disk = self.0.lock().unwrap();
-        let number = disk.calls;
-        disk.calls += 1;
-        if disk.cut_at.is_some_and(|at| number >= at) {
-            return Err(io::Error::from_raw_os_error(5));
-        }
-        match disk.fault.filter(|(at, _)| *at == number).map(|(_, fault)| fault) {
+        match disk.count()? {
             None => act(&mut disk, false),
             Some(Fault::Full) => Err(io::Error::from_raw_os_error(28)),
             Some(Fault::Broken) => Err(io::Error::from_raw_os_error(5)),
@@ -126,6 +135,19 @@ impl Simulated {
                 Err(io::Error::from_raw_os_error(28))
             }
         }
+    }
+}
+
+impl Disk {
+    /// One more call: how it fails, if it does.
+    fn count(&mut self) -> io::Result<Option<Fault>> {
+        let number = self.calls;
+        self.calls += 1;
+        if self.cut_at.is_some_and(|at| number >= at) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        let is_hit = |at: usize| if self.goes_on { number >= at } else { number == at };
+        Ok(self.fault.filter(|(at, _)| is_hit(*at)).map(|(_, fault)| fault))
     }
 }
 
@@ -150,7 +172,11 @@ fn missing() -> io::Error {
 
 impl Medium for Simulated {
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        let disk = self.0.lock().unwrap();
+        let mut disk = self.0.lock().unwrap();
+        if disk.count()?.is_some() {
+            // However a disk fails, what a reader hears is that it cannot be read.
+            return Err(io::Error::from_raw_os_error(5));
+        }
         disk.names.get(name).map(|&inode| disk.inodes[inode].now.clone()).ok_or_else(missing)
     }
 

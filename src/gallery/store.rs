@@ -50,6 +50,8 @@ pub(crate) struct Store {
     tried: u64,
     /// Why the next change must write the file anew rather than append, if it must.
     unsettled: Option<String>,
+    /// What a write failed with: until the file could be written anew, nothing is changed.
+    latched: Option<String>,
     witness: Option<Witness>,
     next_serial: u64,
     rollback: Option<Rollback>,
@@ -60,10 +62,18 @@ pub(crate) struct Store {
     removals: u64,
     /// How far the gallery had come when it was opened.
     opened_at: u64,
-    /// The latest change that anybody outside has told of.
-    heard: u64,
+    /// The tags by which a claim about what was opened is checked, until one was.
+    opened: Option<OpenedAs>,
+    /// The latest change that anybody outside has told of, and the latest generation.
+    heard: (u64, u64),
     /// Hardware that counts generations and cannot go back.
     counter: Option<Box<dyn Counter>>,
+}
+
+/// The state that was opened: which file, and the tag of each change in it that still has one.
+struct OpenedAs {
+    generation: u64,
+    heads: Vec<(u64, [u8; TAG_BYTES])>,
 }
 
 /// What opening found: the writer and the state.
@@ -91,6 +101,7 @@ impl Store {
             appender: Appender::new(),
             tried: 0,
             unsettled: None,
+            latched: None,
             witness: Witness::read(&epoch_file, key),
             next_serial: Witness::next_serial(&epoch_file, key),
             rollback: None,
@@ -98,7 +109,8 @@ impl Store {
             remembers: false,
             removals: 0,
             opened_at: 0,
-            heard: 0,
+            opened: None,
+            heard: (0, 0),
             counter: None,
         };
         match loaded {
@@ -119,6 +131,7 @@ impl Store {
         if let Some(rollback) = &self.rollback {
             return Err(GalleryError::RolledBack { path: self.path.clone(), rollback: rollback.clone() });
         }
+        self.expect_sound()?;
         let takes = |change: &Change| matches!(change, Change::Remove | Change::Renew { .. });
         // Before it is known whether it succeeds: a graph that is being copied must stop in any case.
         self.removals += u64::from(changes.values().any(takes));
@@ -140,17 +153,36 @@ impl Store {
         if let Some(rollback) = &self.rollback {
             return Err(GalleryError::RolledBack { path: self.path.clone(), rollback: rollback.clone() });
         }
-        self.rewrite(now, None)
+        self.rewrite(now, None)?;
+        // The epoch's second place may still be out of reach.
+        self.expect_sound()
     }
 
     /// Whether the file should be written anew: somebody was removed, or the journal has become long.
     pub(crate) fn is_due(&self) -> bool {
-        self.rollback.is_none() && (self.remembers || self.tail.end as u64 > JOURNAL_BYTES.max(self.file_bytes / 4))
+        self.rollback.is_none()
+            && (self.remembers || self.latched.is_some() || self.tail.end as u64 > JOURNAL_BYTES.max(self.file_bytes / 4))
     }
 
-    /// Why the last write did not settle, if it did not.
-    pub(crate) fn unsettled(&self) -> Option<&str> {
-        self.unsettled.as_deref()
+    /// Whether templates of somebody who was removed are still on the medium.
+    pub(crate) fn remembers(&self) -> bool {
+        self.remembers
+    }
+
+    /// What a write failed with, while nothing may be changed for it.
+    pub(crate) fn latched(&self) -> Option<&str> {
+        self.latched.as_deref()
+    }
+
+    fn expect_sound(&self) -> Result<(), GalleryError> {
+        let latched = |reason: &String| GalleryError::Latched { path: self.path.clone(), reason: reason.clone() };
+        self.latched.as_ref().map(latched).map_or(Ok(()), Err)
+    }
+
+    /// A write failed: nothing is appended to what it left, and nothing is changed at all until a whole file could be written.
+    fn latch(&mut self, error: &std::io::Error) {
+        self.unsettled = Some(error.to_string());
+        self.latched = Some(error.to_string());
     }
 
     /// What is wrong with the gallery's age, if anything.
@@ -175,12 +207,30 @@ impl Store {
         self.volume.as_ref().map(|volume| volume.id)
     }
 
-    /// Somebody outside remembers change number `epoch` of this gallery from before it was opened.
-    pub(crate) fn hear(&mut self, epoch: u64) {
-        self.heard = self.heard.max(epoch);
-        if epoch > self.opened_at && self.rollback.is_none() {
-            let (found, reason) = (self.opened_at, "what this device said before and the broker kept tells of a later change");
-            self.rollback = Some(Rollback { found, expected: Some(epoch), reason });
+    /// Of which file the last change is, its number and its tag.
+    pub(crate) fn head(&self) -> (u64, u64, [u8; TAG_BYTES]) {
+        (self.generation(), self.tail.epoch, self.tail.head)
+    }
+
+    /// Somebody outside remembers change number `epoch` of this gallery from before it was opened, and where given, of which file it was
+    /// and its tag. Files only ever grow in their number, and a change of one file has one tag.
+    pub(crate) fn hear(&mut self, epoch: u64, file: Option<(u64, [u8; TAG_BYTES])>) {
+        self.heard = (self.heard.0.max(epoch), self.heard.1.max(file.map_or(0, |(generation, _)| generation)));
+        let reason = match (self.opened.take(), file) {
+            _ if epoch > self.opened_at => Some("what this device said before and the broker kept tells of a later change"),
+            (Some(opened), Some((generation, head))) => {
+                let at_epoch = opened.heads.iter().find(|(known, _)| *known == epoch).map(|(_, head)| *head);
+                let is_other = generation == opened.generation && at_epoch.is_some_and(|known| known != head);
+                if generation > opened.generation {
+                    Some("what this device said before and the broker kept tells of a later file")
+                } else {
+                    is_other.then_some("it is not the state that this device said it had and the broker kept")
+                }
+            }
+            _ => None,
+        };
+        if let (Some(reason), None) = (reason, &self.rollback) {
+            self.rollback = Some(Rollback { found: self.opened_at, expected: Some(epoch), reason });
         }
     }
 
@@ -200,8 +250,8 @@ impl Store {
     /// The state on the medium becomes the right one, whatever was there before. Gives it with its new number.
     pub(crate) fn accept(&mut self, now: &Snapshot) -> Result<Snapshot, GalleryError> {
         let remembered = self.witness.map_or((0, 0), |witness| (witness.generation, witness.epoch));
-        self.tried = self.tried.max(remembered.0);
-        let next = now.with(BTreeMap::new()).at_generation(now.generation().max(remembered.1).max(self.heard) + 1);
+        self.tried = self.tried.max(remembered.0).max(self.heard.1);
+        let next = now.with(BTreeMap::new()).at_generation(now.generation().max(remembered.1).max(self.heard.0) + 1);
         let next = match self.volume {
             Some(_) => next,
             None => self.renewed(&next)?,
@@ -261,7 +311,7 @@ impl Store {
     }
 
     fn take_up(mut self, loaded: Loaded) -> Result<Opened, GalleryError> {
-        let Loaded { snapshot, volume, tail, stopped, foreign, removes, file_bytes, generation, rollback, .. } = loaded;
+        let Loaded { snapshot, volume, tail, stopped, foreign, removes, file_bytes, generation, rollback, heads, .. } = loaded;
         self.tried = generation;
         self.file_bytes = file_bytes;
         self.tail = tail;
@@ -269,6 +319,7 @@ impl Store {
         self.volume = volume;
         self.remembers = removes;
         self.opened_at = self.tail.epoch;
+        self.opened = self.volume.as_ref().map(|_| OpenedAs { generation, heads });
         self.unsettled = stopped.map(|reason| format!("the journal ended in an interrupted write: {reason}"));
         if self.rollback.is_some() {
             return Ok((self, snapshot));
@@ -310,14 +361,15 @@ impl Store {
         let (bytes, tail) = self.appender.append(&volume.base(), self.tail, plain)?;
         if let Err(error) = self.medium.write(JOURNAL, self.tail.end as u64, &bytes) {
             // The nonce is spent: whatever part was written must never meet another record under it.
+            self.latched = Some(error.to_string());
             self.unsettled = Some(error.to_string());
             let _ = self.medium.truncate(JOURNAL, self.tail.end as u64);
             return Err(GalleryError::write("writing", path, error));
         }
         let synced = self.medium.sync(JOURNAL).and_then(|()| if is_new { self.medium.sync_folder() } else { Ok(()) });
         if let Err(source) = synced {
-            self.unsettled = Some(source.to_string());
-            return Err(GalleryError::Unsettled { path: path.clone(), source });
+            self.latch(&source);
+            return Err(GalleryError::Unsettled { path: self.path.clone(), source });
         }
         self.tail = tail;
         self.witnessed();
@@ -326,15 +378,23 @@ impl Store {
 
     /// Writes the whole file in the place of the old one.
     fn rewrite(&mut self, next: &Snapshot, keys: Option<Keys>) -> Result<(), GalleryError> {
-        let volume = self.replace(next, keys)?;
+        let volume = match self.replace(next, keys) {
+            Ok(volume) => volume,
+            Err(error) => {
+                // What is there is untouched, and still a medium that takes no file takes no change.
+                self.latched = error.source_of_write().map(ToString::to_string).or(self.latched.take());
+                return Err(error);
+            }
+        };
         if let Err(source) = self.medium.sync_folder() {
-            self.unsettled = Some(source.to_string());
+            self.latch(&source);
             return Err(GalleryError::Unsettled { path: self.path.clone(), source });
         }
         self.tail = Tail { epoch: next.generation(), head: volume.head, end: 0 };
         self.volume = Some(volume);
         self.appender = Appender::new();
         self.unsettled = None;
+        self.latched = None;
         self.remembers = false;
         self.drop_journal();
         // Best effort: the old file has no name any more; without its header nothing that was sealed under its data key can be opened.
@@ -408,15 +468,15 @@ impl Store {
         }
     }
 
-    /// The second place remembers this state. A failure takes nothing back: the change is durable; but the next one writes the whole
-    /// gallery and its epoch anew.
+    /// The second place remembers this state. A failure takes nothing back: the change is durable; but it latches, and the next file
+    /// goes with its epoch.
     fn witnessed(&mut self) {
         let Some(volume) = &self.volume else { return };
         let Tail { epoch, head, .. } = self.tail;
         let witness = Witness { id: volume.id, generation: volume.generation, epoch, head, serial: self.next_serial };
         if let Err(error) = self.bear_witness(witness) {
             log::error!("the gallery's epoch could not be written, an older gallery put back now would not be noticed: {error}");
-            self.unsettled = Some(error.to_string());
+            self.latch(&error);
         }
     }
 

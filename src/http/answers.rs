@@ -43,6 +43,8 @@ impl From<Unavailable> for Problem {
         match reason {
             // The picture is to blame: the same one will fail again.
             Unavailable::Failed => Self::new(StatusCode::UNPROCESSABLE_ENTITY, reason.to_string()),
+            // Somebody has to look at the device first; trying again does not help.
+            Unavailable::Untrusted => Self::new(StatusCode::SERVICE_UNAVAILABLE, reason.to_string()),
             Unavailable::Busy | Unavailable::Late => Self::too_many(1),
         }
     }

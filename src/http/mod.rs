@@ -25,11 +25,11 @@ use thiserror::Error;
 
 pub use auth::{Scope, Tokens};
 
-use crate::gallery::{GalleryError, Snapshot};
+use crate::gallery::{GalleryError, Snapshot, Twin};
 use crate::pipeline::StillFace;
 use crate::system::secret::SecretError;
 use crate::system::{Stop, messages};
-use crate::types::{Embedding, Person, PersonId, Picture};
+use crate::types::{Embedding, Person, PersonId, Picture, Score};
 use crate::vision::stack::PackThresholds;
 
 /// The name of the tokens' file among the secrets.
@@ -164,6 +164,11 @@ pub enum Unavailable {
     /// It did not answer in time.
     #[error("the recogniser did not answer in time: try again")]
     Late,
+    /// The gallery is older than it was, and nobody has accepted that.
+    #[error(
+        "the gallery is not the newest and nobody is recognised by it until an operator accepts it: `faceid gallery verify` says more"
+    )]
+    Untrusted,
     /// A stage failed on this picture.
     #[error("the networks failed on this picture")]
     Failed,
@@ -175,16 +180,25 @@ pub trait Backend: Send + Sync + 'static {
     fn decode(&self, bytes: &[u8]) -> Result<Picture, String>;
     /// Every face of a picture, the largest first, as the cameras' own recogniser sees it.
     fn look(&self, picture: Picture) -> Result<Vec<StillFace>, Unavailable>;
-    /// Who is enrolled, as of now.
+    /// Who is enrolled, as of now: for showing, and for nothing that anybody is let in by.
     fn snapshot(&self) -> Arc<Snapshot>;
+    /// Who is enrolled, as of now, for recognising people by.
+    fn trusted(&self) -> Result<Arc<Snapshot>, Unavailable>;
     /// The thresholds of the doors.
     fn thresholds(&self) -> PackThresholds;
     /// Whether the pack claims liveness.
     fn has_liveness(&self) -> bool;
     /// Why the daemon could not decide now; nothing when it could.
     fn not_ready(&self) -> Option<String>;
-    /// Enrols a person, or gives an enrolled one more templates; durable when it returns. `by` is whose request it is.
-    fn enroll(&self, person: Person, templates: Vec<Embedding>, by: &str) -> Result<(), GalleryError>;
+    /// Enrols a person, or gives an enrolled one more templates; durable when it returns. `by` is whose request it is. With `distinct`,
+    /// a face that is somebody else's by that score or more is not enrolled: then whose.
+    fn enroll(
+        &self,
+        person: Person,
+        templates: Vec<Embedding>,
+        distinct: Option<Score>,
+        by: &str,
+    ) -> Result<Option<Twin>, GalleryError>;
     /// Replaces what is kept of an enrolled person besides templates.
     fn set(&self, person: Person, by: &str) -> Result<(), GalleryError>;
     /// Removes a person; whether the disk is free of the templates as well.

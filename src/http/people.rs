@@ -123,14 +123,12 @@ fn enrolled(
         let text = format!("nobody was enrolled: {}", reasons.join("; "));
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text));
     }
-    let snapshot = app.backend.snapshot();
-    let twin = snapshot.nearest_other(&person.id, &templates)?;
-    if let Some(twin) = twin.filter(|twin| !may_be_twice && twin.score >= app.backend.thresholds().matching) {
-        let text = format!("this face is already enrolled as {}; `allow_duplicate` enrols it all the same", twin.person);
+    let (id, added) = (person.id.clone(), templates.len());
+    let distinct = (!may_be_twice).then(|| app.backend.thresholds().matching);
+    if let Some(twin) = app.backend.enroll(person, templates, distinct, &who.0)? {
+        let text = format!("this face is already enrolled as {}; `allow_duplicate` enrols it all the same", twin.other.person);
         return Err(Problem::new(StatusCode::CONFLICT, text));
     }
-    let (id, added) = (person.id.clone(), templates.len());
-    app.backend.enroll(person, templates, &who.0)?;
     Ok(json!({"person": shown(app, &id)?, "templates_added": added, "refused": refused}))
 }
 

@@ -146,7 +146,9 @@ async fn recognize_face(
         let wrong = || Problem::bad("`threshold` is a comparison score: -1 to 1");
         thresholds.matching = text.parse().ok().and_then(|value: f32| Score::new(value).ok()).ok_or_else(wrong)?;
     }
-    judged(app, form, move |faces, app| answers::recognized(faces, &app.backend.snapshot(), &thresholds)).await
+    // At once, before a picture is taken in; and again when it has been looked at.
+    app.backend.trusted()?;
+    judged(app, form, move |faces, app| Ok(answers::recognized(faces, &*app.backend.trusted()?, &thresholds))).await
 }
 
 async fn liveness(State(app): Shared, form: SentForm) -> Result<Json<Value>, Problem> {
@@ -154,14 +156,14 @@ async fn liveness(State(app): Shared, form: SentForm) -> Result<Json<Value>, Pro
         return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "the model pack claims no liveness"));
     }
     let thresholds: PackThresholds = app.backend.thresholds();
-    judged(app, form, move |faces, _| answers::liveness(faces, &thresholds)).await
+    judged(app, form, move |faces, _| Ok(answers::liveness(faces, &thresholds))).await
 }
 
 /// Takes the picture in, decodes and looks away from the server's own thread, and answers.
 async fn judged(
     app: Arc<App>,
     form: SentForm,
-    answer: impl FnOnce(&[StillFace], &App) -> Value + Send + 'static,
+    answer: impl FnOnce(&[StillFace], &App) -> Result<Value, Problem> + Send + 'static,
 ) -> Result<Json<Value>, Problem> {
     let permit = app.begin_upload()?;
     let bytes = Form::picture(form, app.max_upload_bytes).await?;
@@ -170,7 +172,7 @@ async fn judged(
         let picture = app.backend.decode(&bytes).map_err(|reason| Problem::bad(format!("the picture {reason}")))?;
         drop(bytes);
         let faces = app.backend.look(picture)?;
-        Ok(answer(&faces, &app))
+        answer(&faces, &app)
     })
     .await
     .map(Json)

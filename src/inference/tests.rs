@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use image::imageops::FilterType;
 
-use super::manifest::{ColorOrder, Manifest};
+use super::manifest::{ColorOrder, Input, Manifest, Role};
 use super::onnx::{Graph, Node, make};
 use super::*;
 
@@ -318,4 +318,44 @@ fn the_built_in_int8_networks_are_near_their_float_ones_and_the_backends_agree_o
         eprintln!("{small}: the backends lie {off:.1e} apart");
         assert!(off <= Settings::default().int8_parity, "{small}: {off}");
     }
+}
+
+/// A template says by its model's id alone how the face before the network was prepared (`gallery/FORMAT.md`). So an id is bound to its
+/// preparation for ever: whoever changes where the five points go, the size, the numbers or the channels' order gives a new id.
+#[test]
+fn an_embedders_id_is_bound_to_how_its_input_is_prepared() {
+    const PINNED: [(&str, &str); 9] = [
+        ("arcface-r100", "c1e815b39be73518ce075601601c61f935a1afa66a83916bdc2f14f7621b1aa2"),
+        ("auraface-v1", "c1e815b39be73518ce075601601c61f935a1afa66a83916bdc2f14f7621b1aa2"),
+        ("faceid-embedder", "d74029b6a3fe8d75b088d774dd3c5c3e0f97c5c776f6646b984b2c205719b6f0"),
+        ("faceid-embedder-int8", "d74029b6a3fe8d75b088d774dd3c5c3e0f97c5c776f6646b984b2c205719b6f0"),
+        ("mobilefacenet-foamliu", "25384ce73ab51f6fc6b30bdab5d256eecff8f52e91ad57955548428687c9921f"),
+        ("retail-0095", "fc969ea2f1546402cb7b5c9109ad16253aa569991592f1e4b5f7f306afcea9ba"),
+        ("sface", "8edbf5228b81514897b8d65e8479c4e406c92b75f698a18ac1ee381a12a9affb"),
+        ("w600k-mbf", "c1e815b39be73518ce075601601c61f935a1afa66a83916bdc2f14f7621b1aa2"),
+        ("w600k-mbf-dequant", "c1e815b39be73518ce075601601c61f935a1afa66a83916bdc2f14f7621b1aa2"),
+    ];
+    let manifest = Manifest::builtin().unwrap();
+    let mut found = Vec::new();
+    for (id, model) in &manifest.models {
+        let Role::Embedder { dimension, template, .. } = &model.role else { continue };
+        let Input { width, height, color, mean, deviation } = &model.input;
+        let color = match color {
+            ColorOrder::Rgb => "rgb",
+            ColorOrder::Bgr => "bgr",
+        };
+        let numbers = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+        let bytes = [
+            [width.to_le_bytes(), height.to_le_bytes()].concat(),
+            color.as_bytes().to_vec(),
+            numbers(mean),
+            numbers(deviation),
+            numbers(template.as_flattened()),
+            u32::try_from(*dimension).unwrap().to_le_bytes().to_vec(),
+        ];
+        let hash: String = Sha256::digest(bytes.concat()).iter().map(|byte| format!("{byte:02x}")).collect();
+        found.push((id.as_str().to_owned(), hash));
+    }
+    let pinned: Vec<_> = PINNED.iter().map(|(id, hash)| ((*id).to_owned(), (*hash).to_owned())).collect();
+    assert_eq!(found, pinned, "another preparation needs another id; a new model is added here");
 }

@@ -2,7 +2,7 @@
 //! liveness, embedding, match. Stages never name each other; they meet here.
 //!
 //! Effort follows need. Nobody moves: no network runs. Nobody is undecided: detection alone runs, at a slower pace. A track is undecided:
-//! every frame is looked at, liveness and embedding run on its usable faces until it is decided, then never again for that track.
+//! every frame is looked at, liveness and embedding run on its usable faces until it is decided, then only when it jumps or was out of sight, to see whether it is still the same face.
 
 mod portrait;
 mod still;
@@ -25,7 +25,7 @@ use crate::capture::{MotionGate, MotionSettings};
 use crate::gallery::{Gallery, Snapshot};
 use crate::system::metrics::Histogram;
 use crate::types::{
-    Attempt, CameraId, Detection, Frame, Moment, Observation, PadScore, Picture, Refusal, Score, Sighting, TrackId,
+    Attempt, BoundingBox, CameraId, Detection, Frame, Moment, Observation, PadScore, Picture, Refusal, Score, Sighting, TrackId,
 };
 use crate::vision::stack::Stack;
 use crate::vision::track::{self, Tracker};
@@ -139,8 +139,8 @@ pub struct Seen {
     pub observations: Vec<Observation>,
     /// Tracks that ended without a usable face.
     pub attempts: Vec<Attempt>,
-    /// Tracks that ended in this frame, decided or not.
-    pub ended: Vec<TrackId>,
+    /// Tracks that ended in this frame, decided or not, and where their faces were last.
+    pub ended: Vec<(TrackId, BoundingBox)>,
     /// How many faces stand there, when that has changed.
     pub presence: Option<u32>,
     /// What a camera that must agree saw.
@@ -209,6 +209,9 @@ struct View {
     presence: u32,
 }
 
+/// A camera that gives no frame for this long shows nobody any more, unless a track may be lost for longer.
+const ABANDONED: Duration = Duration::from_secs(3);
+
 /// The most faces of one photo that are judged while cameras wait: about as long as a second of frames on the slowest board.
 const MOST_FACES_OF_A_STILL: usize = 16;
 
@@ -254,6 +257,13 @@ impl Pipeline {
         if let Some(visit) = self.views.get_mut(camera).and_then(|view| view.visits.get_mut(&track)) {
             visit.settle();
         }
+    }
+
+    /// Whether somebody is taken to stand before a camera that has given no frame for `silent_for`, so that its stream is to be ended.
+    pub fn is_abandoned(&self, camera: &CameraId, silent_for: Duration) -> bool {
+        let patience = ABANDONED.max(Duration::from_millis(self.settings.tracker.lost_after_ms));
+        silent_for > patience
+            && self.views.get(camera).is_some_and(|view| view.presence > 0 || view.has_undecided() || !view.visits.is_empty())
     }
 
     /// The camera's stream has ended or been lost: its tracks end, with their last observations.
@@ -331,13 +341,21 @@ impl View {
         if visit.is_over(at, settings)
             && let Some(next) = self.tracker.split(track)
         {
-            seen.ended.push(std::mem::replace(&mut track, next));
+            seen.ended.push((std::mem::replace(&mut track, next), visit.bounding_box()));
             visit = Visit::new(at);
         }
         visit.meet(&detection, (frame.picture.width(), frame.picture.height()), at);
         let (mut liveness, mut best) = (None, None);
         if visit.wants_evidence(at, settings) {
-            let (score, other) = gather(&mut visit, frame, &detection, stack, settings, timings)?;
+            let gathered = gather(&mut visit, frame, &detection, stack, settings, timings);
+            let (score, other) = match gathered {
+                Ok(gathered) => gathered,
+                // What is known of the face outlives a stage that fails: a failed liveness is not forgotten.
+                Err(error) => {
+                    self.visits.insert(track, visit);
+                    return Err(error);
+                }
+            };
             liveness = score;
             // Another person in this one's place: the stay ends with what it had, and the other's begins with nothing of it.
             if let Some(other) = other
@@ -345,7 +363,7 @@ impl View {
             {
                 self.visits.insert(std::mem::replace(&mut track, next), std::mem::replace(&mut visit, other));
             }
-            let has_news = visit.take_news();
+            let has_news = visit.take_news() && visit.is_open();
             if has_news && self.is_continuation(&visit, settings, stack.thresholds.matching) {
                 visit.settle();
             } else if has_news && visit.has_evidence() {
@@ -431,7 +449,7 @@ fn gather(
         Some(network) => match timings.time(Stage::Liveness, || network.score(picture, &detection.bounding_box)) {
             Ok(score) => Some(score),
             // A frame whose liveness cannot be told is no evidence at all.
-            Err(VisionError::UnusableBox) => return Ok((None, None)),
+            Err(VisionError::UnusableBox | VisionError::NoAnswer { .. }) => return Ok((None, None)),
             Err(error) => return Err(error.into()),
         },
         None => None,
@@ -439,7 +457,8 @@ fn gather(
     let embedding = if visit.wants_embedding(quality.score, settings) {
         match timings.time(Stage::Embed, || stack.embedder.embed(&face)) {
             Ok(embedding) => Some(embedding),
-            Err(VisionError::NoAnswer { .. }) => None,
+            // A face that cannot be told from others is no evidence either: frames that count must agree on who it is.
+            Err(VisionError::NoAnswer { .. }) => return Ok((None, None)),
             Err(error) => return Err(error.into()),
         }
     } else {
@@ -462,7 +481,7 @@ fn finish(
     settings: &Settings,
     timings: &Timings,
 ) {
-    seen.ended.push(track);
+    seen.ended.push((track, visit.bounding_box()));
     if !visit.is_open() {
         return;
     }

@@ -7,7 +7,7 @@ use super::{Settings, Stage, Timings};
 use crate::gallery::Snapshot;
 use crate::types::{
     Attempt, BoundingBox, CameraId, Detection, Embedding, Landmarks, Moment, Monotonic, Observation, PadScore, Place, Refusal,
-    Score, TrackId,
+    Score, TrackId, Trajectory,
 };
 use crate::vision::quality::Pose;
 use crate::vision::{Motion, Parallax};
@@ -31,6 +31,11 @@ const SAME_PERSON_SHARE: f32 = 0.6;
 
 /// A usable face is embedded at least this often, wanted among the best or not, so that nobody lends a live face to another's picture.
 const CHECK_EVERY: u32 = 3;
+
+/// A face whose box overlaps the one before less than this (intersection over union) has jumped, and one that was out of sight for longer
+/// than this may have been relieved by another: whose it is, is asked anew.
+const JUMP_IOU: f32 = 0.3;
+const OUT_OF_SIGHT: Duration = Duration::from_millis(300);
 
 /// The most liveness scores of one visit that are fused; later ones take the places of the first.
 const MAX_SCORES: usize = 256;
@@ -64,7 +69,7 @@ pub(super) struct Visit {
     first_seen: Moment,
     frames: u32,
     bounding_box: BoundingBox,
-    place: Place,
+    trajectory: Trajectory,
     last_seen: Moment,
     refusals: BTreeMap<Refusal, u32>,
     usable: u32,
@@ -77,6 +82,8 @@ pub(super) struct Visit {
     /// Usable faces since one was embedded.
     unchecked: u32,
     doubted: Option<Face>,
+    /// Whether the face has jumped or was out of sight since it was last looked at whose it is.
+    has_jumped: bool,
     parallax: Parallax,
     /// How far the newest usable face is turned to a side, in degrees.
     yaw: Option<f32>,
@@ -90,7 +97,7 @@ impl Visit {
             first_seen: at,
             frames: 0,
             bounding_box: BoundingBox::default(),
-            place: Place::default(),
+            trajectory: Trajectory::default(),
             last_seen: at,
             refusals: BTreeMap::new(),
             usable: 0,
@@ -102,6 +109,7 @@ impl Visit {
             shots: Vec::new(),
             unchecked: 0,
             doubted: None,
+            has_jumped: false,
             parallax: Parallax::default(),
             yaw: None,
             news: false,
@@ -111,16 +119,20 @@ impl Visit {
 
     /// The track was seen in a frame.
     pub(super) fn meet(&mut self, detection: &Detection, (width, height): (u32, u32), at: Moment) {
+        let is_jump = self.bounding_box.iou(&detection.bounding_box) < JUMP_IOU
+            || at.monotonic.since(self.last_seen.monotonic) > OUT_OF_SIGHT;
+        self.has_jumped |= self.frames > 0 && is_jump;
         self.frames = self.frames.saturating_add(1);
         self.bounding_box = detection.bounding_box;
-        self.place = Place::of(&detection.bounding_box, width, height);
+        self.trajectory.push(at.monotonic, Place::of(&detection.bounding_box, width, height));
         self.last_seen = at;
     }
 
-    /// Whether another face of it should be judged now.
+    /// Whether another face of it should be judged now: while it is undecided, and once more when another may have taken its place.
     pub(super) fn wants_evidence(&self, at: Moment, settings: &Settings) -> bool {
         let pace = Duration::from_millis(settings.evidence_interval_ms);
-        !self.settled && self.last_usable_at.is_none_or(|last| at.monotonic.since(last.monotonic) >= pace)
+        let is_asked = !self.settled || (!self.shots.is_empty() && (self.has_jumped || self.doubted.is_some()));
+        is_asked && self.last_usable_at.is_none_or(|last| at.monotonic.since(last.monotonic) >= pace)
     }
 
     /// A face did not pass the quality gate.
@@ -138,7 +150,7 @@ impl Visit {
 
     /// Whether a face of this quality is to be embedded: for being among the best, or to see whether it is still the same person.
     pub(super) fn wants_embedding(&self, quality: f32, settings: &Settings) -> bool {
-        self.is_better(quality, settings) || self.doubted.is_some() || self.unchecked + 1 >= CHECK_EVERY
+        self.is_better(quality, settings) || self.doubted.is_some() || self.has_jumped || self.unchecked + 1 >= CHECK_EVERY
     }
 
     fn is_better(&self, quality: f32, settings: &Settings) -> bool {
@@ -161,14 +173,15 @@ impl Visit {
                 return Taken::Doubted;
             };
             let mut other = Visit::new(first.at);
-            (other.frames, other.bounding_box, other.place) = (2, self.bounding_box, self.place);
+            (other.frames, other.bounding_box) = (2, self.bounding_box);
+            other.trajectory = self.trajectory.since(first.at.monotonic);
             other.last_seen = self.last_seen;
             other.count(first, settings);
             other.count(face, settings);
             return Taken::AnotherPerson(Box::new(other));
         }
         if face.embedding.is_some() {
-            self.doubted = None;
+            (self.doubted, self.has_jumped) = (None, false);
         }
         self.count(face, settings);
         Taken::Counted
@@ -213,6 +226,11 @@ impl Visit {
         self.usable > 0 && !self.shots.is_empty()
     }
 
+    /// Where its face was last.
+    pub(super) fn bounding_box(&self) -> BoundingBox {
+        self.bounding_box
+    }
+
     pub(super) fn first_seen(&self) -> Monotonic {
         self.first_seen.monotonic
     }
@@ -231,9 +249,9 @@ impl Visit {
         self.settled = true;
     }
 
-    /// Where its face was last, as shares of the picture.
-    pub(super) fn place(&self) -> Place {
-        self.place
+    /// Where its face was at a moment a short while ago, as shares of the picture.
+    pub(super) fn place_at(&self, moment: Monotonic) -> Option<Place> {
+        self.trajectory.at(moment)
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -274,7 +292,7 @@ impl Visit {
             frames: self.usable,
             quality: mean_quality,
             bounding_box: self.bounding_box,
-            place: self.place,
+            trajectory: self.trajectory.clone(),
             yaw: self.yaw,
             is_flat: self.parallax.motion() == Motion::Flat,
             ended,

@@ -32,7 +32,13 @@ impl Pipeline {
             }
             WitnessKind::Depth => {
                 let open = views.iter().flat_map(|view| view.visits.values().filter(|visit| visit.is_open()));
-                open.map(super::Visit::place).filter(|place| depth::is_solid(picture, place)).collect()
+                // Where each face was when this frame was taken, which may be a while ago.
+                let then = frame.captured_at.monotonic;
+                let places: Vec<Place> = open.filter_map(|visit| visit.place_at(then)).collect();
+                if places.is_empty() {
+                    return Ok(Seen { looked: true, ..Seen::default() });
+                }
+                places.into_iter().filter(|place| depth::is_solid(picture, place)).collect()
             }
         };
         let sighting = Sighting { camera: camera.clone(), captured_at: frame.captured_at, faces };

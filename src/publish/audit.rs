@@ -33,7 +33,8 @@ pub struct Entry {
     pub time: String,
     /// The hash of the entry before; empty for the first.
     pub prev: String,
-    /// What kind: `decision`, `command`, `command-refused`, `api` (a change of the gallery over HTTP), `start`, `stop`, `keys`.
+    /// What kind: `decision`, `command`, `command-refused`, `api` (a change of the gallery over HTTP), `control`
+    /// (one by the command line through the daemon), `gallery` (what the daemon did with it by itself), `start`, `stop`, `keys`.
     pub kind: String,
     /// More of it.
     pub detail: Value,

@@ -107,6 +107,7 @@ fn alarm(root: &str) -> Value {
         AlarmKind::HeldOpen,
         AlarmKind::Tamper,
         AlarmKind::GalleryRollback,
+        AlarmKind::GalleryReadOnly,
         AlarmKind::OutboxFull,
     ];
     json!({

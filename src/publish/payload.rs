@@ -231,6 +231,8 @@ pub enum AlarmKind {
     Tamper,
     /// The gallery is older than it was.
     GalleryRollback,
+    /// A write failed, and the gallery takes no change.
+    GalleryReadOnly,
     /// Decisions were lost because no broker took them.
     OutboxFull,
     /// Somebody was let in who says to be forced.
@@ -246,6 +248,7 @@ impl AlarmKind {
             AlarmKind::HeldOpen => "held-open",
             AlarmKind::Tamper => "tamper",
             AlarmKind::GalleryRollback => "gallery-rollback",
+            AlarmKind::GalleryReadOnly => "gallery-read-only",
             AlarmKind::OutboxFull => "outbox-full",
             AlarmKind::Duress => "duress",
         }

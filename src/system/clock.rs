@@ -24,9 +24,3 @@ pub fn wall() -> Wall {
 pub fn now() -> Moment {
     Moment { monotonic: monotonic(), wall: wall() }
 }
-
-/// The file by which a time service tells that it runs (systemd-timesyncd: that it has synchronised), where there is one.
-pub fn time_service() -> Option<&'static str> {
-    const SIGNS: [&str; 3] = ["/run/systemd/timesync/synchronized", "/run/chrony/chronyd.pid", "/run/ntpd.pid"];
-    SIGNS.into_iter().find(|path| std::path::Path::new(path).exists())
-}

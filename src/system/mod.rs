@@ -11,6 +11,8 @@ pub mod process;
 pub mod secret;
 pub mod seen;
 pub mod stop;
+pub mod timekeeping;
 
 pub use backoff::Backoff;
 pub use stop::{Stop, StopHandle};
+pub use timekeeping::{ClockQuality, clock_quality};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BoundingBox, CameraId, Candidate, DoorId, Moment, PadScore, PersonId, Place, PolicyId, Profile, TrackId};
+use super::{BoundingBox, CameraId, Candidate, DoorId, Moment, PadScore, PersonId, PolicyId, Profile, TrackId, Trajectory};
 
 /// What a decision says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -162,8 +162,8 @@ pub struct Observation {
     pub quality: f32,
     /// Where the face was last.
     pub bounding_box: BoundingBox,
-    /// The same as shares of the picture, for a second camera that must agree.
-    pub place: Place,
+    /// Where it was of late as shares of the picture, for a second camera that must agree.
+    pub trajectory: Trajectory,
     /// How far the newest usable face is turned to a side, in degrees; positive when the nose points to the image's right.
     pub yaw: Option<f32>,
     /// Whether the points moved over the visit as those of a flat picture that is turned before the camera.

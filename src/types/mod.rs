@@ -19,4 +19,4 @@ pub use id::{AreaId, CameraId, DeviceId, DoorId, GroupId, InvalidId, ModelId, Pe
 pub use person::{Candidate, Person, Profile};
 pub use score::{OutOfRange, PadScore, Score};
 pub use time::{Moment, Monotonic, Wall};
-pub use witness::{Prompt, Side, Sighting, WitnessKind};
+pub use witness::{Prompt, Side, Sighting, Trajectory, WitnessKind};

@@ -19,6 +19,7 @@ mod service;
 mod show_it;
 mod store;
 mod verbs;
+mod writer;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -1,5 +1,5 @@
 //! Nothing of a template lies anywhere in the clear: not in the state folder, not in a core dump, and in the running daemon's memory only
-//! as the rotated numbers that matching needs. Each search is shown to find what is there.
+//! as the rotated numbers that matching needs, in pages that no core dump holds. Each search is shown to find what is there.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::ExitStatusExt;
@@ -98,18 +98,40 @@ fn runs(hay: &[u8], form: &[u8]) -> usize {
     (0..hay.len().saturating_sub(RUN - 1)).filter(is_run).count()
 }
 
-/// The writable memory of a process, range by range: what a core dump would hold. `None` when it may not be read.
-fn memory(process: u32) -> Option<Vec<Vec<u8>>> {
+/// A range of a process's writable memory.
+struct Range {
+    content: Vec<u8>,
+    /// The kernel's flags of it, such as `dd` where no core dump holds it.
+    flags: Vec<String>,
+}
+
+/// The flags of each range by its first address.
+fn flags(process: u32) -> Option<std::collections::HashMap<u64, Vec<String>>> {
+    let smaps = std::fs::read_to_string(format!("/proc/{process}/smaps")).ok()?;
+    let (mut flags, mut from) = (std::collections::HashMap::new(), 0);
+    for line in smaps.lines() {
+        if let Some(told) = line.strip_prefix("VmFlags:") {
+            flags.insert(from, told.split_whitespace().map(str::to_owned).collect());
+        } else if let Some(first) = line.split_once('-').and_then(|(first, _)| u64::from_str_radix(first, 16).ok()) {
+            from = first;
+        }
+    }
+    Some(flags)
+}
+
+/// The writable memory of a process, range by range. `None` when it may not be read.
+fn memory(process: u32) -> Option<Vec<Range>> {
+    let mut flags = flags(process)?;
     let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).ok()?;
     let mut mem = std::fs::File::open(format!("/proc/{process}/mem")).ok()?;
     let mut all = Vec::new();
     for line in maps.lines().filter(|line| line.contains(" rw")) {
         let (from, to) = line.split_once(' ')?.0.split_once('-')?;
         let (from, to) = (u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?);
-        let mut range = vec![0; usize::try_from(to - from).ok()?];
+        let mut content = vec![0; usize::try_from(to - from).ok()?];
         mem.seek(SeekFrom::Start(from)).ok()?;
-        if mem.read_exact(&mut range).is_ok() {
-            all.push(range);
+        if mem.read_exact(&mut content).is_ok() {
+            all.push(Range { content, flags: flags.remove(&from).unwrap_or_default() });
         }
     }
     Some(all)
@@ -144,10 +166,15 @@ fn no_form_of_a_template_lies_in_the_state_folder_or_plain_in_the_daemons_memory
         println!("SKIPPED: the memory of a process that forbids dumps is closed to this user");
         return;
     };
-    let count = |form: &[u8]| memory.iter().map(|range| runs(range, form)).sum::<usize>();
+    let count = |form: &[u8]| memory.iter().map(|range| runs(&range.content, form)).sum::<usize>();
     assert!(count(&forms.coarse) > 0, "the index's own numbers are not found: the search does not see the memory");
     for (name, form) in [("the embedding", &forms.plain), ("the rotated embedding", &forms.turned)] {
         assert_eq!(count(form), 0, "{name} was left in the daemon's memory");
+    }
+    // What a core dump would hold, should there ever be one: every range but those that the kernel was told to leave out.
+    for (name, form) in forms.all() {
+        let dumped = memory.iter().filter(|range| !range.flags.iter().any(|flag| flag == "dd"));
+        assert_eq!(dumped.map(|range| runs(&range.content, form)).sum::<usize>(), 0, "a core dump would hold {name}");
     }
 }
 

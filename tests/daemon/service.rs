@@ -189,6 +189,34 @@ fn doctor_names_what_is_broken_and_what_mends_it() {
 }
 
 #[test]
+fn doctor_names_what_kind_of_key_each_is() {
+    let house = House::new();
+    house.succeed(&["keygen"]);
+    let config = house.path("config.toml");
+    std::fs::write(&config, "[publish]\nhost = \"127.0.0.1\"\nport = 1\n").unwrap();
+    let (_, all) = findings(&house, &config);
+    let file = finding(&all, "key gallery.key");
+    let path = house.path("secrets/gallery.key").display().to_string();
+    assert_eq!(file["state"], "ok", "{file}");
+    assert!(
+        file["says"].as_str().unwrap().contains("a file only its owner may read") && file["says"].as_str().unwrap().contains(&path)
+    );
+
+    // As systemd gives them to a service.
+    let given = house.path("credentials");
+    std::fs::create_dir(&given).unwrap();
+    std::fs::copy(house.path("secrets/gallery.key"), given.join("gallery.key")).unwrap();
+    let mut command = house.command();
+    let command = command.arg("--config").arg(&config).args(["doctor", "--json"]).env("CREDENTIALS_DIRECTORY", &given);
+    let all: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+    let all = all.as_array().unwrap();
+    let credential = finding(all, "key gallery.key");
+    assert_eq!(credential["state"], "ok", "{credential}");
+    assert!(credential["says"].as_str().unwrap().starts_with("a systemd credential, "), "{credential}");
+    assert!(finding(all, "key grant.key")["says"].as_str().unwrap().contains("a file only its owner may read"));
+}
+
+#[test]
 fn doctor_lets_a_sound_installation_pass() {
     let house = House::new();
     house.succeed(&["keygen"]);

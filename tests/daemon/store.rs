@@ -34,7 +34,7 @@ pub(super) fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     found
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     let _ = std::fs::remove_dir_all(to);
     std::fs::create_dir_all(to).unwrap();
     for (path, bytes) in files(from) {
@@ -78,8 +78,25 @@ fn while_a_daemon_runs_it_is_the_one_writer_and_the_verbs_go_through_it() {
     drop(daemon);
     // The daemon was killed: its socket answers nobody, and the store is the command line's again.
     house.succeed(&["people", "set", "bob", "--name", "Bob"]);
+    let trail = trail(&house);
+    for wanted in [
+        "\"enrolled\":[\"ann\"]",
+        "\"enrolled\":[\"bob\"]",
+        "\"changed\":\"ann\"",
+        "\"removed\":\"ann\"",
+        "\"rotated\":true",
+        "\"uid\":",
+    ] {
+        assert!(trail.contains(wanted), "{wanted} is not in {trail}");
+    }
     let report: Value = serde_json::from_str(&house.succeed(&["gallery", "verify", "--json"])).unwrap();
     assert_eq!((&report["people"], &report["version"], &report["rollback"]), (&1.into(), &2.into(), &Value::Null), "{report}");
+}
+
+/// The audit trail's entries of what was changed through the daemon or by it.
+fn trail(house: &House) -> String {
+    let lines = house.succeed(&["audit", "export"]);
+    lines.lines().filter(|line| line.contains("\"control\"") || line.contains("\"gallery\"")).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -88,8 +105,13 @@ fn people_whose_time_has_run_out_are_purged_by_the_daemon_itself() {
     house.succeed(&["enroll", "ann", &photo(1)]);
     house.succeed(&["people", "set", "ann", "--expires", "2020-01-01T00:00:00Z"]);
     let config = config(&house, "builtin", "tract", 9, &[("front", "rtsp://127.0.0.1:9/none".to_owned())]);
-    let (_daemon, _notify) = start(&house, &config);
+    // No time service vouches for the clock here, and nobody is to wait for ten minutes.
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text + "[gallery]\npurge-clock = \"any\"\npurge-after-s = 0\n").unwrap();
+    let (daemon, _notify) = start(&house, &config);
     super::mosquitto::wait_for("the purge", || house.succeed(&["people", "list"]).is_empty().then_some(()));
+    super::mosquitto::wait_for("its entry", || trail(&house).contains("\"purged\":[\"ann\"]").then_some(()));
+    drop(daemon);
 }
 
 #[test]
@@ -106,13 +128,15 @@ fn an_older_gallery_put_back_is_told_and_grants_nothing_until_somebody_accepts_i
     let broker = Mosquitto::open();
     let ear = Ear::on(broker.port, "faceid/unit/#");
     let config = config(&house, "builtin", "tract", broker.port, &[("front", "rtsp://127.0.0.1:9/none".to_owned())]);
-    let (_daemon, _notify) = start(&house, &config);
+    let (daemon, _notify) = start(&house, &config);
     let (_, payload) = ear.until("the alarm", |topic, _| topic == "faceid/unit/alarm/gallery-rollback");
     assert!(payload.contains("--accept-rollback"), "{payload}");
     assert!(house.fail(69, &["people", "remove", "ann"]).contains("--accept-rollback"));
     house.succeed(&["gallery", "verify", "--accept-rollback"]);
     house.succeed(&["people", "remove", "ann"]);
     house.succeed(&["gallery", "verify"]);
+    drop(daemon);
+    assert!(trail(&house).contains("\"accepted_rollback\":"), "{}", trail(&house));
 }
 
 #[test]
@@ -233,6 +257,7 @@ fn a_backup_to_a_public_key_is_put_back_by_a_running_daemon_and_opens_with_age_i
     assert_eq!((&report["people"], &report["rollback"]), (&1.into(), &Value::Null), "{report}");
     assert!(super::text(&house.run(&["recognize", &photo(1)])).contains("ann"));
     drop(daemon);
+    assert!(trail(&house).contains("\"restored\":1"), "{}", trail(&house));
 
     // A gallery that is gone is noticed, and the backup is put back once somebody says so.
     std::fs::remove_dir_all(house.path("state/gallery")).unwrap();
@@ -249,4 +274,49 @@ fn a_backup_to_a_public_key_is_put_back_by_a_running_daemon_and_opens_with_age_i
         }
         Err(_) => println!("SKIPPED: no `age` is installed to open the backup with"),
     }
+}
+
+#[test]
+fn a_gallery_tells_its_size_and_its_risks_and_takes_a_new_key() {
+    let house = house();
+    house.succeed(&["enroll", "ann", &photo(1), &photo(2)]);
+    let stats: Value = serde_json::from_str(&house.succeed(&["gallery", "stats", "--json"])).unwrap();
+    assert_eq!((&stats["people"], &stats["templates"], &stats["dimension"]), (&1.into(), &2.into(), &128.into()), "{stats}");
+    assert!(house.succeed(&["gallery", "stats"]).starts_with("1 people, 2 templates of faceid-embedder (128-D)"));
+    let said = house.succeed(&["gallery", "verify", "--people"]);
+    assert!(said.contains("0 of 2 templates are a risk"), "{said}");
+    house.succeed(&["enroll", "bob", &photo(3), "--allow-duplicate"]);
+    let said = house.fail(1, &["gallery", "verify", "--people"]);
+    assert!(said.contains("bob template") && said.contains("CrossPerson"), "{said}");
+    let risks: Value = serde_json::from_slice(&house.run(&["gallery", "verify", "--people", "--json"]).stdout).unwrap();
+    assert!(risks["risks"].as_array().unwrap().iter().any(|risk| risk["person"] == "bob" && risk["nearest"] == "ann"), "{risks}");
+
+    let (new, old) = (house.path("new.key"), house.path("secrets/gallery.key"));
+    let said = house.succeed(&["gallery", "rekey", "--new-key", new.to_str().unwrap()]);
+    assert!(said.contains("new.key"), "{said}");
+    assert!(house.fail(77, &["people", "list"]).contains("another key"));
+    std::fs::rename(&new, &old).unwrap();
+    house.succeed(&["gallery", "verify"]);
+    house.succeed(&["people", "set", "bob", "--name", "Bob"]);
+    assert!(house.succeed(&["people", "list"]).contains("bob (Bob)"));
+}
+
+#[test]
+fn an_import_refuses_a_face_that_is_somebody_elses_and_names_whose() {
+    let house = house();
+    for (person, number) in [("ann", 1), ("bob", 2)] {
+        std::fs::create_dir_all(house.path("people").join(person)).unwrap();
+        std::fs::copy(photo(number), house.path("people").join(person).join("photo.jpg")).unwrap();
+    }
+    let folder = house.path("people").to_str().unwrap().to_owned();
+    let report: Value = serde_json::from_str(&house.succeed(&["import", &folder, "--json"])).unwrap();
+    assert_eq!((&report["people"], &report["templates"]), (&1.into(), &1.into()), "{report}");
+    let refused = report["refused"].as_array().unwrap();
+    assert!(refused.len() == 1 && refused[0]["path"].as_str().unwrap().ends_with("bob"), "{report}");
+    assert!(refused[0]["reason"].as_str().unwrap().contains("already enrolled as ann"), "{report}");
+    // Again: her own face is no other's, his is still hers.
+    let report: Value = serde_json::from_str(&house.succeed(&["import", &folder, "--json"])).unwrap();
+    assert_eq!((&report["people"], report["refused"].as_array().unwrap().len()), (&1.into(), 1), "{report}");
+    let report: Value = serde_json::from_str(&house.succeed(&["import", &folder, "--allow-duplicate", "--json"])).unwrap();
+    assert_eq!(report["people"], 2, "{report}");
 }

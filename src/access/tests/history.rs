@@ -4,6 +4,7 @@
 //!
 //! A history is drawn from bytes, so that proptest can shorten it; the long run draws its bytes from a printed seed.
 
+mod blind;
 mod check;
 
 use std::collections::BTreeMap;
@@ -11,8 +12,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::access::policy::{CredentialNumber, DoorMode};
+use crate::access::policy::{CredentialNumber, DoorMode, PassbackKind};
 use crate::types::GroupId;
+use blind::{ALL_BLIND, Blind, guard, heard, perceived, rules};
 use check::check;
 
 /// Histories of the long run.
@@ -76,80 +78,39 @@ people-window-s = 10
 allow = [{ people = ['ada', 'bob', 'cyd'] }]
 ";
 
+/// A day off in another time zone: 10:00 to 12:00 there is 09:00 to 11:00 UTC.
+const ANNEX: &str = "
+id = 'annex'
+time-zone = 'Europe/Berlin'
+holidays = [{ name = 'feast', date = '2026-11-25' }]
+areas = [{ id = 'shop', entries = ['in'], exits = ['out'], kind = 'soft', forget-after-h = 8760 }]
+[[schedules]]
+id = 'works'
+windows = [
+    { days = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'], from = '00:00', to = '24:00' },
+    { days = ['holiday'], from = '10:00', to = '12:00' },
+]
+[[people]]
+id = 'cyd'
+duress = true
+[[doors]]
+id = 'in'
+mode = 'free'
+[[doors]]
+id = 'out'
+match-threshold = 0.6
+liveness-threshold = 0.6
+min-frames = 5
+allow = [{ everyone = true }]
+[[doors]]
+id = 'front'
+allow = [{ everyone = true, schedule = 'works' }]
+";
+
 /// Nothing but the front door's challenge and the side door's second camera.
 const GUARDED: &str = "id = 'guarded'";
 /// The second camera.
 const WITNESS: &str = "w-out";
-
-/// Rules that a decider can be blind to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Blind {
-    Schedule,
-    Expiry,
-    Validity,
-    Permission,
-    Clock,
-    Liveness,
-    LivenessFrames,
-    Frames,
-    Freshness,
-    Threshold,
-    Margin,
-    Gallery,
-    Lockdown,
-    LockedMode,
-    Restart,
-    Decided,
-    Approach,
-    Passback,
-    Throttle,
-    CoolDown,
-    Factor,
-    OthersCard,
-    Company,
-    Challenge,
-    Side,
-    Deadline,
-    Turner,
-    Witness,
-    WitnessPlace,
-    WitnessTime,
-    Flat,
-}
-
-const ALL_BLIND: [Blind; 31] = [
-    Blind::Schedule,
-    Blind::Expiry,
-    Blind::Validity,
-    Blind::Permission,
-    Blind::Clock,
-    Blind::Liveness,
-    Blind::LivenessFrames,
-    Blind::Frames,
-    Blind::Freshness,
-    Blind::Threshold,
-    Blind::Margin,
-    Blind::Gallery,
-    Blind::Lockdown,
-    Blind::LockedMode,
-    Blind::Restart,
-    Blind::Decided,
-    Blind::Approach,
-    Blind::Passback,
-    Blind::Throttle,
-    Blind::CoolDown,
-    Blind::Factor,
-    Blind::OthersCard,
-    Blind::Company,
-    Blind::Challenge,
-    Blind::Side,
-    Blind::Deadline,
-    Blind::Turner,
-    Blind::Witness,
-    Blind::WitnessPlace,
-    Blind::WitnessTime,
-    Blind::Flat,
-];
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -166,6 +127,8 @@ struct Entry {
     step: Step,
     now: Moment,
     decisions: Vec<Decision>,
+    /// At which doors the track was let go without a decision.
+    silent: Vec<DoorId>,
     /// What people were told to do.
     prompts: Vec<Prompt>,
 }
@@ -195,7 +158,7 @@ fn history(bytes: &[u8]) -> (usize, Vec<(Step, Moment)>) {
     let mut steps = Vec::new();
     let (mut elapsed, mut booted, mut tracks_before) = (0i64, -50_000i64, 0u64);
     let mut first_seen: BTreeMap<(usize, u64), u64> = BTreeMap::new();
-    let policy = dice.of(4).unwrap_or(0);
+    let policy = dice.of(5).unwrap_or(0);
     let mut draw = || -> Option<(Step, Moment)> {
         let pause = dice.one(&[100, 100, 300, 700, 700, 1500, 4000, 4000, 11_000, 11_000, 40_000, HOUR])?;
         elapsed += pause;
@@ -227,7 +190,8 @@ fn history(bytes: &[u8]) -> (usize, Vec<(Step, Moment)>) {
             }
             6 => {
                 let (camera, track) = (dice.of(4)?, dice.of(3)? as u64);
-                Step::Tell(Input::TrackEnded(CameraId::new(CAMERAS[camera].0).unwrap(), TrackId(tracks_before + track)))
+                let last = BoundingBox { x: dice.mostly(&[0.0, 500.0])?, y: 0.0, width: 80.0, height: 90.0 };
+                Step::Tell(Input::TrackEnded(CameraId::new(CAMERAS[camera].0).unwrap(), TrackId(tracks_before + track), last))
             }
             7 | 8 if policy == 3 => Step::Testify(testify(&mut dice, now)?),
             _ => {
@@ -266,6 +230,30 @@ fn place(x: f32) -> Place {
     Place::of(&BoundingBox { x, y: 100.0, width: 80.0, height: 90.0 }, 640, 480)
 }
 
+/// How a face came to where it is.
+#[derive(Debug, Clone, Copy)]
+enum Walk {
+    /// It has been there for a second.
+    Stood,
+    /// It was further right until a moment ago.
+    Came,
+    /// Nobody was there until a moment ago.
+    Appeared,
+}
+
+fn trajectory(x: f32, captured: u64, walk: Walk) -> Trajectory {
+    let mut trajectory = Trajectory::default();
+    for ago in (0..=10u64).rev().map(|n| n * 100) {
+        let here = match walk {
+            Walk::Appeared if ago > 100 => continue,
+            Walk::Came if ago > 300 => x + 200.0,
+            _ => x,
+        };
+        trajectory.push(Monotonic(captured.saturating_sub(ago) * 1_000_000), place(here));
+    }
+    trajectory
+}
+
 fn seen(
     dice: &mut Dice<'_>,
     camera: usize,
@@ -302,7 +290,7 @@ fn seen(
         frames: dice.mostly(&[5, 3, 2])?,
         quality: 0.8,
         bounding_box: BoundingBox { x, y: 0.0, width: 80.0, height: 90.0 },
-        place: place(x),
+        trajectory: trajectory(x, captured, dice.mostly(&[Walk::Stood, Walk::Came, Walk::Appeared])?),
         yaw: dice.one(&[Some(0.0), Some(-14.0), Some(16.0), Some(-30.0), Some(31.0), None])?,
         is_flat: dice.mostly(&[false, true])?,
         ended: dice.of(3)? == 0,
@@ -312,7 +300,7 @@ fn seen(
 /// What deciders are made of, perhaps blind to a rule: one for each policy, made once.
 struct Sites {
     blind: Option<Blind>,
-    made: [(Settings, Rules); 4],
+    made: [(Settings, Rules); 5],
     doors: [DoorSettings; 3],
     guarded: [DoorSettings; 3],
 }
@@ -325,7 +313,7 @@ impl Sites {
         };
         let doors = DOORS.map(|door| DoorSettings::new(DoorId::new(door).unwrap(), cameras(door)));
         let guarded = doors.clone().map(|door| DoorSettings { liveness: guard(door.id.as_str(), blind), ..door });
-        Self { blind, made: [EMPTY, OFFICE, VAULT, GUARDED].map(|policy| rules(policy, blind)), doors, guarded }
+        Self { blind, made: [EMPTY, OFFICE, VAULT, GUARDED, ANNEX].map(|policy| rules(policy, blind)), doors, guarded }
     }
 
     fn decider(&self, policy: usize) -> Decider {
@@ -342,50 +330,6 @@ impl Sites {
     }
 }
 
-fn guard(door: &str, blind: Option<Blind>) -> DoorLiveness {
-    let turn = DoorLiveness { challenge: ChallengeKind::Turn, ..DoorLiveness::default() };
-    let tolerance_percent = if blind == Some(Blind::WitnessPlace) { 50 } else { 15 };
-    let camera = CameraId::new(WITNESS).unwrap();
-    let witness = WitnessSettings { camera, kind: WitnessKind::Infrared, tolerance_percent };
-    match (door, blind) {
-        ("front", Some(Blind::Deadline)) => DoorLiveness { challenge_timeout_ms: 30_000, ..turn },
-        ("front", blind) if blind != Some(Blind::Challenge) => turn,
-        ("out", blind) if blind != Some(Blind::Witness) => DoorLiveness { witness: Some(witness), ..DoorLiveness::default() },
-        _ => DoorLiveness::default(),
-    }
-}
-
-fn rules(policy: &str, blind: Option<Blind>) -> (Settings, Rules) {
-    let mut settings = Settings { deny_flat: true, ..Settings::default() };
-    let mut rules: PolicySettings = toml::from_str(policy).unwrap();
-    match blind {
-        Some(Blind::Schedule) => rules.doors.iter_mut().flat_map(|d| &mut d.allow).for_each(|allow| allow.schedule = None),
-        Some(Blind::Validity) => rules.people.iter_mut().for_each(|p| (p.valid_from, p.valid_to) = (None, None)),
-        Some(Blind::Permission) => rules.doors.iter_mut().flat_map(|d| &mut d.allow).for_each(|allow| allow.everyone = true),
-        Some(Blind::Liveness) => settings.require_liveness = false,
-        Some(Blind::Flat) => settings.deny_flat = false,
-        Some(Blind::LivenessFrames) => settings.min_liveness_frames = 1,
-        Some(Blind::Frames) => settings.min_frames = 1,
-        Some(Blind::Freshness) => settings.max_age_ms = 60_000,
-        Some(Blind::Threshold) => settings.match_threshold = Some(Score::MIN),
-        Some(Blind::Margin) => settings.margin = Some(0.0),
-        Some(Blind::LockedMode) => {
-            let locked = rules.doors.iter_mut().filter(|door| door.mode == DoorMode::LockedDown);
-            locked.for_each(|door| door.mode = DoorMode::Free);
-        }
-        Some(Blind::Approach) => settings.approach_ms = 0,
-        Some(Blind::Passback) => rules.areas.clear(),
-        Some(Blind::Throttle) => rules.throttle.failures = 0,
-        Some(Blind::Factor) => {
-            let doors = rules.doors.iter_mut().filter(|door| door.mode == DoorMode::TwoFactor);
-            doors.for_each(|door| door.mode = DoorMode::Normal);
-        }
-        Some(Blind::Company) => rules.doors.iter_mut().for_each(|door| door.people_needed = 1),
-        _ => {}
-    }
-    (settings, Rules::new(&rules).unwrap())
-}
-
 /// Lets a decider live through a history.
 fn live(bytes: &[u8], sites: &Sites) -> (usize, Vec<Entry>) {
     let (policy, steps) = history(bytes);
@@ -394,7 +338,7 @@ fn live(bytes: &[u8], sites: &Sites) -> (usize, Vec<Entry>) {
     let mut grants = 0u32;
     let mut log: Vec<Entry> = Vec::new();
     for (number, (step, now)) in steps.into_iter().enumerate() {
-        let mut decisions = Vec::new();
+        let (mut decisions, mut silent) = (Vec::new(), Vec::new());
         match &step {
             Step::Restart => {
                 // The process was away for no time at all: the old clock says what it would have said now.
@@ -431,7 +375,11 @@ fn live(bytes: &[u8], sites: &Sites) -> (usize, Vec<Entry>) {
                     grants += 1;
                     grants.to_string()
                 };
+                let key = (perceived.camera.clone(), perceived.track);
+                let before = decider.decided.get(&key).cloned().unwrap_or_default();
                 decisions = decider.decide(&perceived, now, &mut id);
+                let after = decider.decided.get(&key).into_iter().flatten().filter(|door| !before.contains(door));
+                silent = after.filter(|door| decisions.iter().all(|d| d.door != **door)).cloned().collect();
                 decisions.iter_mut().for_each(|decision| decision.track = observation.track);
             }
         }
@@ -441,45 +389,9 @@ fn live(bytes: &[u8], sites: &Sites) -> (usize, Vec<Entry>) {
             prompts.iter_mut().for_each(|prompt| prompt.side = other(prompt.side));
         }
         decisions.extend(decider.overdue(now));
-        log.push(Entry { step, now, decisions, prompts });
+        log.push(Entry { step, now, decisions, silent, prompts });
     }
     (policy, log)
-}
-
-fn heard(input: &Input, blind: Option<Blind>) -> Option<Input> {
-    match (blind, input) {
-        (Some(Blind::Lockdown), Input::Command(Command::Lockdown { .. })) => None,
-        (Some(Blind::Clock), Input::Clock(_)) => Some(Input::Clock(Clock::Synchronised)),
-        (Some(Blind::OthersCard), Input::Credential(read)) => {
-            // Takes every card for the card of whoever comes most often.
-            Some(Input::Credential(CredentialRead {
-                credential: Credential::Person(PersonId::new("bob").unwrap()),
-                ..read.clone()
-            }))
-        }
-        _ => Some(input.clone()),
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "step numbers are small")]
-fn perceived(observation: &Observation, blind: Option<Blind>, number: usize) -> Observation {
-    let mut perceived = observation.clone();
-    match blind {
-        Some(Blind::Expiry) => perceived.profiles.values_mut().for_each(|profile| profile.expires_at = None),
-        Some(Blind::Gallery) => perceived.gallery = true,
-        Some(Blind::Decided) => perceived.track = TrackId(1000 + number as u64),
-        // Takes whoever turns the head for whoever was asked to.
-        Some(Blind::Turner) if observation.camera.as_str() == "c-front" => {
-            if let Some(best) = perceived.candidates.first_mut() {
-                best.person = PersonId::new(PEOPLE[0]).unwrap();
-                let profile = Profile::default();
-                perceived.profiles.insert(PersonId::new(PEOPLE[0]).unwrap(), profile);
-            }
-        }
-        Some(Blind::CoolDown) => perceived.bounding_box.y = 1000.0 * number as f32,
-        _ => {}
-    }
-    perceived
 }
 
 fn drawn(seed: u64) -> Vec<u8> {

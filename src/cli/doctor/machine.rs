@@ -7,7 +7,7 @@ use std::process::Command;
 use super::{Chart, State};
 use crate::config::Config;
 use crate::door::LockKind;
-use crate::system::{clock, process};
+use crate::system::{self, ClockQuality, process};
 
 /// The unit's exposure that ours and its drop-ins stay below (`systemd-analyze security`).
 const MOST_EXPOSURE: f32 = 2.5;
@@ -25,13 +25,16 @@ pub(super) fn examine(config: &Config, chart: &mut Chart) {
 fn time(chart: &mut Chart) {
     let word = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
     let source = word("/sys/devices/system/clocksource/clocksource0/current_clocksource");
-    match clock::time_service() {
-        Some(path) => chart.note("clock", State::Works, format!("a time service runs ({path}); the kernel counts by {source}"), ""),
-        None => chart.note(
+    match system::clock_quality() {
+        ClockQuality { is_synced: true, error_ms } => {
+            let within = error_ms.map_or(String::new(), |error| format!(" to within {error} ms"));
+            chart.note("clock", State::Works, format!("it follows a time source{within}; the kernel counts by {source}"), "");
+        }
+        ClockQuality { is_synced: false, .. } => chart.note(
             "clock",
             State::Weak,
-            format!("no time service was found; the kernel counts by {source}"),
-            "apt-get install chrony, or systemctl enable --now systemd-timesyncd",
+            format!("it follows no time source, so schedules hold for nobody; the kernel counts by {source}"),
+            "apt-get install chrony, or systemctl enable --now systemd-timesyncd; then see that a time server can be reached",
         ),
     }
     if !Path::new("/sys/class/rtc/rtc0").exists() {

@@ -22,6 +22,9 @@ impl Service {
             self.counts.granted.get(),
             self.counts.refused.get()
         );
+        if let Some(reason) = self.gallery.latched() {
+            status.push_str(&format!("; the gallery takes no change since a write failed: {reason}"));
+        }
         for engine in inference::engines().iter().filter(|engine| engine.state == EngineState::Building) {
             status.push_str(&format!(
                 "; {}'s engine for {} in the making since {:.0} s",

@@ -13,15 +13,18 @@ use zeroize::{DefaultIsZeroes, Zeroize, Zeroizing};
 
 use super::graph::Graph;
 use super::kernel::Kernel;
+use super::locked;
 use super::matrix::Matrix;
 use super::scan::scan_segments;
 use super::sketch::{BITS, Sketch, Sketcher};
 use super::template::Probe;
 use crate::system::Stop;
 
-/// Of the sketches, one in so many is near enough to name its row: a person at a threshold's cosine is among them but for one time in
-/// thousands, whatever the size.
+/// Of the sketches, one in so many is near enough to name its row where the nearest person alone is asked for: at a threshold's cosine
+/// that person is among them but for one time in thousands, whatever the size.
 const ONE_IN: usize = 200;
+/// The same where more people are asked for: whoever makes a match ambiguous is a little farther away, and as surely named.
+const ONE_IN_OF_MORE: usize = 32;
 /// Of the rows named, so many are scored one by one, the nearest first, so that the floor is high when the others' turn comes.
 const FIRST: usize = 16;
 /// Rows named at least.
@@ -110,11 +113,20 @@ pub(crate) struct Cover {
     pub(crate) is_worn: bool,
 }
 
+impl Drop for Shortlist {
+    fn drop(&mut self) {
+        if let Source::Flat(sketches) = &self.source {
+            locked::unlock(sketches);
+        }
+    }
+}
+
 impl Shortlist {
     /// Sketches alone: made in moments, looked at one after another.
     pub(crate) fn flat(matrix: &Matrix) -> Self {
         let sketcher = Sketcher::new(matrix.dimension());
         let sketches = matrix.each_row(|row| sketcher.sketch(row));
+        locked::lock(&sketches);
         Self::over(matrix, Source::Flat(sketches), sketcher, Vec::new())
     }
 
@@ -123,6 +135,15 @@ impl Shortlist {
         let sketcher = Sketcher::new(matrix.dimension());
         let (graph, rows) = Graph::build(matrix.each_row(|row| sketcher.sketch(row)), threads, stop)?;
         Some(Self::over(matrix, Source::Graph(graph, rows), sketcher, Vec::new()))
+    }
+
+    /// Sketches that stand for the wrong rows.
+    #[cfg(test)]
+    pub(crate) fn astray(matrix: &Matrix) -> Self {
+        let sketcher = Sketcher::new(matrix.dimension());
+        let mut sketches = matrix.each_row(|row| sketcher.sketch(row));
+        sketches.rotate_left(matrix.rows() / 2);
+        Self::over(matrix, Source::Flat(sketches), sketcher, Vec::new())
     }
 
     fn over(matrix: &Matrix, source: Source, sketcher: Sketcher, loose: Vec<u32>) -> Self {
@@ -149,13 +170,19 @@ impl Shortlist {
         Cover { starts, fresh, is_thin: share > MOST_OUTSIDE, is_worn: share > WORN }
     }
 
-    /// Tells `visit` rows that are near `values`, with their true scores: those named, and of what the shortlist does not stand for
-    /// whatever reaches the floor that `visit` gives.
-    pub(crate) fn search(&self, matrix: &Matrix, cover: &Cover, values: &[f32], mut visit: impl FnMut(usize, f32) -> f32) {
+    /// Tells `visit` rows that are near `values`, with their true scores: those named where so many people are asked for, and of what
+    /// the shortlist does not stand for whatever reaches the floor that `visit` gives.
+    pub(crate) fn search(
+        &self,
+        matrix: &Matrix,
+        cover: &Cover,
+        values: &[f32],
+        people: usize,
+        mut visit: impl FnMut(usize, f32) -> f32,
+    ) {
         let probe = Probe::new(values);
         let mut floor = f32::NEG_INFINITY;
-        let named = self.named(values);
-        let (first, rest) = named.split_at(FIRST.min(named.len()));
+        let Named { first, rest } = self.named(values, people);
         for row in first.iter().chain(&self.loose) {
             let Some(row) = self.place(cover, *row) else { continue };
             if let Some(score) = matrix.score_above(&probe, row, floor) {
@@ -164,7 +191,8 @@ impl Shortlist {
         }
         // Those that are less likely lie all over the memory: many are asked for at a time.
         let mut rest: Vec<usize> = rest.iter().filter_map(|row| self.place(cover, *row)).collect();
-        rest.sort_unstable();
+        // In order nearly always: segments keep theirs.
+        rest.sort();
         floor = matrix.look_at(&probe, &rest, floor, &mut visit);
         if !cover.fresh.is_empty() {
             let segments = matrix.segments().enumerate().filter(|(at, _)| cover.fresh.binary_search(at).is_ok());
@@ -172,15 +200,20 @@ impl Shortlist {
         }
     }
 
-    /// Rows of the base that are near by their sketches, the nearest first.
-    fn named(&self, values: &[f32]) -> Vec<u32> {
+    /// Rows of the base that are near by their sketches.
+    fn named(&self, values: &[f32], people: usize) -> Named {
+        let one_in = if people > 1 { ONE_IN_OF_MORE } else { ONE_IN };
         let sketch = self.sketcher.sketch(values);
         let lock = || self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         let mut room = lock().pop().unwrap_or_default();
         let found = match &self.source {
-            Source::Flat(sketches) => nearest(sketches, &sketch, &mut room.differing),
+            Source::Flat(sketches) => nearest(sketches, &sketch, one_in, &mut room.differing),
             Source::Graph(graph, rows) => {
-                graph.nearest(&sketch, &mut room.search).into_iter().map(|node| rows[node as usize]).collect()
+                let mut first: Vec<u32> =
+                    graph.nearest(&sketch, &mut room.search).into_iter().map(|node| rows[node as usize]).collect();
+                let mut rest = first.split_off(FIRST.min(first.len()));
+                rest.sort_unstable();
+                Named { first, rest }
             }
         };
         lock().push(room);
@@ -238,9 +271,17 @@ impl Shortlist {
     }
 }
 
-/// One in [`ONE_IN`] of the sketches, or some more where bits are equal: those that differ least, the very least first.
-fn nearest(sketches: &[Sketch], sketch: &Sketch, lines: &mut Vec<Line>) -> Vec<u32> {
-    let wanted = sketches.len().div_ceil(ONE_IN).max(FEWEST).min(sketches.len());
+/// Rows that a shortlist names.
+struct Named {
+    /// The nearest, [`FIRST`] or some more.
+    first: Vec<u32>,
+    /// The others, in order.
+    rest: Vec<u32>,
+}
+
+/// One in so many of the sketches, or some more where bits are equal: those that differ least.
+fn nearest(sketches: &[Sketch], sketch: &Sketch, one_in: usize, lines: &mut Vec<Line>) -> Named {
+    let wanted = sketches.len().div_ceil(one_in).max(FEWEST).min(sketches.len());
     lines.clear();
     lines.resize(sketches.len().div_ceil(LINE), Line::default());
     // Several counts of each number, since one that waits for its neighbour's to be stored is what would take the time.
@@ -251,22 +292,31 @@ fn nearest(sketches: &[Sketch], sketch: &Sketch, lines: &mut Vec<Line>) -> Vec<u
             four.iter().zip(&mut counts).for_each(|(bits, counts)| counts[usize::from(*bits)] += 1);
         }
     }
-    let mut total = 0;
-    let limit = (0..=BITS).find(|bits| {
-        total += counts.iter().map(|counts| counts[*bits] as usize).sum::<usize>();
-        total >= wanted
-    });
-    let limit = limit.unwrap_or(BITS) as u16;
-    let mut named: Vec<(u16, u32)> = Vec::with_capacity(total);
+    // The fewest bits that so many rows differ by or less, and how many rows these are.
+    let reach = |wanted: usize| {
+        let mut total = 0;
+        let mut added = (0..=BITS).map(|bits| {
+            total += counts.iter().map(|counts| counts[bits] as usize).sum::<usize>();
+            (bits as u16, total)
+        });
+        added.find(|(_, total)| *total >= wanted).unwrap_or((BITS as u16, sketches.len()))
+    };
+    let ((near, nearest), (limit, total)) = (reach(FIRST), reach(wanted));
+    let mut named = Named { first: Vec::with_capacity(nearest), rest: Vec::with_capacity(total - nearest) };
     for (line, first) in lines.iter().zip((0u32..).step_by(LINE)) {
         if line.0.iter().fold(u16::MAX, |least, bits| least.min(*bits)) <= limit {
-            named.extend(line.0.iter().copied().zip(first..).filter(|(bits, _)| *bits <= limit));
+            for (bits, row) in line.0.iter().zip(first..) {
+                match *bits {
+                    bits if bits <= near => named.first.push(row),
+                    bits if bits <= limit => named.rest.push(row),
+                    _ => {}
+                }
+            }
         }
     }
     // How far a face is from everybody tells something of the face.
     lines.zeroize();
-    named.sort_unstable();
-    named.into_iter().map(|(_, row)| row).collect()
+    named
 }
 
 #[cfg(test)]
@@ -293,7 +343,7 @@ mod tests {
 
     fn best(shortlist: &Shortlist, matrix: &Matrix, probe: &[f32]) -> Option<usize> {
         let mut top = Top::new(1);
-        shortlist.search(matrix, &shortlist.cover(matrix), probe, |row, score| {
+        shortlist.search(matrix, &shortlist.cover(matrix), probe, 1, |row, score| {
             top.offer(score, row);
             top.floor()
         });

@@ -12,7 +12,8 @@ use std::ops::Range;
 
 use zeroize::{DefaultIsZeroes, Zeroize};
 
-use super::locked;
+use super::kernel::Kernel;
+use super::locked::Lanes;
 
 /// Numbers in a lane: one cache line of 8-bit numbers.
 pub(crate) const LANE: usize = 64;
@@ -40,6 +41,15 @@ impl Default for Lane {
 
 impl DefaultIsZeroes for Lane {}
 
+impl Lane {
+    /// Two lanes of nibbles as one: these in the lower four bits, those of another in the upper.
+    fn with_upper(&self, other: &Self) -> Self {
+        let mut both = *self;
+        both.0.iter_mut().zip(&other.0).for_each(|(lower, upper)| *lower |= upper << 4);
+        both
+    }
+}
+
 /// As many 8-bit numbers of a probe as a [`Lane`] has of a row.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
@@ -66,6 +76,11 @@ impl Default for FloatLane {
 
 impl DefaultIsZeroes for FloatLane {}
 
+/// The largest magnitude. Magnitudes are in the order of their bits, and those the compiler compares many at a time.
+fn largest_of(row: &[f32]) -> f32 {
+    f32::from_bits(row.iter().fold(0, |most, v| most.max(v.abs().to_bits())))
+}
+
 /// The exponent and the step of a row whose largest magnitude is `largest`.
 fn step_of(largest: f32) -> (f32, f32) {
     // Unit vectors of up to 4,096 numbers have their largest at 1/64 or more; the bounds keep any other row harmless.
@@ -75,6 +90,91 @@ fn step_of(largest: f32) -> (f32, f32) {
     let fits = |exponent: &i32| (largest * 2f32.powi(*exponent)).round() <= LIMIT;
     let exponent = [15 - binade, 14 - binade].into_iter().find(fits).unwrap_or(13 - binade);
     (2f32.powi(exponent), 2f32.powi(-exponent))
+}
+
+/// The whole number nearest to one of less than 2²² in size, of two the even one: where a number lies by 1.5·2²³ its last bit is worth
+/// one. Casts say what becomes of any number, which the compiler makes no vectors of.
+#[inline(always)]
+fn nearest(value: f32) -> i32 {
+    (value + BY_ONES).to_bits().cast_signed().wrapping_sub(BY_ONES.to_bits().cast_signed())
+}
+
+/// Where the numbers of 24 bits are whole.
+const BY_ONES: f32 = 12_582_912.0;
+
+/// The level that a number of steps rounds to: what [`f32::round`] gives, halves away from zero. Of what is no number, any.
+#[inline(always)]
+pub(super) fn level_of(steps: f32) -> i32 {
+    // What is far outside stays outside, and is counted right.
+    let steps = steps.clamp(-LIMIT - 1.0, LIMIT + 1.0);
+    let near = nearest(steps);
+    let left = steps - near as f32;
+    let (up, down) = (i32::from(left >= 0.5) & i32::from(steps > 0.0), i32::from(left <= -0.5) & i32::from(steps < 0.0));
+    near.wrapping_add(up).wrapping_sub(down).clamp(-LIMIT as i32, LIMIT as i32)
+}
+
+/// A lane of levels taken apart, a byte for each of a level's three parts.
+#[derive(Default)]
+pub(super) struct Apart {
+    coarse: Lane,
+    middle: Lane,
+    low: Lane,
+}
+
+/// Sums of squares over a row: whole numbers below 2³⁰, at most 4,096 of them, so the sums are exact.
+#[derive(Default)]
+pub(super) struct Squares {
+    /// Of the levels.
+    length: i64,
+    /// Of what the coarse nibbles leave.
+    rest: i64,
+    /// Of twice what both nibbles leave.
+    twice_fine: i64,
+}
+
+/// As many levels as a [`Lane`] has bytes.
+#[derive(Clone, Copy)]
+struct Levels([i32; LANE]);
+
+impl Default for Levels {
+    fn default() -> Self {
+        Self([0; LANE])
+    }
+}
+
+impl DefaultIsZeroes for Levels {}
+
+impl Apart {
+    /// Takes up to [`LANE`] numbers apart, `scale` times as large.
+    ///
+    /// Sums wrap where they cannot: a check for overflow in the loop keeps the compiler from making vectors of it.
+    #[inline(always)]
+    pub(super) fn take(&mut self, values: &[f32], scale: f32, half: i32, squares: &mut Squares) {
+        // A product that rounds across a border gives the neighbouring nibble, and leaves one more.
+        let per_stride = 1.0 / half.wrapping_mul(2) as f32;
+        let span = half.wrapping_mul(16);
+        let mut levels = Levels::default();
+        levels.0.iter_mut().zip(values).for_each(|(level, value)| *level = level_of(value * scale));
+        let levels_here = &levels.0[..values.len().min(LANE)];
+        // Of 64 numbers of less than 2^12 in size.
+        let (mut rest, mut twice_fine) = (0i32, 0i32);
+        let parts = self.coarse.0.iter_mut().zip(&mut self.middle.0).zip(&mut self.low.0);
+        for (level, ((coarse, middle), low)) in levels_here.iter().zip(parts) {
+            let nibble = nearest(level.wrapping_add(span) as f32 * per_stride - 0.5).clamp(0, 15);
+            // At most `half` away from nothing, or one more, which is at most 2,041.
+            let left = level.wrapping_sub(half.wrapping_mul(nibble.wrapping_mul(2).wrapping_sub(15)));
+            let kept = left.wrapping_add(CENTRE);
+            let fine = (kept & 0xff).wrapping_mul(2).wrapping_sub(TWICE_LOW_CENTRE);
+            (*coarse, *middle, *low) = (nibble as u8, (kept >> 8) as u8, (kept & 0xff) as u8);
+            rest = rest.wrapping_add(left.wrapping_mul(left));
+            twice_fine = twice_fine.wrapping_add(fine.wrapping_mul(fine));
+        }
+        let length = levels_here.iter().fold(0i64, |sum, level| sum.wrapping_add(i64::from(level.wrapping_mul(*level))));
+        squares.length += length;
+        squares.rest += i64::from(rest);
+        squares.twice_fine += i64::from(twice_fine);
+        levels.zeroize();
+    }
 }
 
 /// Lanes in a nibble plane's row, each with the nibbles of two lanes of numbers: the first in the lower four bits of its bytes, the
@@ -88,11 +188,11 @@ pub(super) fn pairs(dimension: usize) -> usize {
 #[derive(Default)]
 pub(super) struct Planes {
     /// Nibbles, [`pairs`] lanes a row.
-    pub(super) coarse: Vec<Lane>,
+    pub(super) coarse: Lanes,
     /// Nibbles, [`pairs`] lanes a row.
-    pub(super) middle: Vec<Lane>,
+    pub(super) middle: Lanes,
     /// Bytes, twice as many lanes.
-    pub(super) low: Vec<Lane>,
+    pub(super) low: Lanes,
 }
 
 /// What goes with a row besides its planes.
@@ -110,46 +210,31 @@ pub(super) struct Kept {
 }
 
 impl Planes {
-    pub(super) fn with_capacity(lanes: usize) -> Self {
-        let planes =
-            Self { coarse: Vec::with_capacity(lanes), middle: Vec::with_capacity(lanes), low: Vec::with_capacity(2 * lanes) };
-        [&planes.coarse, &planes.middle, &planes.low].into_iter().for_each(locked::lock);
-        planes
+    /// With room for so many lanes of nibbles.
+    pub(super) fn with_capacity(lanes_of_nibbles: usize) -> Self {
+        let lanes = Lanes::with_capacity;
+        Self { coarse: lanes(lanes_of_nibbles), middle: lanes(lanes_of_nibbles), low: lanes(2 * lanes_of_nibbles) }
     }
 
     /// Rounds a row to 16 bits and appends it.
     pub(super) fn push(&mut self, row: &[f32]) -> Kept {
-        let largest = row.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+        let kernel = Kernel::best();
+        let largest = largest_of(row);
         let (scale, step) = step_of(largest);
-        let to_level = |value: f32| (value * scale).round().clamp(-LIMIT, LIMIT) as i32;
-        let half = (to_level(largest) + 15) / 16;
-        let half = half.max(1);
-        // A product that rounds across a border gives the neighbouring nibble, and leaves one more.
-        let per_stride = 1.0 / (2 * half) as f32;
-        let (mut length, mut rest, mut twice_fine) = (0i64, 0i64, 0i64);
+        let half = ((level_of(largest * scale) + 15) / 16).max(1);
+        let mut squares = Squares::default();
         for pair in row.chunks(2 * LANE) {
-            let (mut coarse, mut middle, mut low) = (Lane::default(), Lane::default(), [Lane::default(); 2]);
-            for (at, value) in pair.iter().enumerate() {
-                let level = to_level(*value);
-                let nibble = (((level + 16 * half) as f32 * per_stride) as i32).clamp(0, 15);
-                // At most `half` away from nothing, or one more, which is at most 2,041.
-                let left = level - half * (2 * nibble - 15);
-                let kept = left + CENTRE;
-                let (lane, byte) = (at / LANE, at % LANE);
-                coarse.0[byte] |= (nibble as u8) << (4 * lane);
-                middle.0[byte] |= ((kept >> 8) as u8) << (4 * lane);
-                low[lane].0[byte] = (kept & 0xff) as u8;
-                // Whole numbers below 2^30, and at most 4,096 of them: the sums are exact.
-                length += i64::from(level * level);
-                rest += i64::from(left * left);
-                twice_fine += i64::from((2 * (kept & 0xff) - TWICE_LOW_CENTRE).pow(2));
+            let mut parts = [Apart::default(), Apart::default()];
+            for (values, part) in pair.chunks(LANE).zip(&mut parts) {
+                kernel.take_apart(values, scale, half, part, &mut squares);
             }
-            self.coarse.push(coarse);
-            self.middle.push(middle);
-            self.low.extend(low);
+            let [first, second] = parts;
+            self.coarse.push(first.coarse.with_upper(&second.coarse));
+            self.middle.push(first.middle.with_upper(&second.middle));
+            self.low.extend_from_slice(&[first.low, second.low]);
         }
         let root = |sum: i64| (sum as f64).sqrt();
-        Kept { step, half, rest: root(rest), fine_rest: root(twice_fine) / 2.0, length: root(length) }
+        Kept { step, half, rest: root(squares.rest), fine_rest: root(squares.twice_fine) / 2.0, length: root(squares.length) }
     }
 
     /// Appends rows of others, `pairs` lanes each.
@@ -171,16 +256,7 @@ impl Planes {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        (self.coarse.capacity() + self.middle.capacity() + self.low.capacity()) * size_of::<Lane>()
-    }
-}
-
-impl Drop for Planes {
-    fn drop(&mut self) {
-        for plane in [&mut self.coarse, &mut self.middle, &mut self.low] {
-            plane.zeroize();
-            locked::unlock(plane);
-        }
+        self.coarse.bytes() + self.middle.bytes() + self.low.bytes()
     }
 }
 
@@ -221,14 +297,14 @@ impl<'a> Row<'a> {
 /// The 16-bit level of one number.
 #[inline(always)]
 pub(super) fn level(half: i32, coarse: u8, middle: u8, low: u8) -> i32 {
-    half * (2 * i32::from(coarse) - 15) + (i32::from(middle) << 8) + i32::from(low) - CENTRE
+    // Far within 32 bits; checked sums would not become vectors.
+    half.wrapping_mul(2 * i32::from(coarse) - 15).wrapping_add((i32::from(middle) << 8) + i32::from(low) - CENTRE)
 }
 
 /// Replaces a row's numbers by those that it is kept as, so that what is written down before it is kept is the same, bit for bit.
 pub(crate) fn as_kept(row: &mut [f32]) {
-    let largest = row.iter().fold(0.0f32, |most, v| most.max(v.abs()));
-    let (scale, step) = step_of(largest);
-    row.iter_mut().for_each(|value| *value = (*value * scale).round().clamp(-LIMIT, LIMIT) * step);
+    let (scale, step) = step_of(largest_of(row));
+    row.iter_mut().for_each(|value| *value = level_of(*value * scale) as f32 * step);
 }
 
 /// A probe, ready for the scan. No `Debug`: it is biometric data, and cleared when it goes.
@@ -250,19 +326,22 @@ pub(crate) struct Probe {
 impl Probe {
     /// Takes a probe of any length.
     pub(crate) fn new(values: &[f32]) -> Self {
-        let largest = values.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+        let largest = largest_of(values);
         let step = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+        // Rounded twice, so now and then to the neighbour of the nearest level: the error counts it.
+        let per_step = 1.0 / step;
         let lanes = 2 * pairs(values.len());
         let (mut exact, mut coarse) = (Vec::with_capacity(lanes), Vec::with_capacity(lanes));
         let (mut error, mut norm, mut sum) = (0.0f64, 0.0f64, 0i32);
         for part in values.chunks(LANE) {
             let (mut floats, mut levels) = (FloatLane::default(), ProbeLane::default());
             for ((value, float), level) in part.iter().zip(&mut floats.0).zip(&mut levels.0) {
-                let rounded = (value / step).round().clamp(-127.0, 127.0);
+                let rounded = level_of(value * per_step).clamp(-127, 127);
                 (*float, *level) = (*value, rounded as i8);
-                sum += i32::from(*level);
-                error += f64::from(value - rounded * step).powi(2);
-                norm += f64::from(*value).powi(2);
+                sum = sum.wrapping_add(rounded);
+                let left = f64::from(value - rounded as f32 * step);
+                error += left * left;
+                norm += f64::from(*value) * f64::from(*value);
             }
             exact.push(floats);
             coarse.push(levels);

@@ -29,7 +29,11 @@ impl Store {
     /// Whether a copy may be kept that was built `removals` removals after the opening: not when somebody whom it knows is gone since,
     /// and not while templates of somebody who is gone are on the medium still.
     fn may_keep(&self, removals: u64) -> bool {
-        self.rollback.is_none() && self.unsettled.is_none() && !self.remembers && self.removals == removals
+        self.rollback.is_none()
+            && self.unsettled.is_none()
+            && self.latched.is_none()
+            && !self.remembers
+            && self.removals == removals
     }
 
     /// Begins a copy; `None` when none may be kept.

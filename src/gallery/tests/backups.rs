@@ -138,6 +138,63 @@ fn a_power_cut_while_a_backup_is_put_back_leaves_the_old_people_or_the_new_ones(
     }
 }
 
+/// Each call of both acts fails in each way, once and for good: the old people or the new ones, and never an alarm.
+#[test]
+fn a_failure_while_a_backup_is_put_back_or_an_older_state_accepted_leaves_the_old_state_or_the_new_one() {
+    let (start, key) = small();
+    let gallery = on(&start, &key).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (file, unlock) = made(&gallery, folder.path());
+    drop(gallery);
+    let people = || Backup::open(&file[..], &unlock()).ok().unwrap().into_people();
+    let ahead = start.reopened();
+    on(&ahead, &key).unwrap().enroll(person("eve"), vec![template(9)]).unwrap();
+    let mut mixed = start.files();
+    mixed.insert(EPOCH.to_owned(), ahead.files()[EPOCH].clone());
+    let rolled = with_files(&mixed);
+    let restore = |gallery: &Gallery| gallery.restore(people(), true);
+    type ActOn<'a> = &'a dyn Fn(&Gallery) -> Result<(), GalleryError>;
+    let cases: [(&Simulated, ActOn<'_>, [usize; 2]); 2] =
+        [(&ahead, &restore, [3, 2]), (&rolled, &|gallery| gallery.accept_rollback(), [2, 2])];
+    for (start, act, [old, new]) in cases {
+        let rehearsal = start.reopened();
+        let gallery = on(&rehearsal, &key).unwrap();
+        let from = rehearsal.calls();
+        act(&gallery).unwrap();
+        let calls = from..rehearsal.calls();
+        for (call, fault, goes_on) in
+            calls.flat_map(|call| Fault::ALL.map(|fault| [(call, fault, false), (call, fault, true)])).flatten()
+        {
+            let told = || format!("call {call}, {fault:?}, for good: {goes_on}");
+            let disk = start.reopened();
+            let gallery = on(&disk, &key).unwrap();
+            let was_rolled = gallery.rollback().is_some();
+            if goes_on {
+                disk.fail_from(call, fault)
+            } else {
+                disk.fail(call, fault)
+            }
+            let done = matches!(act(&gallery), Ok(()) | Err(GalleryError::NotErased { .. }));
+            assert_eq!(gallery.snapshot().len(), if done { new } else { old }, "{}", told());
+            assert_eq!(gallery.trusted().is_some(), done || !was_rolled, "{}", told());
+            disk.mend();
+            let reopened = on(&disk.reopened(), &key).unwrap();
+            let found = reopened.snapshot().len();
+            assert!(found == new || (!done && found == old), "{}: {found}", told());
+            assert!(reopened.rollback().is_none() || was_rolled, "{}: a false alarm", told());
+            drop(reopened);
+            // Tried again once the disk is mended.
+            if !done {
+                let _ = gallery.compact_if_due();
+                act(&gallery).unwrap();
+            }
+            assert!(gallery.compact_if_due().is_ok() && gallery.latched().is_none(), "{}", told());
+            let reopened = on(&disk.reopened(), &key).unwrap();
+            assert!(reopened.rollback().is_none() && reopened.snapshot().len() == new, "{}", told());
+        }
+    }
+}
+
 #[test]
 fn a_backup_of_another_model_is_refused() {
     let (disk, key) = small();

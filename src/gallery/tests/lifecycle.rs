@@ -52,6 +52,37 @@ fn a_removal_whose_compaction_was_cut_off_is_due_at_the_next_opening() {
 }
 
 #[test]
+fn a_removal_that_leaves_ciphertext_on_the_disk_says_so() {
+    let (start, key) = small();
+    let rehearsal = start.reopened();
+    let gallery = on(&rehearsal, &key).unwrap();
+    let from = rehearsal.calls();
+    gallery.erase(&id("ann")).unwrap();
+    let (mut erased, mut left) = (0, 0);
+    for call in from..rehearsal.calls() {
+        let disk = start.reopened();
+        let gallery = on(&disk, &key).unwrap();
+        disk.fail_from(call, Fault::Broken);
+        match gallery.erase(&id("ann")) {
+            // The names, the journal and the second place may be behind: what held her is no file's any more.
+            Ok(()) => erased += 1,
+            Err(failed @ GalleryError::NotErased { .. }) => {
+                left += 1;
+                let told = failed.to_string();
+                assert!(told.starts_with("ann is removed") && told.contains("still on the disk"), "call {call}: {told}");
+                assert!(gallery.snapshot().person(&id("ann")).is_none(), "call {call}");
+                assert!(gallery.latched().is_some(), "call {call}");
+                disk.mend();
+                assert!(gallery.compact_if_due().unwrap());
+            }
+            Err(_) => assert!(gallery.snapshot().person(&id("ann")).is_some(), "call {call}"),
+        }
+    }
+    assert!(erased > 0 && left > 0, "{erased}, {left}");
+    assert!(matches!(error(gallery.erase(&id("ann"))), GalleryError::NoSuchPerson { .. }));
+}
+
+#[test]
 fn people_whose_time_has_run_out_are_purged_and_named() {
     let (disk, key) = small();
     let gallery = on(&disk, &key).unwrap();
@@ -246,6 +277,63 @@ fn a_gallery_of_version_1_becomes_one_of_version_2_whatever_moment_the_power_goe
             assert!(gallery.rollback().is_none() && alike(&plain(&gallery.snapshot()), &state), "call {call}, tear {tear}");
         }
     }
+}
+
+/// What `birth` tells of a state's age, as a start hears it: the gallery, the last change, and which file and tag it has.
+#[test]
+fn who_remembers_a_states_tag_sees_it_put_back_even_when_as_much_was_changed_since() {
+    let (disk, key) = small();
+    let past = disk.files();
+    let gallery = on(&disk, &key).unwrap();
+    gallery.remove(&id("ann")).unwrap();
+    let said = gallery.age().unwrap();
+    drop(gallery);
+    let heard = |disk: &Simulated, said: &Age| {
+        let gallery = on(disk, &key).unwrap();
+        gallery.hear(said);
+        let reason = gallery.rollback().map(|rollback| rollback.reason);
+        if reason.is_some() {
+            assert!(gallery.trusted().is_none());
+            gallery.accept_rollback().unwrap();
+            let age = gallery.age().unwrap();
+            assert!(age.epoch > said.epoch && age.file.unwrap().0 > said.file.as_ref().map_or(0, |file| file.0));
+        }
+        reason
+    };
+    assert_eq!(heard(&disk.reopened(), &said), None, "the very state");
+    let later = disk.reopened();
+    on(&later, &key).unwrap().enroll(person("eve"), vec![template(5)]).unwrap();
+    assert_eq!(heard(&later.reopened(), &said), None, "a later one that went on from it");
+    on(&later, &key).unwrap().compact().unwrap();
+    assert_eq!(heard(&later.reopened(), &said), None, "one that was written anew since");
+    // Everything put back together, and then as many changes as there had been.
+    let back = with_files(&past);
+    assert!(heard(&back, &said).unwrap().contains("a later change"));
+    let back = with_files(&past);
+    let gallery = on(&back, &key).unwrap();
+    gallery.set(Person { name: Some("Ann".into()), ..person("ann") }).unwrap();
+    assert_eq!(gallery.age().unwrap().epoch, said.epoch);
+    drop(gallery);
+    assert!(heard(&back, &said).unwrap().contains("not the state"), "another way to the same number");
+    let back = with_files(&past);
+    let gallery = on(&back, &key).unwrap();
+    (0..3).for_each(|n| drop(gallery.enroll(person("eve"), vec![template(n)]).unwrap()));
+    drop(gallery);
+    assert!(heard(&back, &said).unwrap().contains("not the state"), "another way beyond it");
+    // Told by an older program: the number alone counts.
+    let back = with_files(&past);
+    on(&back, &key).unwrap().set(Person { name: Some("Ann".into()), ..person("ann") }).unwrap();
+    assert_eq!(heard(&back, &Age { file: None, ..said.clone() }), None);
+    // A later file than the one that is here.
+    let gallery = on(&disk, &key).unwrap();
+    gallery.compact().unwrap();
+    let said = gallery.age().unwrap();
+    drop(gallery);
+    let back = with_files(&past);
+    on(&back, &key).unwrap().remove(&id("bob")).unwrap();
+    assert!(heard(&back, &said).unwrap().contains("a later file"));
+    let foreign = Age { gallery: "00".repeat(16), epoch: 99, ..said };
+    assert_eq!(heard(&disk.reopened(), &foreign), None, "another gallery's");
 }
 
 /// A counter as a TPM has one: it goes up and never down.

@@ -439,3 +439,30 @@ fn crafted_journals(files: &Files, key: &SealingKey, dimension: usize) -> Vec<(&
         ("enrols somebody and a byte", seal([good("a"), vec![0]].concat())),
     ]
 }
+
+/// A backup of the first version that landed, with an identity that is for nothing else: it stays readable.
+#[test]
+fn the_kept_backup_opens_and_holds_what_it_was_made_of() {
+    use super::super::backup::Backup;
+    use super::super::seal::age::{Identity, Lock, Unlock};
+    let (path, identity) = (folder().join("backup-v1.age"), folder().join("backup-v1.identity"));
+    let history = history(512);
+    if writes() && !path.exists() {
+        let key = Identity::generate().unwrap();
+        std::fs::write(&identity, format!("# for the test vector beside it and nothing else\n{}\n", &*key.to_text())).unwrap();
+        let settings = settings(Path::new("/simulated"));
+        let sealing = SealingKey::generate().unwrap();
+        let disk = Box::new(Simulated::default());
+        let gallery = Gallery::open_on(disk, &settings, &sealing, (&model(), 512), true, None).unwrap();
+        gallery.enroll(ann(), vec![template_of(1, 512)]).unwrap();
+        gallery.enroll(person("bob"), vec![template_of(2, 512)]).unwrap();
+        let made_at = Wall(1_800_000_000_000);
+        gallery.back_up(&path, &Lock::Recipients(vec![key.recipient()]), made_at, &[], false).unwrap();
+    }
+    let unlock = Unlock::Identities(Identity::all_of(&std::fs::read_to_string(&identity).unwrap()).unwrap());
+    let backup = Backup::open(&std::fs::read(&path).unwrap()[..], &unlock).ok().unwrap();
+    assert_eq!((backup.made_at(), backup.epoch(), backup.counts()), (Wall(1_800_000_000_000), 3, (2, 2)));
+    assert_eq!(backup.model(), (&model(), 512));
+    let people: Vec<_> = backup.into_people().into_iter().map(|(person, all)| (person, all[0].values().to_vec())).collect();
+    assert!(alike(&people, &history[1]));
+}

@@ -5,11 +5,13 @@ use std::fmt::Write;
 
 use super::*;
 
-/// What the three policies say, in the checker's own words.
+/// What the policies say, in the checker's own words.
+#[derive(Default)]
 struct Facts {
     office: bool,
     vault: bool,
     guarded: bool,
+    annex: bool,
 }
 
 impl Facts {
@@ -24,7 +26,7 @@ impl Facts {
             return false;
         }
         let has_end = profile.expires_at.is_some() || (self.office && matches!(person, "bob" | "cyd"));
-        let is_relying = synced || (!self.office && !self.vault) || (self.office && door == "out");
+        let is_relying = synced || (!self.office && !self.vault && !self.annex) || (self.office && door == "out");
         if has_end && !is_relying {
             return false;
         }
@@ -33,9 +35,33 @@ impl Facts {
         match door {
             "front" if self.office => person == "ada" || (is_staff && is_relying && (8..16).contains(&hour)),
             "front" if self.vault => person != "dan",
+            "front" if self.annex => is_relying && (9..11).contains(&hour),
             "in" if self.vault => false,
             _ => true,
         }
+    }
+}
+
+impl Facts {
+    /// The least comparison score, liveness score and number of frames at a door.
+    fn least(&self, door: &str) -> (f32, f32, u32) {
+        if self.annex && door == "out" { (0.6, 0.6, 5) } else { (0.3, 0.5, 3) }
+    }
+
+    /// What is to be said of a grant.
+    fn marks(&self, before: &[Entry], door: &str, person: &str) -> Vec<Mark> {
+        let last = |door: &str| grants_at(before, door).rfind(|(_, who)| *who == person).map(|(entry, _)| entry.now.wall.0);
+        let forgiven = before.iter().rfind(|e| matches!(e.step, Step::Tell(Input::Command(Command::Forgive { .. }))));
+        let since = forgiven.map_or(i64::MIN, |entry| entry.now.wall.0);
+        let mut marks = Vec::new();
+        if self.annex && person == "cyd" {
+            marks.push(Mark::Duress);
+        }
+        let (outside, inside) = (last("out").filter(|at| *at >= since), last("in").filter(|at| *at >= since));
+        if self.annex && door == "out" && outside.is_some_and(|at| inside.is_none_or(|inside| at > inside)) {
+            marks.push(Mark::Passback);
+        }
+        marks
     }
 }
 
@@ -113,7 +139,7 @@ fn owner(facts: &Facts, read: &CredentialRead) -> Option<&'static str> {
 
 /// Whose card waits at an office's door after these entries.
 fn card(before: &[Entry], door: &str, now: i64) -> Option<&'static str> {
-    let facts = Facts { office: true, vault: false, guarded: false };
+    let facts = Facts { office: true, ..Facts::default() };
     let run = since_restart(before);
     let (at, read) = run.iter().enumerate().rev().find_map(|(at, entry)| match &entry.step {
         Step::Tell(Input::Credential(read)) if read.door.as_str() == door => Some((at, owner(&facts, read)?)),
@@ -150,10 +176,12 @@ fn is_hot(run: &[Entry], seen: &Observation) -> bool {
                 && later.decisions.iter().any(|d| d.reason == Reason::Spoof)
         });
         let ended = run[at + 1..].iter().find(|later| {
-            matches!(&later.step, Step::Tell(Input::TrackEnded(camera, track)) if *camera == attack.camera && *track == attack.track)
+            matches!(&later.step, Step::Tell(Input::TrackEnded(camera, track, _)) if *camera == attack.camera && *track == attack.track)
         });
+        let carried = ended.and_then(|end| if let Step::Tell(Input::TrackEnded(.., last)) = &end.step { Some(last.x) } else { None });
         let cold = ended.map_or(entry.now.monotonic.0 / 1_000_000 + 10_000, |end| end.now.monotonic.0 / 1_000_000 + 1000);
-        let near = (attack.bounding_box.x - seen.bounding_box.x).abs() <= 80.0;
+        let is_beside = |x: f32| (x - seen.bounding_box.x).abs() <= 80.0;
+        let near = is_beside(attack.bounding_box.x) || carried.is_some_and(is_beside);
         !again && near && seen.first_usable_at.monotonic.0 / 1_000_000 < cold
     })
 }
@@ -178,20 +206,33 @@ fn has_turned(run: &[Entry], seen: &Observation, door: &str, person: &str) -> bo
     was_same && captured > told && captured <= told + 6000 && turn >= 15.0
 }
 
-/// Whether the second camera saw the face at its place, of late and often enough.
-fn is_witnessed(run: &[Entry], seen: &Observation) -> bool {
+/// How often the second camera saw the face where it was at that time, and how often it saw it not there; none while it does not look.
+fn testimony(run: &[Entry], seen: &Observation) -> Option<(usize, usize)> {
     let at = seen.captured_at.monotonic.0 / 1_000_000;
     let all = run.iter().filter_map(|entry| if let Step::Testify(sightings) = &entry.step { Some(sightings) } else { None });
     let moment: Vec<(u64, bool)> = all
         .flatten()
-        .map(|sighting| {
-            let near = |face: &Place| (face.x - seen.place.x).abs() <= 0.15 && (face.y - seen.place.y).abs() <= 0.15;
-            (sighting.captured_at.monotonic.0 / 1_000_000, sighting.faces.iter().any(near))
+        .filter_map(|sighting| {
+            let then = seen.trajectory.at(sighting.captured_at.monotonic)?;
+            let near = |face: &Place| (face.x - then.x).abs() <= 0.15 && (face.y - then.y).abs() <= 0.15;
+            Some((sighting.captured_at.monotonic.0 / 1_000_000, sighting.faces.iter().any(near)))
         })
         .filter(|(then, _)| *then + 1000 >= at && *then <= at + 300)
         .collect();
     let agreeing = moment.iter().filter(|(_, near)| *near).count();
-    moment.iter().any(|(then, _)| *then + 500 >= at) && agreeing >= 3 && 3 * agreeing >= 2 * moment.len()
+    moment.iter().any(|(then, _)| *then + 500 >= at).then(|| (agreeing, moment.len() - agreeing))
+}
+
+fn is_witnessed(run: &[Entry], seen: &Observation) -> bool {
+    testimony(run, seen).is_some_and(|(agreeing, others)| agreeing >= 3 && agreeing >= 2 * others)
+}
+
+/// Whether somebody was called an attack for nothing but what a second camera did not see, though it did not look or saw both.
+fn is_slander(facts: &Facts, run: &[Entry], seen: &Observation, decision: &Decision) -> bool {
+    let (_, least, _) = facts.least(decision.door.as_str());
+    let is_live = !seen.is_flat && seen.liveness.is_some_and(|score| score.value() >= least);
+    let is_contradicted = testimony(run, seen).is_some_and(|(agreeing, others)| others >= 3 && others >= 2 * agreeing);
+    decision.reason == Reason::Spoof && is_live && !(facts.guarded && decision.door.as_str() == "out" && is_contradicted)
 }
 
 /// Whether the evidence and the rules alone let somebody through, whatever was granted before on this approach. Gives the person.
@@ -199,12 +240,13 @@ fn deserves<'a>(facts: &Facts, before: &'a [Entry], entry: &Entry, seen: &'a Obs
     let run = since_restart(before);
     let now = entry.now.wall.0;
     let age = entry.now.monotonic.0.abs_diff(seen.captured_at.monotonic.0) / 1_000_000;
+    let (least_score, least_liveness, least_frames) = facts.least(door);
     let is_evidence = seen.gallery
         && age <= 1000
-        && seen.frames >= 3
+        && seen.frames >= least_frames
         && seen.liveness_frames >= 3
         && !seen.is_flat
-        && seen.liveness.is_some_and(|score| score.value() >= 0.5)
+        && seen.liveness.is_some_and(|score| score.value() >= least_liveness)
         && (!facts.guarded || door != "out" || is_witnessed(run, seen));
     if !is_evidence || is_locked(before, door) || is_blocked(facts, before, door, now) || is_hot(run, seen) {
         return None;
@@ -215,9 +257,9 @@ fn deserves<'a>(facts: &Facts, before: &'a [Entry], entry: &Entry, seen: &'a Obs
         let claimed = card(before, door, now)?;
         let mine = seen.candidates.iter().find(|c| c.person.as_str() == claimed)?;
         let is_beaten = best.person != mine.person && lead > 0.05;
-        (mine.score.value() >= 0.3 && !is_beaten).then_some(mine)?
+        (mine.score.value() >= least_score && !is_beaten).then_some(mine)?
     } else {
-        (best.score.value() >= 0.3 && lead >= 0.05).then_some(best)?
+        (best.score.value() >= least_score && lead >= 0.05).then_some(best)?
     };
     let clock = run.iter().rev().find_map(|e| match &e.step {
         Step::Tell(Input::Clock(clock)) => Some(*clock),
@@ -245,7 +287,7 @@ fn has_company(before: &[Entry], door: &str, person: &str, now: i64) -> bool {
 
 /// How often a history granted, or what was wrong in it.
 pub(super) fn check(policy: usize, log: &[Entry]) -> Result<usize, String> {
-    let facts = Facts { office: policy == 1, vault: policy == 2, guarded: policy == 3 };
+    let facts = Facts { office: policy == 1, vault: policy == 2, guarded: policy == 3, annex: policy == 4 };
     let mut grants = 0;
     let mut ids = Vec::new();
     // Tracks that were let go as the same approach leave no decision.
@@ -268,10 +310,23 @@ pub(super) fn check(policy: usize, log: &[Entry]) -> Result<usize, String> {
                     e.decisions.iter().any(|d| d.camera == seen.camera && d.track == seen.track && d.door.as_str() == *door)
                 });
             let mut should = deserves(&facts, before, entry, seen, door).filter(|_| !was_decided);
-            if let Some(person) = should {
+            let was_let_in = |person: &str| {
                 let last = grants_to(run, door, person, &facts);
-                if last.is_some_and(|last| entry.now.wall.0 - last < 3000) {
-                    silent.push((run_number, seen.camera.as_str(), seen.track, *door));
+                last.is_some_and(|last| entry.now.wall.0 - last < 3000)
+            };
+            if entry.silent.iter().any(|silent| silent.as_str() == *door) {
+                let is_known = |person: &str| was_let_in(person) || was_refused(run, door, person, None, entry.now);
+                let may = match should {
+                    Some(person) => was_let_in(person),
+                    None => seen.candidates.iter().any(|c| is_known(c.person.as_str())),
+                };
+                if !may {
+                    return Err(format!("step {at} at {door}: let go without a word"));
+                }
+                silent.push((run_number, seen.camera.as_str(), seen.track, *door));
+            }
+            if let Some(person) = should {
+                if was_let_in(person) {
                     should = None;
                 } else {
                     let is_front = *door == "front";
@@ -289,14 +344,27 @@ pub(super) fn check(policy: usize, log: &[Entry]) -> Result<usize, String> {
                 if decision.grant.is_some() != is_granted {
                     let _ = write!(problem, "a token without a grant");
                 }
-                if decision.policy.id.as_str() != ["default", "office", "vault", "guarded"][policy] {
+                if decision.policy.id.as_str() != ["default", "office", "vault", "guarded", "annex"][policy] {
                     let _ = write!(problem, "another policy's name");
                 }
                 if was_decided {
                     let _ = write!(problem, "decided twice");
                 }
+                if let Some(person) = decision.person.as_ref().map(PersonId::as_str)
+                    && (was_let_in(person) || was_refused(run, door, person, Some(decision.reason), entry.now))
+                {
+                    let _ = write!(problem, "a second decision on one approach");
+                }
+                if is_slander(&facts, run, seen, decision) {
+                    let _ = write!(problem, "called an attack without a reason");
+                }
                 if !problem.is_empty() {
                     return Err(format!("step {at} at {door}: {problem}"));
+                }
+                if let Some(person) = got
+                    && decision.marks != facts.marks(before, door, person)
+                {
+                    return Err(format!("step {at} at {door}: {:?} is said of a grant to {person}", decision.marks));
                 }
                 if let Some(token) = decision.grant.as_ref().filter(|_| is_granted) {
                     claims(token, decision, entry.now, &mut ids).map_err(|wrong| format!("step {at} at {door}: {wrong}"))?;
@@ -306,6 +374,21 @@ pub(super) fn check(policy: usize, log: &[Entry]) -> Result<usize, String> {
         }
     }
     Ok(grants)
+}
+
+/// Whether a person was refused at a door a moment ago, for a reason or for any. Company that is missing is told of each time: the person
+/// still waits for it.
+fn was_refused(run: &[Entry], door: &str, person: &str, reason: Option<Reason>, now: Moment) -> bool {
+    run.iter().any(|entry| {
+        now.wall.0 - entry.now.wall.0 < 3000
+            && entry.decisions.iter().any(|d| {
+                d.door.as_str() == door
+                    && d.person.as_ref().is_some_and(|other| other.as_str() == person)
+                    && d.outcome != Outcome::Granted
+                    && d.reason != Reason::TooFewPeople
+                    && reason.is_none_or(|reason| d.reason == reason)
+            })
+    })
 }
 
 /// When a person was last let through a door in this run; the vault's company passes with the one who is granted.
