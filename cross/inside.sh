@@ -27,6 +27,6 @@ demo)
 # In here lie Arm's libraries, by which dpkg-shlibdeps says what the package depends on.
 package)
     faceid_cargo build
-    cargo-deb --locked --offline --target $target --no-build --strip
+    PATH=$PATH:$CARGO_HOME/bin cargo-deb --locked --offline --target $target --no-build --strip
     ;;
 esac
