@@ -51,8 +51,13 @@ esac
 mkdir -p "$out" "$root/work" "$root/out" "$root/cargo" "$root/shared"
 export what root out
 export cargo_home=${CARGO_HOME:-$HOME/.cargo} project=$PWD shared=${FACEID_SHARED:-$PWD/../shared}
+# Tests start programs of their own, which have to start as any other does.
+case "$what" in
+test | demo) emulated=(env "FACEID_QEMU=$root/usr/bin/qemu-aarch64-static" bash cross/emulated.sh) ;;
+*) emulated=() ;;
+esac
 # In a mount namespace of its own: whatever ends this script takes the mounts with it.
-unshare --mount --propagation private bash -euo pipefail -c '
+"${emulated[@]}" unshare --mount --propagation private bash -euo pipefail -c '
     mount --bind -o ro "$project" "$root/work"
     mount --bind "$out" "$root/out"
     mount --bind "$cargo_home" "$root/cargo"
