@@ -22,7 +22,7 @@ build) faceid_cargo build ;;
 test) FACEID_EMULATED=1 FACEID_CC=aarch64-linux-gnu-gcc FACEID_REQUIRE_KERNEL=neon-dot faceid_cargo test --lib --test golden --test recall ;;
 demo)
     faceid_cargo build
-    qemu-aarch64-static -L / /out/$target/release/faceid demo
+    qemu-aarch64-static -L / /out/$target/release/faceid demo --config /work/cross/slow.toml --data /out/slow
     ;;
 # In here lie Arm's libraries, by which dpkg-shlibdeps says what the package depends on.
 package)
