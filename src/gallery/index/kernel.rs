@@ -7,7 +7,7 @@
 use std::sync::OnceLock;
 
 use super::probe::{ProbeLane, Tables, draw_tables};
-use super::template::{Apart, FloatLane, QUARTER, Row, Sums};
+use super::template::{Apart, EIGHTH, FloatLane, QUARTER, Row, Sums};
 
 mod tops;
 
@@ -80,7 +80,7 @@ impl Kernel {
         }
     }
 
-    /// Of each block of rows of the top plane, every row's sum of the entries that its codes name: [`BLOCK`] sums a block.
+    /// Of each block of rows of a plane of single bits, every row's sum of the entries that its codes name: [`BLOCK`] sums a block.
     pub(super) fn tops(self, plane: &[u8], tables: &Tables, out: &mut [i32]) {
         debug_assert_eq!(plane.len(), out.len() * tables.columns());
         match self.0 {
@@ -278,10 +278,11 @@ fn fine_plain(row: Row<'_>, half: i32, probe: &[FloatLane]) -> f32 {
     let mut sums = [0.0f32; SUMS];
     for (pair, probe) in probe.as_chunks::<2>().0.iter().enumerate() {
         let part = row.pair(pair);
-        for field in 0..4 {
-            let (lane, start) = (field / 2, QUARTER * (field % 2));
+        for bit in 0..8 {
+            let (lane, start) = (bit / 4, EIGHTH * (bit % 4));
+            let sums = &mut sums[EIGHTH * (bit % 2)..][..EIGHTH];
             for (at, sum) in sums.iter_mut().enumerate() {
-                *sum += part.level(half, field, at) as f32 * probe[lane].0[start + at];
+                *sum += part.level(half, bit, at) as f32 * probe[lane].0[start + at];
             }
         }
     }
@@ -511,9 +512,11 @@ mod tests {
             let name = kernel.name();
             for tables in [&tables, &full] {
                 let (mut plain, mut out) = (vec![7; rows.next_multiple_of(BLOCK)], vec![9; rows.next_multiple_of(BLOCK)]);
-                tops::plain(planes.tops(0..rows), tables, &mut plain);
-                kernel.tops(planes.tops(0..rows), tables, &mut out);
-                assert_eq!(out, plain, "{name} at {dimension}");
+                for plane in [0, 1] {
+                    tops::plain(planes.tops(plane, 0..rows), tables, &mut plain);
+                    kernel.tops(planes.tops(plane, 0..rows), tables, &mut out);
+                    assert_eq!(out, plain, "{name} at {dimension}");
+                }
             }
             let backwards: Vec<u32> = (0..rows as u32).rev().collect();
             let mut out = vec![7; rows];

@@ -31,7 +31,8 @@ pub(super) struct Segment {
     steps: Vec<f32>,
     /// What half a step of the coarse nibble is.
     halves: Vec<f32>,
-    /// What the top bits tell of a row, and what the coarse nibbles do.
+    /// What the first bits tell of a row, what the first two do, and what the coarse nibbles do.
+    signs: Estimates,
     tops: Estimates,
     coarse: Estimates,
     /// No row is longer.
@@ -66,6 +67,11 @@ impl Estimates {
     }
 }
 
+/// How often the sums over a probe's tables count in the inner product with the first bits, and in that with the first two: twice the
+/// first bit's and once the second's.
+const SIGNS: f32 = 1.0;
+const TOPS: f32 = 3.0;
+
 /// What `f32` rounds off is given back, so that a bound made of it holds.
 const UP: f64 = 1.0 + 1e-6;
 
@@ -80,6 +86,7 @@ impl Segment {
             planes: Planes::with_capacity(pairs, capacity),
             steps: numbers(),
             halves: numbers(),
+            signs: Estimates::with_capacity(capacity),
             tops: Estimates::with_capacity(capacity),
             coarse: Estimates::with_capacity(capacity),
             longest: 0.0,
@@ -99,10 +106,11 @@ impl Segment {
     }
 
     fn push(&mut self, row: &[f32]) {
-        let Kept { step, half, tops, coarse, length } = self.planes.push(row);
+        let Kept { step, half, signs, tops, coarse, length } = self.planes.push(row);
         self.longest = self.longest.max((length * f64::from(step) * UP) as f32);
         self.steps.push(step);
         self.halves.push(half as f32 * step);
+        self.signs.push(signs);
         self.tops.push(tops);
         self.coarse.push(coarse);
     }
@@ -111,6 +119,7 @@ impl Segment {
         self.planes.extend(&other.planes, rows.clone());
         self.steps.extend_from_slice(&other.steps[rows.clone()]);
         self.halves.extend_from_slice(&other.halves[rows.clone()]);
+        self.signs.extend(&other.signs, rows.clone());
         self.tops.extend(&other.tops, rows.clone());
         self.coarse.extend(&other.coarse, rows);
         self.longest = self.longest.max(other.longest);
@@ -144,30 +153,61 @@ impl Segment {
         kernel.fine(self.planes.row(row), self.half(row), &probe.exact) * self.steps[row]
     }
 
-    /// The highest score that each of `rows` can have, by its top bits, and the highest of all. The first row is the first of a block
-    /// of the top plane, and `sums` has room for whole blocks.
-    pub(super) fn ceilings(&self, kernel: Kernel, probe: &Probe, rows: Range<usize>, sums: &mut [i32], out: &mut [f32]) -> f32 {
-        kernel.tops(self.planes.tops(rows.clone()), &probe.tables, sums);
+    /// The sums over a probe's tables of some rows' first bits, and the highest score that any of the rows can have by them. The first
+    /// row is the first of a block of the planes, and `sums` has room for whole blocks.
+    pub(super) fn signs(&self, kernel: Kernel, probe: &Probe, rows: Range<usize>, sums: &mut [i32], room: &mut [f32]) -> f32 {
+        kernel.tops(self.planes.tops(0, rows.clone()), &probe.tables, sums);
+        self.by_sums(kernel, probe, &self.signs, SIGNS, rows, sums, room)
+    }
+
+    /// The highest score that each of the rows can have by its first two bits, and the highest of all; `signs` is what
+    /// [`Segment::signs`] gave for them.
+    pub(super) fn ceilings(
+        &self,
+        kernel: Kernel,
+        probe: &Probe,
+        rows: Range<usize>,
+        signs: &[i32],
+        sums: &mut [i32],
+        out: &mut [f32],
+    ) -> f32 {
+        kernel.tops(self.planes.tops(1, rows.clone()), &probe.tables, sums);
+        // Far within 32 bits; checked sums would not become vectors.
+        sums.iter_mut().zip(signs).for_each(|(sum, sign)| *sum = sum.wrapping_add(sign.wrapping_mul(2)));
+        self.by_sums(kernel, probe, &self.tops, TOPS, rows, sums, out)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what both of the above have in common, and nothing else calls it")]
+    fn by_sums(
+        &self,
+        kernel: Kernel,
+        probe: &Probe,
+        by: &Estimates,
+        times: f32,
+        rows: Range<usize>,
+        sums: &[i32],
+        out: &mut [f32],
+    ) -> f32 {
         let (unit, offset) = probe.scale();
-        let reach = probe.reach(1.0, self.tops.least_left);
+        let reach = probe.reach(times, by.least_left);
         let of = Ceilings {
             sums,
-            gains: &self.tops.gains[rows.clone()],
-            slacks: &self.tops.slacks[rows],
+            gains: &by.gains[rows.clone()],
+            slacks: &by.slacks[rows],
             unit,
-            offset: offset - reach.product,
+            offset: times * offset - reach.product,
             bound: (probe.rounding(self.longest), reach.per_slack),
         };
         kernel.ceilings(&of, out)
     }
 
-    /// Lowers the ceilings of some rows, which the top bits gave, to what the coarse nibbles leave possible.
+    /// Lowers the ceilings of some rows, which the first two bits gave, to what the coarse nibbles leave possible.
     pub(super) fn lower(&self, kernel: Kernel, probe: &Probe, rows: &[u32], products: &mut [i32], ceilings: &mut [f32]) {
         kernel.seconds_of(self.planes.seconds(), rows, &probe.coarse, products);
         let rounding = probe.rounding(self.longest);
-        let by_tops = probe.reach(1.0, self.tops.least_left);
-        // What the nibble stands for is four times what its top bits do and as much as its lower bits do.
-        let Reach { product, per_slack } = probe.reach(4.0, self.coarse.least_left);
+        let by_tops = probe.reach(TOPS, self.tops.least_left);
+        // What the nibble stands for is four times what its first two bits do and as much as its lower bits do.
+        let Reach { product, per_slack } = probe.reach(4.0 * TOPS, self.coarse.least_left);
         let more = product - 4.0 * by_tops.product + probe.rounding_of_two_bits();
         for ((row, second), ceiling) in rows.iter().zip(&*products).zip(ceilings) {
             let row = *row as usize;
@@ -178,14 +218,15 @@ impl Segment {
     }
 
     fn bytes(&self) -> usize {
-        let numbers = [&self.tops.gains, &self.tops.slacks, &self.coarse.gains, &self.coarse.slacks, &self.steps, &self.halves];
-        self.planes.bytes() + numbers.map(|numbers| numbers.capacity() * size_of::<f32>()).iter().sum::<usize>()
+        let estimates = [&self.signs, &self.tops, &self.coarse].into_iter().flat_map(|of| [&of.gains, &of.slacks]);
+        let numbers = estimates.chain([&self.steps, &self.halves]);
+        self.planes.bytes() + numbers.map(|numbers| numbers.capacity() * size_of::<f32>()).sum::<usize>()
     }
 }
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        for Estimates { gains, slacks, .. } in [&mut self.tops, &mut self.coarse] {
+        for Estimates { gains, slacks, .. } in [&mut self.signs, &mut self.tops, &mut self.coarse] {
             gains.zeroize();
             slacks.zeroize();
         }
@@ -417,19 +458,23 @@ mod tests {
             };
             let mut segment = Segment::new(pairs(dimension), 960);
             (0..960).for_each(|row| segment.push(&template(row)));
-            for by_nibbles in [false, true] {
+            for by in ["signs", "tops", "coarse"] {
                 let (mut sum, mut squares, mut least, mut count) = (0.0f64, 0.0f64, f64::INFINITY, 0.0f64);
                 for at in 0..60 {
                     let probe = Probe::new(&template(1_000 + 7 * at));
-                    let (mut sums, mut ceilings) = (vec![0; 960], vec![0.0; 960]);
-                    segment.ceilings(kernel, &probe, 0..960, &mut sums, &mut ceilings);
-                    let mut reach = probe.reach(1.0, segment.tops.least_left);
-                    let mut slacks = &segment.tops.slacks;
-                    if by_nibbles {
+                    let (mut signs, mut sums, mut ceilings) = (vec![0; 960], vec![0; 960], vec![0.0; 960]);
+                    segment.signs(kernel, &probe, 0..960, &mut signs, &mut ceilings);
+                    let mut of = (&segment.signs, SIGNS);
+                    if by != "signs" {
+                        segment.ceilings(kernel, &probe, 0..960, &signs, &mut sums, &mut ceilings);
+                        of = (&segment.tops, TOPS);
+                    }
+                    if by == "coarse" {
                         let rows: Vec<u32> = (0..960).collect();
                         segment.lower(kernel, &probe, &rows, &mut sums, &mut ceilings);
-                        (reach, slacks) = (probe.reach(4.0, segment.coarse.least_left), &segment.coarse.slacks);
+                        of = (&segment.coarse, 4.0 * TOPS);
                     }
+                    let (reach, slacks) = (probe.reach(of.1, of.0.least_left), &of.0.slacks);
                     assert_eq!(reach.product, 0.0, "the bound by chance is the one that is tested");
                     for (row, (ceiling, slack)) in ceilings.iter().zip(slacks).enumerate() {
                         let deviation = f64::from(reach.per_slack * slack) / f64::from(TAIL);
@@ -438,7 +483,7 @@ mod tests {
                     }
                 }
                 let (mean, deviation) = (sum / count, (squares / count).sqrt());
-                println!("{dimension}, nibbles {by_nibbles}: mean {mean:.3}, deviation {deviation:.3}, least {least:.2}");
+                println!("{dimension}, {by}: mean {mean:.3}, deviation {deviation:.3}, least {least:.2}");
                 // What is given for rounding makes the mean of the second more than nothing. Templates of a few numbers have few values
                 // once they are rotated too, which costs a tenth of a deviation. The normal distribution's least of 57,600 is 4.2 below.
                 assert!((-0.15..1.0).contains(&mean) && (squares / count - mean * mean).sqrt() < 1.05 && least > -5.3);

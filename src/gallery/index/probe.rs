@@ -3,7 +3,7 @@
 use zeroize::{DefaultIsZeroes, Zeroize};
 
 use super::kernel::Kernel;
-use super::template::{FloatLane, LANE, QUARTER, largest_of, level_of, nearest, pairs};
+use super::template::{EIGHTH, FloatLane, LANE, largest_of, level_of, nearest, pairs};
 
 /// What rounding in `f32` can add to a score of unit vectors: sums of up to 4,096 products in 32 accumulators, and the handful of
 /// operations around them.
@@ -22,8 +22,8 @@ impl Default for ProbeLane {
 
 impl DefaultIsZeroes for ProbeLane {}
 
-/// What the top bits of a row add to its inner product with a probe, rounded to seven bits and looked up four bits at a time: two
-/// numbers of the row. For each column of the top plane there is a table of its lower four bits and one of its upper.
+/// What single bits of a row add to its inner product with a probe, one or minus one times a number each, rounded to seven bits and
+/// looked up four at a time. For each column of a plane of single bits there is a table of its lower four bits and one of its upper.
 ///
 /// Entries are rounded up or down by chance, with the odds that make the expected entry right (one draw a table), so that the sum of
 /// the entries that a row picks is off by no more than chance makes it: see [`Probe::reach`].
@@ -41,7 +41,7 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Columns of the top plane.
+    /// Columns of a plane of single bits.
     pub(super) fn columns(&self) -> usize {
         self.low.len()
     }
@@ -50,46 +50,42 @@ impl Tables {
 /// The largest entry but for the rounding: two entries are added in a byte.
 const LARGEST_ENTRY: f32 = 126.0;
 
-/// What the two bits of the top plane stand for: the middles of the quarters of a row's span, in units of half a quarter.
-const TOPS: [f32; 4] = [-3.0, -1.0, 1.0, 3.0];
-
 /// Fills in the tables for a probe.
 #[inline(always)]
 pub(super) fn draw_tables(probe: &[FloatLane], tables: &mut Tables) {
-    let (pairs, _) = probe.as_chunks::<2>();
-    let quarters = |pair: &[FloatLane; 2]| {
-        let [first, second] = [0, 1].map(|lane| pair[lane].0.as_chunks::<QUARTER>().0);
-        [first[0], first[1], second[0], second[1]]
-    };
-    // What the two numbers of a table can add at most.
-    let most = |a: f32, b: f32| TOPS[3] * (a.abs() + b.abs());
+    // The numbers of table `at` of a lane.
+    let four = |lane: &FloatLane, at: usize| [0, 1, 2, 3].map(|bit| lane.0[EIGHTH * bit + at]);
+    // What they can add at most.
+    let most = |[a, b, c, d]: [f32; 4]| a.abs() + b.abs() + c.abs() + d.abs();
     let mut largest = 0.0f32;
-    for [a, b, c, d] in pairs.iter().map(quarters) {
-        for at in 0..QUARTER {
-            largest = largest.max(most(a[at], b[at])).max(most(c[at], d[at]));
+    for lane in probe {
+        for at in 0..EIGHTH {
+            largest = largest.max(most(four(lane, at)));
         }
     }
     tables.unit = if largest > 0.0 { 2.0 * largest / LARGEST_ENTRY } else { 1.0 };
     let per_unit = 1.0 / tables.unit;
     let (mut offset, mut count) = (0.0f32, 0u32);
-    let mut fill = |table: &mut [u8; 16], a: f32, b: f32| {
-        let most = most(a, b);
+    let mut fill = |table: &mut [u8; 16], numbers: [f32; 4]| {
+        let most = most(numbers);
         offset += most;
         count = count.wrapping_add(u32::from(most > 0.0));
         // By chance up or down, with the odds of the fraction.
-        let chance = fastrand::f32() - 0.5;
+        let from = most * per_unit + (fastrand::f32() - 0.5);
+        let [a, b, c, d] = numbers.map(|number| number * per_unit);
+        let (low, high) = ([-a - b, a - b, b - a, a + b], [-c - d, c - d, d - c, c + d]);
         for (code, entry) in table.iter_mut().enumerate() {
-            let product = TOPS[code & 3] * a + TOPS[code >> 2] * b;
-            *entry = nearest((product + most) * per_unit + chance) as u8;
+            *entry = nearest(low[code & 3] + high[code >> 2] + from) as u8;
         }
     };
-    tables.low.resize(pairs.len() * QUARTER, [0; 16]);
-    tables.high.resize(pairs.len() * QUARTER, [0; 16]);
-    let columns = tables.low.as_chunks_mut::<QUARTER>().0.iter_mut().zip(tables.high.as_chunks_mut::<QUARTER>().0);
-    for ([a, b, c, d], (low, high)) in pairs.iter().map(quarters).zip(columns) {
-        for at in 0..QUARTER {
-            fill(&mut low[at], a[at], b[at]);
-            fill(&mut high[at], c[at], d[at]);
+    let (pairs, _) = probe.as_chunks::<2>();
+    tables.low.resize(pairs.len() * EIGHTH, [0; 16]);
+    tables.high.resize(pairs.len() * EIGHTH, [0; 16]);
+    let columns = tables.low.as_chunks_mut::<EIGHTH>().0.iter_mut().zip(tables.high.as_chunks_mut::<EIGHTH>().0);
+    for ([first, second], (low, high)) in pairs.iter().zip(columns) {
+        for at in 0..EIGHTH {
+            fill(&mut low[at], four(first, at));
+            fill(&mut high[at], four(second, at));
         }
     }
     (tables.offset, tables.count) = (offset, count);
@@ -109,7 +105,7 @@ pub(crate) struct Probe {
     pub(super) step: f32,
     /// The sum of `coarse`.
     pub(super) sum: i32,
-    /// What the top plane's bits add.
+    /// What single bits add.
     pub(super) tables: Tables,
     /// Numbers in it.
     dimension: usize,
@@ -159,18 +155,19 @@ impl Probe {
         Self { exact, coarse, step, sum, tables, dimension: values.len(), error, norm }
     }
 
-    /// What one unit of a sum over the tables is, and what is taken off it.
+    /// What one unit of a sum over the tables is, and what is taken off it for the inner product.
     pub(super) fn scale(&self) -> (f32, f32) {
         (self.tables.unit, self.tables.offset)
     }
 
-    /// How far rows' scores can lie from what `times` their inner products with the top bits tell. Of a row's `|r|` (see [`Estimate`])
-    /// none is below `least_left`.
+    /// How far rows' scores can lie from what their inner products tell, in which the sums over the tables count `times`. Of a row's
+    /// `|r|` (see [`Estimate`](super::template::Estimate)) none is below `least_left`.
     ///
     /// Templates lie under a secret random rotation, so that a probe's direction apart from a row and a row's `r` have nothing to do
     /// with each other: `r·p` is at most `|r||p|` times the first coordinate of a random direction in one dimension less, which is
     /// above `t` with a chance below `exp(−t²(d − 1)/2)`. The tables' entries are rounded by independent chances of a unit each, so
-    /// that their sum is off by `s` with a chance below `exp(−2s²/n)` for `n` of them (Hoeffding, 1963). Both are as the normal
+    /// that their sum is off by `s` with a chance below `exp(−2s²/n)` for `n` of them (Hoeffding, 1963); sums over two planes of the same
+    /// tables count as if the chances of both were one. Both are as the normal
     /// distribution's at most, and so is their sum; [`TAIL`] of its deviations are allowed for. Where the dimension is so small that
     /// this is more than can be at all, what can be at all counts.
     ///
@@ -189,7 +186,7 @@ impl Probe {
 
     /// How far an inner product with what two bits stand for can lie from the same with `coarse` times `step`.
     pub(super) fn rounding_of_two_bits(&self) -> f32 {
-        TOPS[3] * (self.dimension as f32).sqrt() * self.error
+        3.0 * (self.dimension as f32).sqrt() * self.error
     }
 
     /// What rounding in `f32` can add to the score of a row no longer than `longest`.

@@ -1,10 +1,11 @@
-//! The exact search. Every row's ceiling is worked out from its top bits, an eighth of all; then the rows that may be best are looked at
-//! more closely, the most promising first: by their coarse nibbles, and by all bits where that leaves a hope. What is passed over is
-//! not among the best, but for a chance of 10⁻⁷ a search (see [`Probe::reach`]).
+//! The exact search. Every row's ceiling is worked out from the first bit of each of its numbers, a sixteenth of all; then the blocks of
+//! rows that may hold the best are looked at more closely, the most promising first: by the first two bits, row by row by four, and by
+//! all of them where that leaves a hope. What is passed over is not among the best, but for a chance of 10⁻⁷ a search (see
+//! [`Probe::reach`]).
 
 use std::cell::Cell;
 
-use zeroize::Zeroize;
+use zeroize::{DefaultIsZeroes, Zeroize};
 
 use super::kernel::Kernel;
 use super::matrix::{Matrix, Segment};
@@ -13,7 +14,7 @@ use super::template::{BLOCK as TOPS_BLOCK, FloatLane, LANE};
 
 /// Rows whose ceilings are worked out at once: a line of them.
 const BLOCK: usize = LANE;
-/// Blocks of which the best rows are looked at first, so that the floor is high when the others' turn comes.
+/// Blocks that are looked at first, so that the floor is high when the others' turn comes.
 const FIRST: usize = 12;
 
 thread_local! {
@@ -26,9 +27,22 @@ thread_local! {
 struct Room {
     /// The highest ceiling of each block.
     mosts: Vec<f32>,
-    /// The ceilings of each block's rows. There may be more lines than blocks.
-    lines: Vec<FloatLane>,
+    /// The sums over the probe's tables of each block's rows. There may be more lines than blocks.
+    lines: Vec<Sums>,
 }
+
+/// A sum of each row of a block.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Sums([i32; BLOCK]);
+
+impl Default for Sums {
+    fn default() -> Self {
+        Self([0; BLOCK])
+    }
+}
+
+impl DefaultIsZeroes for Sums {}
 
 /// A segment and its blocks.
 struct Part<'a> {
@@ -42,6 +56,22 @@ impl Part<'_> {
     /// Each block's first row in the segment, and its number among all blocks.
     fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         (0..).step_by(BLOCK).zip(self.blocks.clone())
+    }
+
+    /// The rows of the block that begins with a row.
+    fn rows(&self, start: usize) -> std::ops::Range<usize> {
+        start..self.segment.rows().min(start + BLOCK)
+    }
+
+    /// The ceilings of a block's rows by their first two bits, minus infinity where there is no row, and the highest. `signs` is what
+    /// the first bits told.
+    fn ceilings(&self, kernel: Kernel, probe: &Probe, start: usize, signs: &Sums) -> (FloatLane, f32) {
+        let (mut ceilings, mut sums) = (FloatLane([f32::NEG_INFINITY; BLOCK]), Sums::default());
+        let rows = self.rows(start);
+        let (here, room) = (&mut ceilings.0[..rows.len()], &mut sums.0[..rows.len().next_multiple_of(TOPS_BLOCK)]);
+        let most = self.segment.ceilings(kernel, probe, rows, &signs.0, room, here);
+        sums.zeroize();
+        (ceilings, most)
     }
 }
 
@@ -60,21 +90,24 @@ pub(super) fn scan_segments<'a>(
     visit: &mut impl FnMut(usize, f32) -> f32,
 ) -> f32 {
     let mut room = ROOM.take();
-    let parts = ceilings(kernel, segments, probe, &mut room);
+    let parts = signs(kernel, segments, probe, &mut room);
     let Room { mosts, lines } = &mut room;
-    // Lowered first, so that only those few of them are scored that can be the best.
-    let mut first = Vec::with_capacity(2 * BLOCK);
+    // One row of each of the best blocks first, so that the floor is high when the others' turn comes.
+    let (mut near, mut first) = (Vec::with_capacity(2 * FIRST), Vec::with_capacity(2 * FIRST));
     let most = first_floor(mosts);
     for part in &parts {
         for (start, block) in part.blocks() {
-            if mosts[block] >= most && first.len() < BLOCK {
-                for at in reaching(kernel, &lines[block], most) {
-                    let (row, mut ceiling) = (start + at, lines[block].0[at]);
+            if mosts[block] >= most && near.len() < 2 * FIRST {
+                let (mut ceilings, most) = part.ceilings(kernel, probe, start, &lines[block]);
+                if let Some(at) = reaching(kernel, &ceilings, most).next() {
+                    let (row, mut ceiling) = (start + at, most);
                     part.segment.lower(kernel, probe, &[row as u32], &mut [0], std::slice::from_mut(&mut ceiling));
                     first.push((ceiling, part, row));
                     // Nobody is to hear of it twice.
-                    lines[block].0[at] = f32::NEG_INFINITY;
+                    ceilings.0[at] = f32::NEG_INFINITY;
                 }
+                near.push((part, start, ceilings));
+                mosts[block] = f32::NEG_INFINITY;
             }
         }
     }
@@ -85,12 +118,19 @@ pub(super) fn scan_segments<'a>(
         }
     }
     let mut open = Open::new();
+    for (part, start, ceilings) in &mut near {
+        open.take(kernel, *start, ceilings, floor);
+        floor = open.look(kernel, part, probe, floor, visit);
+        ceilings.zeroize();
+    }
     for part in &parts {
         for (start, block) in part.blocks() {
             if mosts[block] >= floor {
-                for at in reaching(kernel, &lines[block], floor) {
-                    open.push(start + at, lines[block].0[at]);
+                let (mut ceilings, most) = part.ceilings(kernel, probe, start, &lines[block]);
+                if most >= floor {
+                    open.take(kernel, start, &ceilings, floor);
                 }
+                ceilings.zeroize();
             }
             if open.is_full() {
                 floor = open.look(kernel, part, probe, floor, visit);
@@ -105,8 +145,8 @@ pub(super) fn scan_segments<'a>(
     floor
 }
 
-/// The ceilings of all rows.
-fn ceilings<'a>(
+/// What all rows' first bits tell.
+fn signs<'a>(
     kernel: Kernel,
     segments: impl Iterator<Item = (usize, &'a Segment)> + Clone,
     probe: &Probe,
@@ -115,22 +155,21 @@ fn ceilings<'a>(
     let count = segments.clone().map(|(_, segment)| segment.rows().div_ceil(BLOCK)).sum();
     room.mosts.resize(count, 0.0);
     // Never fewer: a smaller gallery's search is not to make room for the next of a larger.
-    room.lines.resize(room.lines.len().max(count), FloatLane::default());
-    let (mut parts, mut sums, mut block) = (Vec::new(), [0i32; BLOCK], 0);
+    room.lines.resize(room.lines.len().max(count), Sums::default());
+    let (mut parts, mut ceilings, mut block) = (Vec::new(), FloatLane::default(), 0);
     for (base, segment) in segments {
         let blocks = block..block + segment.rows().div_ceil(BLOCK);
         block = blocks.end;
         let part = Part { segment, base, blocks };
         for (start, block) in part.blocks() {
-            let rows = BLOCK.min(segment.rows() - start);
-            let (here, beyond) = room.lines[block].0.split_at_mut(rows);
-            let sums = &mut sums[..rows.next_multiple_of(TOPS_BLOCK)];
-            room.mosts[block] = segment.ceilings(kernel, probe, start..start + rows, sums, here);
-            beyond.fill(f32::NEG_INFINITY);
+            let rows = part.rows(start);
+            let sums = &mut room.lines[block].0[..rows.len().next_multiple_of(TOPS_BLOCK)];
+            let ceilings = &mut ceilings.0[..rows.len()];
+            room.mosts[block] = segment.signs(kernel, probe, rows, sums, ceilings);
         }
         parts.push(part);
     }
-    sums.zeroize();
+    ceilings.zeroize();
     parts
 }
 
@@ -151,7 +190,7 @@ fn reaching(kernel: Kernel, line: &FloatLane, floor: f32) -> impl Iterator<Item 
     })
 }
 
-/// Rows of one segment that their top bits leave open. They are looked at many at a time, so that their memory is waited for once.
+/// Rows of one segment that their first two bits leave open. They are looked at many at a time, so that their memory is waited for once.
 struct Open {
     rows: Vec<u32>,
     ceilings: Vec<f32>,
@@ -169,9 +208,12 @@ impl Open {
         self.rows.len() > BLOCK
     }
 
-    fn push(&mut self, row: usize, ceiling: f32) {
-        self.rows.push(row as u32);
-        self.ceilings.push(ceiling);
+    /// Takes those of a block's rows whose ceilings reach the floor.
+    fn take(&mut self, kernel: Kernel, start: usize, ceilings: &FloatLane, floor: f32) {
+        for at in reaching(kernel, ceilings, floor) {
+            self.rows.push((start + at) as u32);
+            self.ceilings.push(ceilings.0[at]);
+        }
     }
 
     /// Looks at all of them and forgets them.
@@ -305,10 +347,11 @@ mod tests {
             templates.iter().for_each(|row| matrix.push(row));
             let probe = Probe::new(&templates[0]);
             for (first, segment) in matrix.segments() {
-                let (mut sums, mut ceilings) = ([0; 48], [0.0; 40]);
+                let (mut signs, mut sums, mut by_signs, mut ceilings) = ([0; 48], [0; 48], [0.0; 40], [0.0; 40]);
                 let rows = segment.rows();
                 let blocks = rows.next_multiple_of(TOPS_BLOCK);
-                segment.ceilings(Kernel::best(), &probe, 0..rows, &mut sums[..blocks], &mut ceilings[..rows]);
+                segment.signs(Kernel::best(), &probe, 0..rows, &mut signs[..blocks], &mut by_signs[..rows]);
+                segment.ceilings(Kernel::best(), &probe, 0..rows, &signs, &mut sums[..blocks], &mut ceilings[..rows]);
                 for (row, ceiling) in ceilings[..rows].iter().enumerate() {
                     // In 64 bits, from the numbers themselves.
                     let exact: f64 = matrix.values(first + row..first + row + 1).zip(&templates[0])
@@ -316,8 +359,8 @@ mod tests {
                     let score = f64::from(segment.score(Kernel::best(), &probe, row));
                     let mut lowered = [*ceiling];
                     segment.lower(Kernel::best(), &probe, &[row as u32], &mut [0], &mut lowered);
-                    let loose = if dimension < 256 { (1.6, 0.7) } else { (0.4, 0.1) };
-                    for (ceiling, loose) in [(*ceiling, loose.0), (lowered[0], loose.1)] {
+                    let loose = if dimension < 256 { [2.4, 1.6, 0.7] } else { [0.6, 0.4, 0.1] };
+                    for (ceiling, loose) in [by_signs[row], *ceiling, lowered[0]].into_iter().zip(loose) {
                         let ceiling = f64::from(ceiling);
                         prop_assert!(exact <= ceiling && score <= ceiling);
                         prop_assert!(ceiling - exact < loose, "a bound this loose would be no use");

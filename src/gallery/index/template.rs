@@ -24,11 +24,13 @@ pub(super) const LIMIT: f32 = 32_639.0;
 /// What is taken off the lower 12 bits of a level, so that they are kept without a sign.
 const CENTRE: i32 = 2_048;
 
-/// Bytes of the top plane or the second that hold a pair of lanes of a row, four numbers in each: the number at `32·f + j` of the pair
-/// lies in bits `2·f` and `2·f + 1` of byte `j`.
+/// Bytes of a plane of single bits that hold a pair of lanes of a row: the number at `16·f + j` of the pair lies in bit `f` of byte `j`.
+pub(super) const EIGHTH: usize = 2 * LANE / 8;
+
+/// Bytes of a plane of two bits that do: the number at `32·f + j` of the pair lies in bits `2·f` and `2·f + 1` of byte `j`.
 pub(super) const QUARTER: usize = 2 * LANE / 4;
 
-/// Rows of the top plane that lie together, column by column: a column is one byte of each.
+/// Rows of a plane of single bits that lie together, column by column: a column is one byte of each.
 pub(super) const BLOCK: usize = 16;
 
 /// A lane of numbers in `f32`.
@@ -102,7 +104,9 @@ impl DefaultIsZeroes for Apart {}
 pub(super) struct Sums {
     /// Squares of the levels.
     length: i64,
-    /// Of what the top bits stand for, and of what the coarse nibble does: products with the levels, and squares.
+    /// Of what the first bit stands for, of what the first two do, and of what the coarse nibble does: products with the levels, and
+    /// squares.
+    signs: [i64; 2],
     tops: [i64; 2],
     coarse: [i64; 2],
 }
@@ -132,7 +136,7 @@ impl Apart {
         levels.0.iter_mut().zip(values).for_each(|(level, value)| *level = level_of(value * scale));
         let levels_here = &levels.0[..values.len().min(LANE)];
         // Of 64 products of less than 2^15 with 2^4.
-        let (mut tops, mut coarse) = ([0i32; 2], [0i32; 2]);
+        let (mut signs, mut tops, mut coarse) = ([0i32; 2], [0i32; 2], [0i32; 2]);
         let parts = self.coarse.iter_mut().zip(&mut self.middle).zip(&mut self.low);
         for (level, ((nibble_out, middle), low)) in levels_here.iter().zip(parts) {
             let nibble = nearest(level.wrapping_add(span) as f32 * per_stride - 0.5).clamp(0, 15);
@@ -141,6 +145,8 @@ impl Apart {
             let kept = level.wrapping_sub(half.wrapping_mul(stands_for)).wrapping_add(CENTRE);
             (*nibble_out, *middle, *low) = (nibble as u8, (kept >> 8) as u8, (kept & 0xff) as u8);
             let top = (nibble >> 2).wrapping_mul(2).wrapping_sub(3);
+            let sign = (nibble >> 3).wrapping_mul(2).wrapping_sub(1);
+            signs = [signs[0].wrapping_add(sign.wrapping_mul(*level)), signs[1].wrapping_add(1)];
             tops = [tops[0].wrapping_add(top.wrapping_mul(*level)), tops[1].wrapping_add(top.wrapping_mul(top))];
             coarse = [
                 coarse[0].wrapping_add(stands_for.wrapping_mul(*level)),
@@ -149,7 +155,7 @@ impl Apart {
         }
         let length = levels_here.iter().fold(0i64, |sum, level| sum.wrapping_add(i64::from(level.wrapping_mul(*level))));
         sums.length += length;
-        for (sums, here) in [(&mut sums.tops, tops), (&mut sums.coarse, coarse)] {
+        for (sums, here) in [(&mut sums.signs, signs), (&mut sums.tops, tops), (&mut sums.coarse, coarse)] {
             sums.iter_mut().zip(here).for_each(|(sum, here)| *sum += i64::from(here));
         }
         levels.zeroize();
@@ -163,14 +169,15 @@ pub(super) fn pairs(dimension: usize) -> usize {
 
 /// Rows of 16-bit levels, taken apart so that a search reads only what it must. With a row's stride `2·half`, a sixteenth of the span
 /// from its lowest possible level to its highest, a level is `half·(2·coarse − 15) + 256·middle + low − 2048`: four bits, four, eight.
-/// The upper two of the coarse four are the top plane, the lower two the second.
+/// The upper two of the coarse four lie in a plane each, the lower two in one.
 #[derive(Default)]
 pub(super) struct Planes {
     /// Pairs of lanes in a row.
     pairs: usize,
     rows: usize,
-    /// Blocks of [`BLOCK`] rows, each `pairs` times [`QUARTER`] columns. What is left of the last block is zero.
-    tops: Bytes,
+    /// Two planes of single bits, the highest first: blocks of [`BLOCK`] rows, each `pairs` times [`EIGHTH`] columns. What is left of
+    /// the last block is zero.
+    tops: [Bytes; 2],
     /// Rows of `pairs` times [`QUARTER`] bytes.
     seconds: Bytes,
     /// Rows of nibbles, a lane a pair: the first lane's in the lower four bits, the second's in the upper.
@@ -212,7 +219,9 @@ pub(super) struct Kept {
     pub(super) step: f32,
     /// Half a step of the coarse nibble, in units of the level.
     pub(super) half: i32,
-    /// What the top bits tell.
+    /// What the first bits tell.
+    pub(super) signs: Estimate,
+    /// What the first two tell.
     pub(super) tops: Estimate,
     /// What the coarse nibbles tell.
     pub(super) coarse: Estimate,
@@ -227,16 +236,16 @@ impl Planes {
         Self {
             pairs,
             rows: 0,
-            tops: bytes(pairs * QUARTER * rows.next_multiple_of(BLOCK)),
+            tops: [0, 1].map(|_| bytes(pairs * EIGHTH * rows.next_multiple_of(BLOCK))),
             seconds: bytes(pairs * QUARTER * rows),
             middle: bytes(pairs * LANE * rows),
             low: bytes(pairs * 2 * LANE * rows),
         }
     }
 
-    /// Bytes of a block of the top plane.
+    /// Bytes of a block of a plane of single bits.
     fn block(&self) -> usize {
-        BLOCK * self.pairs * QUARTER
+        BLOCK * self.pairs * EIGHTH
     }
 
     /// Rounds a row to 16 bits and appends it.
@@ -252,15 +261,21 @@ impl Planes {
             for (values, part) in values.chunks(LANE).zip(&mut parts) {
                 kernel.take_apart(values, scale, half, part, &mut sums);
             }
-            let (mut tops, mut seconds) = ([0; QUARTER], [0; QUARTER]);
-            for (field, nibbles) in parts.iter().flat_map(|part| part.coarse.as_chunks::<QUARTER>().0).enumerate() {
-                for ((nibble, top), second) in nibbles.iter().zip(&mut tops).zip(&mut seconds) {
-                    *top |= nibble >> 2 << (2 * field);
-                    *second |= (nibble & 3) << (2 * field);
+            let mut tops = [[0; EIGHTH]; 2];
+            for (bit, nibbles) in parts.iter().flat_map(|part| part.coarse.as_chunks::<EIGHTH>().0).enumerate() {
+                for (at, nibble) in nibbles.iter().enumerate() {
+                    tops[0][at] |= (nibble >> 3) << bit;
+                    tops[1][at] |= (nibble >> 2 & 1) << bit;
                 }
             }
-            let columns = self.tops[start..].as_chunks_mut::<BLOCK>().0[pair * QUARTER..].iter_mut();
-            columns.zip(tops).for_each(|(column, top)| column[at] = top);
+            for (plane, bytes) in self.tops.iter_mut().zip(&tops) {
+                let columns = plane[start..].as_chunks_mut::<BLOCK>().0[pair * EIGHTH..].iter_mut();
+                columns.zip(bytes).for_each(|(column, byte)| column[at] = *byte);
+            }
+            let mut seconds = [0; QUARTER];
+            for (field, nibbles) in parts.iter().flat_map(|part| part.coarse.as_chunks::<QUARTER>().0).enumerate() {
+                nibbles.iter().zip(&mut seconds).for_each(|(nibble, second)| *second |= (nibble & 3) << (2 * field));
+            }
             self.seconds.extend_from_slice(&seconds);
             let [first, second] = &parts;
             let mut middle = first.middle;
@@ -271,18 +286,19 @@ impl Planes {
             parts.zeroize();
         }
         let estimate = |of| Estimate::of(sums.length, of, step);
-        let (tops, coarse) = (estimate(sums.tops), estimate(sums.coarse));
-        Kept { step, half, tops, coarse, length: (sums.length as f64).sqrt() }
+        let [signs, tops, coarse] = [sums.signs, sums.tops, sums.coarse].map(estimate);
+        Kept { step, half, signs, tops, coarse, length: (sums.length as f64).sqrt() }
     }
 
-    /// Makes room for a row in the top plane: its place in its block, and where the block begins.
+    /// Makes room for a row in the planes of single bits: its place in its block, and where the block begins.
     fn begin_row(&mut self) -> (usize, usize) {
         let at = self.rows % BLOCK;
         if at == 0 {
-            self.tops.extend_by(self.block());
+            let block = self.block();
+            self.tops.iter_mut().for_each(|plane| plane.extend_by(block));
         }
         self.rows += 1;
-        (at, self.tops.len() - self.block())
+        (at, self.tops[0].len() - self.block())
     }
 
     /// Appends rows of others of the same width.
@@ -295,28 +311,32 @@ impl Planes {
         let block = self.block();
         let mut from = rows.start;
         while from < rows.end {
-            let source = from / BLOCK * block;
-            let source = &other.tops[source..source + block];
+            let source = from / BLOCK * block..(from / BLOCK + 1) * block;
             if self.rows.is_multiple_of(BLOCK) && from.is_multiple_of(BLOCK) && rows.end - from >= BLOCK {
-                self.tops.extend_from_slice(source);
+                for (plane, other) in self.tops.iter_mut().zip(&other.tops) {
+                    plane.extend_from_slice(&other[source.clone()]);
+                }
                 self.rows += BLOCK;
                 from += BLOCK;
                 continue;
             }
             let (at, start) = self.begin_row();
-            let columns = self.tops[start..].as_chunks_mut::<BLOCK>().0.iter_mut().zip(source.as_chunks::<BLOCK>().0);
-            columns.for_each(|(column, source)| column[at] = source[from % BLOCK]);
+            for (plane, other) in self.tops.iter_mut().zip(&other.tops) {
+                let source = other[source.clone()].as_chunks::<BLOCK>().0;
+                let columns = plane[start..].as_chunks_mut::<BLOCK>().0.iter_mut().zip(source);
+                columns.for_each(|(column, source)| column[at] = source[from % BLOCK]);
+            }
             from += 1;
         }
     }
 
-    /// The blocks of the top plane that rows from `start` on lie in; `start` is the first of a block.
-    pub(super) fn tops(&self, rows: Range<usize>) -> &[u8] {
+    /// The blocks of a plane of single bits that some rows lie in, of which the first is the first of a block.
+    pub(super) fn tops(&self, plane: usize, rows: Range<usize>) -> &[u8] {
         debug_assert!(rows.start.is_multiple_of(BLOCK));
-        &self.tops[rows.start / BLOCK * self.block()..rows.end.div_ceil(BLOCK) * self.block()]
+        &self.tops[plane][rows.start / BLOCK * self.block()..rows.end.div_ceil(BLOCK) * self.block()]
     }
 
-    /// The second plane.
+    /// The plane of the coarse nibbles' lower two bits.
     pub(super) fn seconds(&self) -> &[u8] {
         &self.seconds
     }
@@ -325,7 +345,7 @@ impl Planes {
     pub(super) fn row(&self, row: usize) -> Row<'_> {
         let of = |width: usize| row * self.pairs * width..(row + 1) * self.pairs * width;
         Row {
-            tops: self.tops[row / BLOCK * self.block()..][..self.block()].as_chunks().0,
+            tops: self.tops.each_ref().map(|plane| plane[row / BLOCK * self.block()..][..self.block()].as_chunks().0),
             at: row % BLOCK,
             seconds: self.seconds[of(QUARTER)].as_chunks().0,
             middle: self.middle[of(LANE)].as_chunks().0,
@@ -334,15 +354,16 @@ impl Planes {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        [&self.tops, &self.seconds, &self.middle, &self.low].iter().map(|plane| plane.bytes()).sum()
+        let planes = [&self.tops[0], &self.tops[1], &self.seconds, &self.middle, &self.low];
+        planes.iter().map(|plane| plane.bytes()).sum()
     }
 }
 
 /// A row of [`Planes`].
 #[derive(Clone, Copy)]
 pub(super) struct Row<'a> {
-    /// The columns of its block.
-    tops: &'a [[u8; BLOCK]],
+    /// The columns of its block, in both planes.
+    tops: [&'a [[u8; BLOCK]]; 2],
     /// Its place in the block.
     at: usize,
     seconds: &'a [[u8; QUARTER]],
@@ -352,23 +373,17 @@ pub(super) struct Row<'a> {
 
 /// A pair of lanes of a row.
 pub(super) struct Pair<'a> {
-    tops: Quarter,
+    tops: Tops,
     seconds: &'a [u8; QUARTER],
     middle: &'a [u8; LANE],
     low: &'a [u8; 2 * LANE],
 }
 
-/// A row's bytes of the top plane for a pair of lanes, gathered.
-#[derive(Clone, Copy)]
-struct Quarter([u8; QUARTER]);
+/// A row's bytes of the planes of single bits for a pair of lanes, gathered.
+#[derive(Clone, Copy, Default)]
+struct Tops([[u8; EIGHTH]; 2]);
 
-impl Default for Quarter {
-    fn default() -> Self {
-        Self([0; QUARTER])
-    }
-}
-
-impl DefaultIsZeroes for Quarter {}
+impl DefaultIsZeroes for Tops {}
 
 impl Drop for Pair<'_> {
     fn drop(&mut self) {
@@ -377,13 +392,13 @@ impl Drop for Pair<'_> {
 }
 
 impl Pair<'_> {
-    /// The 16-bit level of number `at` of a field: the number `32·field + at` of the pair.
+    /// The 16-bit level of the number `16·bit + at` of the pair.
     #[inline(always)]
-    pub(super) fn level(&self, half: i32, field: usize, at: usize) -> i32 {
-        let (lane, byte) = (field / 2, QUARTER * (field % 2) + at);
-        let bits = |plane: &[u8; QUARTER]| plane[at] >> (2 * field) & 3;
-        let coarse = bits(&self.tops.0) << 2 | bits(self.seconds);
-        level(half, coarse, self.middle[byte] >> (4 * lane) & 15, self.low[LANE * lane + byte])
+    pub(super) fn level(&self, half: i32, bit: usize, at: usize) -> i32 {
+        let tops = (self.tops.0[0][at] >> bit & 1) << 1 | self.tops.0[1][at] >> bit & 1;
+        let (two, four) = (EIGHTH * (bit % 2) + at, EIGHTH * (bit % 4) + at);
+        let coarse = tops << 2 | self.seconds[two] >> (2 * (bit / 2)) & 3;
+        level(half, coarse, self.middle[four] >> (4 * (bit / 4)) & 15, self.low[EIGHTH * bit + at])
     }
 }
 
@@ -391,9 +406,11 @@ impl<'a> Row<'a> {
     /// One pair of its lanes.
     #[inline(always)]
     pub(super) fn pair(self, pair: usize) -> Pair<'a> {
-        let mut tops = Quarter::default();
-        let columns = &self.tops[pair * QUARTER..(pair + 1) * QUARTER];
-        tops.0.iter_mut().zip(columns).for_each(|(top, column)| *top = column[self.at]);
+        let mut tops = Tops::default();
+        for (bytes, columns) in tops.0.iter_mut().zip(self.tops) {
+            let columns = &columns[pair * EIGHTH..(pair + 1) * EIGHTH];
+            bytes.iter_mut().zip(columns).for_each(|(byte, column)| *byte = column[self.at]);
+        }
         Pair { tops, seconds: &self.seconds[pair], middle: &self.middle[pair], low: &self.low[pair] }
     }
 
@@ -401,14 +418,14 @@ impl<'a> Row<'a> {
     pub(super) fn levels(self, half: i32) -> impl Iterator<Item = i32> + 'a {
         (0..self.low.len()).flat_map(move |pair| {
             let pair = self.pair(pair);
-            (0..2 * LANE).map(move |at| pair.level(half, at / QUARTER, at % QUARTER))
+            (0..2 * LANE).map(move |at| pair.level(half, at / EIGHTH, at % EIGHTH))
         })
     }
 
     /// Whether the bytes are the same.
     pub(super) fn is(self, other: Self) -> bool {
-        let tops = self.tops.iter().map(|column| column[self.at]).eq(other.tops.iter().map(|column| column[other.at]));
-        tops && self.seconds == other.seconds && self.middle == other.middle && self.low == other.low
+        let of = |row: Self| row.tops.into_iter().flatten().map(move |column| column[row.at]);
+        of(self).eq(of(other)) && self.seconds == other.seconds && self.middle == other.middle && self.low == other.low
     }
 }
 

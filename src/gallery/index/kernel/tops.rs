@@ -1,4 +1,4 @@
-//! Sums of table entries over the top plane: sixteen rows' codes are a vector, which the instruction that shuffles bytes looks up at
+//! Sums of table entries over a plane of single bits: sixteen rows' codes are a vector, which the instruction that shuffles bytes looks up at
 //! once (after André, Kermarrec and Le Scouarnec, "Cache locality is not enough", VLDB 2015).
 #![expect(unsafe_code, reason = "loads of a processor's widest vectors")]
 
@@ -13,7 +13,7 @@ pub(super) fn plain(plane: &[u8], tables: &Tables, out: &mut [i32]) {
         *out = [0; BLOCK];
         for ((codes, low), high) in block.as_chunks::<BLOCK>().0.iter().zip(&tables.low).zip(&tables.high) {
             for (code, sum) in codes.iter().zip(&mut *out) {
-                // At most 2,048 entries of less than 2^7: far within 32 bits.
+                // At most 1,024 entries of less than 2^7: far within 32 bits.
                 let entries = i32::from(low[usize::from(code & 15)]).wrapping_add(i32::from(high[usize::from(code >> 4)]));
                 *sum = sum.wrapping_add(entries);
             }
