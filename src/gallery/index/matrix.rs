@@ -60,11 +60,41 @@ impl Estimates {
         self.least_left = self.least_left.min((estimate.left / UP) as f32);
     }
 
+    /// Of some rows, whose sums over the probe's tables count `times` in all.
+    fn ceilings<'a>(
+        &'a self,
+        probe: &Probe,
+        times: f32,
+        reach: Reach,
+        rounding: f32,
+        rows: Range<usize>,
+        sums: &'a [i32],
+    ) -> Ceilings<'a> {
+        let (unit, offset) = probe.scale();
+        Ceilings {
+            sums,
+            gains: &self.gains[rows.clone()],
+            slacks: &self.slacks[rows],
+            unit,
+            offset: times * offset - reach.product,
+            bound: (rounding, reach.per_slack),
+        }
+    }
+
     fn extend(&mut self, other: &Self, rows: Range<usize>) {
         self.gains.extend_from_slice(&other.gains[rows.clone()]);
         self.slacks.extend_from_slice(&other.slacks[rows]);
         self.least_left = self.least_left.min(other.least_left);
     }
+}
+
+/// See [`Segment::bounds`].
+pub(super) struct Bounds {
+    signs: Reach,
+    tops: Reach,
+    coarse: Reach,
+    rounding: f32,
+    two_bits: f32,
 }
 
 /// How often the sums over a probe's tables count in the inner product with the first bits, and in that with the first two: twice the
@@ -153,11 +183,29 @@ impl Segment {
         kernel.fine(self.planes.row(row), self.half(row), &probe.exact) * self.steps[row]
     }
 
+    /// How far these rows' scores can lie from what a probe's inner products tell.
+    pub(super) fn bounds(&self, probe: &Probe) -> Bounds {
+        Bounds {
+            signs: probe.reach(SIGNS, self.signs.least_left),
+            tops: probe.reach(TOPS, self.tops.least_left),
+            coarse: probe.reach(4.0 * TOPS, self.coarse.least_left),
+            rounding: probe.rounding(self.longest),
+            two_bits: probe.rounding_of_two_bits(),
+        }
+    }
+
     /// The sums over a probe's tables of some rows' first bits, and the highest score that any of the rows can have by them. The first
     /// row is the first of a block of the planes, and `sums` has room for whole blocks.
-    pub(super) fn signs(&self, kernel: Kernel, probe: &Probe, rows: Range<usize>, sums: &mut [i32], room: &mut [f32]) -> f32 {
+    pub(super) fn signs(
+        &self,
+        kernel: Kernel,
+        (probe, bounds): (&Probe, &Bounds),
+        rows: Range<usize>,
+        sums: &mut [i32],
+        room: &mut [f32],
+    ) -> f32 {
         kernel.tops(self.planes.tops(0, rows.clone()), &probe.tables, sums);
-        self.by_sums(kernel, probe, &self.signs, SIGNS, rows, sums, room)
+        kernel.ceilings(&self.signs.ceilings(probe, SIGNS, bounds.signs, bounds.rounding, rows, sums), room)
     }
 
     /// The highest score that each of the rows can have by its first two bits, and the highest of all; `signs` is what
@@ -165,55 +213,35 @@ impl Segment {
     pub(super) fn ceilings(
         &self,
         kernel: Kernel,
-        probe: &Probe,
+        (probe, bounds): (&Probe, &Bounds),
         rows: Range<usize>,
-        signs: &[i32],
-        sums: &mut [i32],
+        (signs, sums): (&[i32], &mut [i32]),
         out: &mut [f32],
     ) -> f32 {
         kernel.tops(self.planes.tops(1, rows.clone()), &probe.tables, sums);
         // Far within 32 bits; checked sums would not become vectors.
         sums.iter_mut().zip(signs).for_each(|(sum, sign)| *sum = sum.wrapping_add(sign.wrapping_mul(2)));
-        self.by_sums(kernel, probe, &self.tops, TOPS, rows, sums, out)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "what both of the above have in common, and nothing else calls it")]
-    fn by_sums(
-        &self,
-        kernel: Kernel,
-        probe: &Probe,
-        by: &Estimates,
-        times: f32,
-        rows: Range<usize>,
-        sums: &[i32],
-        out: &mut [f32],
-    ) -> f32 {
-        let (unit, offset) = probe.scale();
-        let reach = probe.reach(times, by.least_left);
-        let of = Ceilings {
-            sums,
-            gains: &by.gains[rows.clone()],
-            slacks: &by.slacks[rows],
-            unit,
-            offset: times * offset - reach.product,
-            bound: (probe.rounding(self.longest), reach.per_slack),
-        };
-        kernel.ceilings(&of, out)
+        kernel.ceilings(&self.tops.ceilings(probe, TOPS, bounds.tops, bounds.rounding, rows, sums), out)
     }
 
     /// Lowers the ceilings of some rows, which the first two bits gave, to what the coarse nibbles leave possible.
-    pub(super) fn lower(&self, kernel: Kernel, probe: &Probe, rows: &[u32], products: &mut [i32], ceilings: &mut [f32]) {
+    pub(super) fn lower(
+        &self,
+        kernel: Kernel,
+        (probe, bounds): (&Probe, &Bounds),
+        rows: &[u32],
+        products: &mut [i32],
+        ceilings: &mut [f32],
+    ) {
         kernel.seconds_of(self.planes.seconds(), rows, &probe.coarse, products);
-        let rounding = probe.rounding(self.longest);
-        let by_tops = probe.reach(TOPS, self.tops.least_left);
         // What the nibble stands for is four times what its first two bits do and as much as its lower bits do.
-        let Reach { product, per_slack } = probe.reach(4.0 * TOPS, self.coarse.least_left);
-        let more = product - 4.0 * by_tops.product + probe.rounding_of_two_bits();
+        let more = bounds.coarse.product - 4.0 * bounds.tops.product + bounds.two_bits;
         for ((row, second), ceiling) in rows.iter().zip(&*products).zip(ceilings) {
             let row = *row as usize;
-            let top = (*ceiling - rounding - by_tops.per_slack * self.tops.slacks[row]) / self.tops.gains[row];
+            let top = (*ceiling - bounds.rounding - bounds.tops.per_slack * self.tops.slacks[row]) / self.tops.gains[row];
             let second = (2 * second - 3 * probe.sum) as f32 * probe.step;
-            *ceiling = (4.0 * top + second + more) * self.coarse.gains[row] + per_slack * self.coarse.slacks[row] + rounding;
+            let slack = bounds.coarse.per_slack * self.coarse.slacks[row];
+            *ceiling = (4.0 * top + second + more) * self.coarse.gains[row] + slack + bounds.rounding;
         }
     }
 
@@ -463,15 +491,16 @@ mod tests {
                 for at in 0..60 {
                     let probe = Probe::new(&template(1_000 + 7 * at));
                     let (mut signs, mut sums, mut ceilings) = (vec![0; 960], vec![0; 960], vec![0.0; 960]);
-                    segment.signs(kernel, &probe, 0..960, &mut signs, &mut ceilings);
+                    let bounds = segment.bounds(&probe);
+                    segment.signs(kernel, (&probe, &bounds), 0..960, &mut signs, &mut ceilings);
                     let mut of = (&segment.signs, SIGNS);
                     if by != "signs" {
-                        segment.ceilings(kernel, &probe, 0..960, &signs, &mut sums, &mut ceilings);
+                        segment.ceilings(kernel, (&probe, &bounds), 0..960, (&signs, &mut sums), &mut ceilings);
                         of = (&segment.tops, TOPS);
                     }
                     if by == "coarse" {
                         let rows: Vec<u32> = (0..960).collect();
-                        segment.lower(kernel, &probe, &rows, &mut sums, &mut ceilings);
+                        segment.lower(kernel, (&probe, &bounds), &rows, &mut sums, &mut ceilings);
                         of = (&segment.coarse, 4.0 * TOPS);
                     }
                     let (reach, slacks) = (probe.reach(of.1, of.0.least_left), &of.0.slacks);

@@ -66,16 +66,18 @@ pub(super) fn draw_tables(probe: &[FloatLane], tables: &mut Tables) {
     tables.unit = if largest > 0.0 { 2.0 * largest / LARGEST_ENTRY } else { 1.0 };
     let per_unit = 1.0 / tables.unit;
     let (mut offset, mut count) = (0.0f32, 0u32);
+    let mut random = fastrand::Rng::with_seed(fastrand::u64(..));
     let mut fill = |table: &mut [u8; 16], numbers: [f32; 4]| {
         let most = most(numbers);
         offset += most;
         count = count.wrapping_add(u32::from(most > 0.0));
         // By chance up or down, with the odds of the fraction.
-        let from = most * per_unit + (fastrand::f32() - 0.5);
+        let from = most * per_unit + (random.f32() - 0.5);
         let [a, b, c, d] = numbers.map(|number| number * per_unit);
-        let (low, high) = ([-a - b, a - b, b - a, a + b], [-c - d, c - d, d - c, c + d]);
-        for (code, entry) in table.iter_mut().enumerate() {
-            *entry = nearest(low[code & 3] + high[code >> 2] + from) as u8;
+        // Of the first two numbers and of the others, with either sign; a table is every sum of the two.
+        let (low, high) = ([-a - b, a - b, b - a, a + b], [from - c - d, from + c - d, from - c + d, from + c + d]);
+        for (entries, high) in table.as_chunks_mut::<4>().0.iter_mut().zip(high) {
+            entries.iter_mut().zip(low).for_each(|(entry, low)| *entry = nearest(low + high) as u8);
         }
     };
     let (pairs, _) = probe.as_chunks::<2>();

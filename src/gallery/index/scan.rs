@@ -8,14 +8,14 @@ use std::cell::Cell;
 use zeroize::{DefaultIsZeroes, Zeroize};
 
 use super::kernel::Kernel;
-use super::matrix::{Matrix, Segment};
+use super::matrix::{Bounds, Matrix, Segment};
 use super::probe::Probe;
 use super::template::{BLOCK as TOPS_BLOCK, FloatLane, LANE};
 
 /// Rows whose ceilings are worked out at once: a line of them.
 const BLOCK: usize = LANE;
 /// Blocks that are looked at first, so that the floor is high when the others' turn comes.
-const FIRST: usize = 12;
+const FIRST: usize = 6;
 
 thread_local! {
     /// Room for a search, kept so that none has to be made: making some for a large gallery takes as long as a scan.
@@ -47,6 +47,7 @@ impl DefaultIsZeroes for Sums {}
 /// A segment and its blocks.
 struct Part<'a> {
     segment: &'a Segment,
+    bounds: Bounds,
     /// The number of the segment's first row among all rows.
     base: usize,
     blocks: std::ops::Range<usize>,
@@ -69,7 +70,7 @@ impl Part<'_> {
         let (mut ceilings, mut sums) = (FloatLane([f32::NEG_INFINITY; BLOCK]), Sums::default());
         let rows = self.rows(start);
         let (here, room) = (&mut ceilings.0[..rows.len()], &mut sums.0[..rows.len().next_multiple_of(TOPS_BLOCK)]);
-        let most = self.segment.ceilings(kernel, probe, rows, &signs.0, room, here);
+        let most = self.segment.ceilings(kernel, (probe, &self.bounds), rows, (&signs.0, room), here);
         sums.zeroize();
         (ceilings, most)
     }
@@ -101,7 +102,8 @@ pub(super) fn scan_segments<'a>(
                 let (mut ceilings, most) = part.ceilings(kernel, probe, start, &lines[block]);
                 if let Some(at) = reaching(kernel, &ceilings, most).next() {
                     let (row, mut ceiling) = (start + at, most);
-                    part.segment.lower(kernel, probe, &[row as u32], &mut [0], std::slice::from_mut(&mut ceiling));
+                    let one = std::slice::from_mut(&mut ceiling);
+                    part.segment.lower(kernel, (probe, &part.bounds), &[row as u32], &mut [0], one);
                     first.push((ceiling, part, row));
                     // Nobody is to hear of it twice.
                     ceilings.0[at] = f32::NEG_INFINITY;
@@ -160,12 +162,12 @@ fn signs<'a>(
     for (base, segment) in segments {
         let blocks = block..block + segment.rows().div_ceil(BLOCK);
         block = blocks.end;
-        let part = Part { segment, base, blocks };
+        let part = Part { segment, bounds: segment.bounds(probe), base, blocks };
         for (start, block) in part.blocks() {
             let rows = part.rows(start);
             let sums = &mut room.lines[block].0[..rows.len().next_multiple_of(TOPS_BLOCK)];
             let ceilings = &mut ceilings.0[..rows.len()];
-            room.mosts[block] = segment.signs(kernel, probe, rows, sums, ceilings);
+            room.mosts[block] = segment.signs(kernel, (probe, &part.bounds), rows, sums, ceilings);
         }
         parts.push(part);
     }
@@ -225,7 +227,8 @@ impl Open {
         mut floor: f32,
         visit: &mut impl FnMut(usize, f32) -> f32,
     ) -> f32 {
-        part.segment.lower(kernel, probe, &self.rows, &mut self.products[..self.rows.len()], &mut self.ceilings);
+        let products = &mut self.products[..self.rows.len()];
+        part.segment.lower(kernel, (probe, &part.bounds), &self.rows, products, &mut self.ceilings);
         for (row, ceiling) in self.rows.drain(..).zip(self.ceilings.drain(..)) {
             if ceiling >= floor {
                 floor = visit(part.base + row as usize, part.segment.score(kernel, probe, row as usize));
@@ -350,15 +353,17 @@ mod tests {
                 let (mut signs, mut sums, mut by_signs, mut ceilings) = ([0; 48], [0; 48], [0.0; 40], [0.0; 40]);
                 let rows = segment.rows();
                 let blocks = rows.next_multiple_of(TOPS_BLOCK);
-                segment.signs(Kernel::best(), &probe, 0..rows, &mut signs[..blocks], &mut by_signs[..rows]);
-                segment.ceilings(Kernel::best(), &probe, 0..rows, &signs, &mut sums[..blocks], &mut ceilings[..rows]);
+                let of = (&probe, &segment.bounds(&probe));
+                segment.signs(Kernel::best(), of, 0..rows, &mut signs[..blocks], &mut by_signs[..rows]);
+                let both = (&signs[..], &mut sums[..blocks]);
+                segment.ceilings(Kernel::best(), of, 0..rows, both, &mut ceilings[..rows]);
                 for (row, ceiling) in ceilings[..rows].iter().enumerate() {
                     // In 64 bits, from the numbers themselves.
                     let exact: f64 = matrix.values(first + row..first + row + 1).zip(&templates[0])
                         .map(|(x, p)| f64::from(x) * f64::from(*p)).sum();
                     let score = f64::from(segment.score(Kernel::best(), &probe, row));
                     let mut lowered = [*ceiling];
-                    segment.lower(Kernel::best(), &probe, &[row as u32], &mut [0], &mut lowered);
+                    segment.lower(Kernel::best(), of, &[row as u32], &mut [0], &mut lowered);
                     let loose = if dimension < 256 { [2.4, 1.6, 0.7] } else { [0.6, 0.4, 0.1] };
                     for (ceiling, loose) in [by_signs[row], *ceiling, lowered[0]].into_iter().zip(loose) {
                         let ceiling = f64::from(ceiling);
