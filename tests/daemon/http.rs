@@ -394,7 +394,7 @@ fn by_an_older_gallery_nobody_is_verified_until_somebody_accepts_it() {
     let daemon = launch(&house, "open-scopes = [\"recognize\"]\n", &demo("idle.mp4"));
     let judged = |daemon: &Daemon| {
         let figures = daemon.get("/metrics", Some(SCRAPER)).1;
-        figures.lines().any(|line| line.strip_prefix("faceid_frames_detected_total ").is_some_and(|count| count != "0"))
+        figures.lines().any(|line| line.strip_prefix("faceid_frames_judged_total ").is_some_and(|count| count != "0"))
     };
     let deadline = Instant::now() + PATIENCE;
     while !judged(&daemon) {

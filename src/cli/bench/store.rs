@@ -129,7 +129,8 @@ fn while_compacting(gallery: &Gallery, mut change: impl FnMut(usize) -> Result<(
         });
         let mut times = Vec::new();
         while !ear.sleep(PAUSE) {
-            times.push(timed(|| change(times.len()))?);
+            let round = times.len();
+            times.push(timed(|| change(round))?);
         }
         compacting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(|()| times)
     })
