@@ -233,16 +233,16 @@ fn passages(context: &Context, chart: &mut Chart) {
 
 fn gallery(context: &Context, chart: &mut Chart) {
     if let Some(why) = super::editor::why_read_only(&context.config.state_dir) {
-        chart.note("gallery's changes", State::Broken, why, "mend the disk, then faceid gallery compact");
+        chart.note("gallery's changes", State::Broken, why, "faceid gallery verify, which tells more");
     }
     let Ok(key) = context.sealing_key() else { return };
     match Gallery::verify(&context.config.gallery, &key) {
-        Ok(report) if report.stats.people == 0 => {
-            chart.note("gallery", State::Weak, "nobody is enrolled", "faceid enroll PERSON IMAGE...")
-        }
         Ok(report) if report.rollback.is_some() => {
             let text = report.rollback.map(|rollback| rollback.to_string()).unwrap_or_default();
             chart.note("gallery", State::Broken, text, "faceid gallery verify --accept-rollback, once it is understood")
+        }
+        Ok(report) if report.stats.people == 0 => {
+            chart.note("gallery", State::Weak, "nobody is enrolled", "faceid enroll PERSON IMAGE...")
         }
         Ok(report) => {
             chart.note("gallery", State::Works, format!("{} people, {} templates", report.stats.people, report.stats.templates), "")

@@ -1,14 +1,23 @@
 //! Whoever changes the gallery for the command line: the running daemon, asked through its socket, or, when none runs, the store itself.
+//!
+//! The daemon writes down what it does; what is done without one is written into the audit trail here. No change waits for the trail: one
+//! that cannot be written down is made, and said to be missing from it.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::geteuid;
+use serde_json::{Value, json};
+
 use super::context::{Context, gallery_failure};
-use super::{Failure, Result};
-use crate::daemon::control::{Client, Reply, Request};
-use crate::gallery::{Gallery, GalleryError, SealingKey, Snapshot, Twin};
-use crate::system::stop;
+use super::{Failure, Result, complain};
+use crate::daemon::control::{Client, Reply, Request, is_erased};
+use crate::daemon::deeds;
+use crate::gallery::{Gallery, GalleryError, SealingKey, Snapshot, Twin, is_made};
+use crate::publish::{Audit, SealedError, StateKey};
+use crate::system::{clock, stop};
 use crate::types::{Candidate, Embedding, ModelId, Person, PersonId, Score};
 
 /// How long another process that holds the store is waited for: a daemon that starts, another command.
@@ -19,11 +28,47 @@ const PART: usize = 16;
 
 /// A gallery that can be changed.
 pub(super) enum Editor {
-    /// No daemon runs: the store is ours.
-    Own(Gallery),
+    /// No daemon runs: the store is ours, and so is the audit trail.
+    Own { gallery: Gallery, trail: Box<Trail> },
     /// The daemon of this state folder is the writer; `view` is the gallery as it was when we looked. It is called anew for each
     /// question: between two of them photos are looked at for as long as that takes.
     Daemon { state: PathBuf, view: Gallery },
+}
+
+/// The audit trail, opened by the first change that is written into it. Holding the gallery keeps every daemon out of it.
+pub(super) struct Trail {
+    folder: PathBuf,
+    secrets: PathBuf,
+    max_bytes: u64,
+    opened: OnceCell<std::result::Result<Audit, SealedError>>,
+}
+
+impl Trail {
+    fn of(context: &Context) -> Self {
+        let config = &context.config;
+        let (folder, secrets) = (config.state_dir.join("audit"), config.secrets_dir.clone());
+        Self { folder, secrets, max_bytes: config.publish.audit_bytes(), opened: OnceCell::new() }
+    }
+
+    /// Writes down what was done, or says that it is not.
+    fn note(&self, what: Value) {
+        let open = || Audit::open(&self.folder, &StateKey::read(&self.secrets)?, self.max_bytes);
+        let detail = json!({ "uid": geteuid().as_raw(), "what": what });
+        let noted = match self.opened.get_or_init(open) {
+            Ok(audit) => audit.append_offline(detail, clock::wall()).map(drop).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = noted {
+            complain(format!("the change is made and is not in the audit trail: {error}"));
+        }
+    }
+
+    /// [`Trail::note`], if it was done.
+    fn note_made<T>(&self, outcome: &std::result::Result<T, GalleryError>, what: impl FnOnce() -> Value) {
+        if is_made(outcome) {
+            self.note(what());
+        }
+    }
 }
 
 impl Editor {
@@ -52,7 +97,10 @@ impl Editor {
                 Err(GalleryError::Locked { .. }) if began.elapsed() < PATIENCE => {
                     ear.sleep(Duration::from_millis(50));
                 }
-                other => return other.map(Self::Own).map_err(gallery_failure),
+                other => {
+                    let own = |gallery| Self::Own { gallery, trail: Box::new(Trail::of(context)) };
+                    return other.map(own).map_err(gallery_failure);
+                }
             }
         }
     }
@@ -60,7 +108,7 @@ impl Editor {
     /// The gallery as it was when it was opened, or as we have changed it.
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         match self {
-            Self::Own(gallery) | Self::Daemon { view: gallery, .. } => gallery.snapshot(),
+            Self::Own { gallery, .. } | Self::Daemon { view: gallery, .. } => gallery.snapshot(),
         }
     }
 
@@ -70,11 +118,16 @@ impl Editor {
             return Ok(Vec::new());
         }
         match self {
-            Self::Own(gallery) => {
+            Self::Own { gallery, trail } => {
+                let mut who: Vec<PersonId> = people.iter().map(|(person, _)| person.id.clone()).collect();
                 let twins = match distinct {
                     Some(threshold) => gallery.enroll_distinct(people, threshold),
                     None => gallery.enroll_many(people).map(|()| Vec::new()),
                 };
+                if is_made(&twins) {
+                    who.retain(|id| twins.iter().flatten().all(|twin| twin.person != *id));
+                    deeds::enrolled(&who).for_each(|what| trail.note(what));
+                }
                 let twins = twins.map_err(gallery_failure)?;
                 // A long journal only makes the next opening slower: what fails here is no failed enrolment.
                 let _ = gallery.compact_if_due();
@@ -94,7 +147,12 @@ impl Editor {
     /// See [`Gallery::set`].
     pub(super) fn set(&self, person: Person) -> Result<()> {
         match self {
-            Self::Own(gallery) => gallery.set(person).map_err(gallery_failure),
+            Self::Own { gallery, trail } => {
+                let id = person.id.clone();
+                let set = gallery.set(person);
+                trail.note_made(&set, || deeds::changed(&id));
+                set.map_err(gallery_failure)
+            }
             Self::Daemon { .. } => self.ask(&Request::Set(person)),
         }
     }
@@ -102,7 +160,11 @@ impl Editor {
     /// Removes a person, and what is left of the templates on the disk.
     pub(super) fn remove(&self, person: &PersonId) -> Result<()> {
         match self {
-            Self::Own(gallery) => gallery.erase(person).map_err(gallery_failure),
+            Self::Own { gallery, trail } => {
+                let erased = gallery.erase(person);
+                trail.note_made(&erased, || deeds::removed(person, is_erased(&erased)));
+                erased.map_err(gallery_failure)
+            }
             Self::Daemon { .. } => self.ask(&Request::Remove(person.clone())),
         }
     }
@@ -110,7 +172,7 @@ impl Editor {
     /// See [`Gallery::compact`].
     pub(super) fn compact(&self) -> Result<()> {
         match self {
-            Self::Own(gallery) => gallery.compact().map_err(gallery_failure),
+            Self::Own { gallery, .. } => gallery.compact().map_err(gallery_failure),
             Self::Daemon { .. } => self.ask(&Request::Compact),
         }
     }
@@ -118,7 +180,11 @@ impl Editor {
     /// See [`Gallery::rekey`]. A new sealing key is no matter for a running daemon, which could not read it at its next start.
     pub(super) fn rekey(&self, key: Option<&SealingKey>, rotate: bool) -> Result<()> {
         match (self, key) {
-            (Self::Own(gallery), key) => gallery.rekey(key, rotate).map_err(gallery_failure),
+            (Self::Own { gallery, trail }, key) => {
+                let rekeyed = gallery.rekey(key, rotate);
+                trail.note_made(&rekeyed, || deeds::rekeyed(rotate, key.is_some()));
+                rekeyed.map_err(gallery_failure)
+            }
             (Self::Daemon { .. }, None) => self.ask(&Request::Rekey { rotate }),
             (Self::Daemon { .. }, Some(_)) => Err(Failure::unavailable(
                 "a daemon runs on this gallery: stop it, change the key, put the new key in its place, start it",
@@ -129,7 +195,14 @@ impl Editor {
     /// See [`Gallery::accept_rollback`].
     pub(super) fn accept_rollback(&self) -> Result<()> {
         match self {
-            Self::Own(gallery) => gallery.accept_rollback().map_err(gallery_failure),
+            Self::Own { gallery, trail } => {
+                let rollback = gallery.rollback();
+                let accepted = gallery.accept_rollback();
+                if let Some(rollback) = rollback {
+                    trail.note_made(&accepted, || deeds::accepted_rollback(&rollback.to_string()));
+                }
+                accepted.map_err(gallery_failure)
+            }
             Self::Daemon { .. } => self.ask(&Request::AcceptRollback),
         }
     }
@@ -137,7 +210,12 @@ impl Editor {
     /// See [`Gallery::restore`]. A daemon gets it in parts, and does it when the last has come.
     pub(super) fn restore(&self, people: Vec<(Person, Vec<Embedding>)>, replace: bool) -> Result<()> {
         match self {
-            Self::Own(gallery) => gallery.restore(people, replace).map_err(gallery_failure),
+            Self::Own { gallery, trail } => {
+                let count = people.len();
+                let restored = gallery.restore(people, replace);
+                trail.note_made(&restored, || deeds::restored(count, replace));
+                restored.map_err(gallery_failure)
+            }
             Self::Daemon { state, view } => {
                 let (snapshot, mut client) = (view.snapshot(), call(state)?);
                 let mut ask = |request: &Request| client.ask(request).map_err(Failure::unavailable).and_then(done);

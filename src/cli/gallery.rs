@@ -164,7 +164,8 @@ fn verify(context: &Context, key: &SealingKey, json: bool) -> Result {
     };
     let is_newest = report.rollback.is_none();
     let mut report = report;
-    report.warnings.extend(super::editor::why_read_only(&context.config.state_dir));
+    // What is told below already is no warning besides.
+    report.warnings.extend(super::editor::why_read_only(&context.config.state_dir).filter(|_| is_newest));
     if json {
         say_json(&report_json(&report));
     } else {

@@ -8,9 +8,13 @@ use super::annotate::{self, Ink};
 use super::context::Context;
 use super::{Failure, Places, Result, code, complain, say, say_json};
 use crate::capture::still;
+use crate::gallery::{Match, Snapshot};
 use crate::pipeline::{self, StillFace, Verdict};
 use crate::types::{BoundingBox, PersonId, Picture, Score};
 use crate::vision::stack::PackThresholds;
+
+/// The most people that `--json` names for a face.
+const CANDIDATES: usize = 5;
 
 /// `faceid recognize`
 #[derive(clap::Args)]
@@ -24,7 +28,8 @@ pub(super) struct RecognizeArgs {
     /// Write each photo with boxes and names into this folder
     #[arg(long, value_name = "DIR")]
     annotate: Option<PathBuf>,
-    /// An array of {"image", "faces": [{"box", "identity", "verified", "score", "live", "reason"}]}
+    /// An array of {"image", "faces": [{"box", "identity", "verified", "score", "live", "reason", "candidates"}]}; a candidate is
+    /// {"person", "score", "second", "templates"}: with one person's best and second-best template
     #[arg(long)]
     json: bool,
 }
@@ -79,7 +84,8 @@ pub(super) fn recognize(places: &Places, args: &RecognizeArgs) -> Result {
         if let Some(folder) = &args.annotate {
             save_annotated(folder, path, &picture, &faces, &verdicts)?;
         }
-        let faces: Vec<Value> = faces.iter().zip(&verdicts).map(|(face, verdict)| face_json(face, verdict)).collect();
+        let faces = faces.iter().zip(&verdicts).map(|(face, verdict)| face_json(face, verdict, &snapshot));
+        let faces: Vec<Value> = faces.collect();
         rows.push(json!({"image": path, "faces": faces}));
     }
     if args.json {
@@ -147,7 +153,14 @@ fn tell(path: &Path, faces: &[StillFace], verdicts: &[Verdict]) {
     }
 }
 
-fn face_json(face: &StillFace, verdict: &Verdict) -> Value {
+fn face_json(face: &StillFace, verdict: &Verdict, snapshot: &Snapshot) -> Value {
+    let matches = face.embedding.as_ref().and_then(|probe| snapshot.matches(probe, CANDIDATES).ok()).unwrap_or_default();
+    let candidate = |found: &Match| {
+        json!({
+            "person": found.person, "score": rounded(found.best.value()), "templates": found.templates,
+            "second": found.second.map(|score| rounded(score.value())),
+        })
+    };
     json!({
         "box": rectangle(&face.detection.bounding_box),
         "identity": verdict.identity.as_ref().map(PersonId::as_str),
@@ -155,6 +168,7 @@ fn face_json(face: &StillFace, verdict: &Verdict) -> Value {
         "score": verdict.score.map(|score| rounded(score.value())),
         "live": verdict.live,
         "reason": verdict.reason,
+        "candidates": matches.iter().map(candidate).collect::<Vec<_>>(),
     })
 }
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::control::is_erased;
 use super::supervisor::{Role, WorkerContext, WorkerError};
 use super::workers::{self, Counts};
-use super::{events, figures};
+use super::{deeds, events, figures};
 use crate::access::Thresholds;
 use crate::capture::{Slots, still};
-use crate::gallery::{Gallery, GalleryError, IndexChoice, Snapshot, Twin};
+use crate::gallery::{Gallery, GalleryError, IndexChoice, Snapshot, Twin, is_made};
 use crate::http::{Backend, Unavailable};
 use crate::pipeline::{Pipeline, StillFace, Timings};
 use crate::publish::{Audit, Publisher};
@@ -148,11 +149,7 @@ impl Backend for Api {
 
     fn not_ready(&self) -> Option<String> {
         let last = self.counts.last_frame.last();
-        match last.map(|at| clock::monotonic().since(at)) {
-            None => Some("no frame has been judged yet".to_owned()),
-            Some(age) if age > STALE_FRAME => Some(format!("no frame has been judged for {} s", age.as_secs())),
-            Some(_) => None,
-        }
+        why_not_ready(self.gallery.rollback().is_some(), last.map(|at| clock::monotonic().since(at)))
     }
 
     fn enroll(
@@ -165,35 +162,38 @@ impl Backend for Api {
         let (id, count) = (person.id.clone(), templates.len());
         let people = vec![(person, templates)];
         let twins = match distinct {
-            Some(threshold) => self.gallery.enroll_distinct(people, threshold)?,
-            None => self.gallery.enroll_many(people).map(|()| Vec::new())?,
+            Some(threshold) => self.gallery.enroll_distinct(people, threshold),
+            None => self.gallery.enroll_many(people).map(|()| Vec::new()),
         };
-        if let Some(twin) = twins.into_iter().next() {
-            return Ok(Some(twin));
+        let twin = twins.map(|twins| twins.into_iter().next());
+        if is_made(&twin) && !matches!(twin, Ok(Some(_))) {
+            log::info!(MESSAGE_ID = messages::ENROLLED, people = id.as_str(), by = by; "enrolled");
+            self.note(by, json!({"enrolled": id, "templates": count}));
         }
-        log::info!(MESSAGE_ID = messages::ENROLLED, people = id.as_str(), by = by; "enrolled");
-        self.note(by, json!({"enrolled": id, "templates": count}));
-        Ok(None)
+        twin
     }
 
     fn set(&self, person: Person, by: &str) -> Result<(), GalleryError> {
         let id = person.id.clone();
-        self.gallery.set(person)?;
-        log::info!(MESSAGE_ID = messages::CHANGED, person = id.as_str(), by = by; "changed");
-        self.note(by, json!({"changed": id}));
-        Ok(())
+        let set = self.gallery.set(person);
+        if is_made(&set) {
+            log::info!(MESSAGE_ID = messages::CHANGED, person = id.as_str(), by = by; "changed");
+            self.note(by, deeds::changed(&id));
+        }
+        set
     }
 
     fn remove(&self, person: &PersonId, by: &str) -> Result<bool, GalleryError> {
-        let erased = match self.gallery.erase(person) {
-            Err(error @ GalleryError::NotErased { .. }) => {
-                log::error!("{error}");
-                false
-            }
-            other => other.map(|()| true)?,
-        };
-        log::info!(MESSAGE_ID = messages::REMOVED, person = person.as_str(), by = by; "removed");
-        self.note(by, json!({"removed": person, "erased": erased}));
+        let removed = self.gallery.erase(person);
+        let erased = is_erased(&removed);
+        if is_made(&removed) {
+            log::info!(MESSAGE_ID = messages::REMOVED, person = person.as_str(), by = by; "removed");
+            self.note(by, deeds::removed(person, erased));
+        }
+        match removed {
+            Err(error @ GalleryError::NotErased { .. }) => log::error!("{error}"),
+            other => other?,
+        }
         Ok(erased)
     }
 
@@ -207,6 +207,17 @@ impl Backend for Api {
 
     fn metrics(&self) -> String {
         figures::text(self)
+    }
+}
+
+/// Why the daemon could not decide now. Anybody may read it, so it tells neither who is enrolled nor how far the gallery had come. A gallery
+/// that takes no change since a write failed is no reason: matching goes on, and everything else tells of it.
+fn why_not_ready(is_rolled_back: bool, since_last_frame: Option<Duration>) -> Option<String> {
+    match since_last_frame {
+        _ if is_rolled_back => Some(Unavailable::Untrusted.to_string()),
+        None => Some("no frame has been judged yet".to_owned()),
+        Some(age) if age > STALE_FRAME => Some(format!("no frame has been judged for {} s", age.as_secs())),
+        Some(_) => None,
     }
 }
 
@@ -251,6 +262,18 @@ pub(super) fn serve(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_gallery_to_trust_or_a_frame_of_late_it_is_not_ready_and_says_why() {
+        let (fresh, stale) = (Some(STALE_FRAME), Some(STALE_FRAME + Duration::from_secs(1)));
+        let why = |is_rolled_back, since| why_not_ready(is_rolled_back, since).unwrap();
+        for since in [None, fresh, stale] {
+            assert!(why(true, since).contains("not the newest"), "{since:?}");
+        }
+        assert_eq!(why(false, None), "no frame has been judged yet");
+        assert_eq!(why(false, stale), "no frame has been judged for 11 s");
+        assert_eq!(why_not_ready(false, fresh), None);
+    }
 
     #[test]
     fn while_the_cameras_have_their_share_a_frame_is_waited_for_no_longer_than_that() {

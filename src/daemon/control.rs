@@ -16,10 +16,10 @@ use serde_json::json;
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::events;
 use super::supervisor::{WorkerContext, WorkerError};
+use super::{deeds, events};
 use crate::gallery::format::MAX_PEOPLE;
-use crate::gallery::{Gallery, GalleryError, Twin};
+use crate::gallery::{Gallery, GalleryError, Twin, is_made};
 use crate::publish::{Audit, Publisher};
 use crate::system::messages;
 use crate::types::{Embedding, ModelId, Person, PersonId, Score};
@@ -384,32 +384,42 @@ impl Desk {
         match request {
             Request::Set(person) => {
                 let id = person.id.clone();
-                gallery.set(person)?;
-                log::info!(MESSAGE_ID = messages::CHANGED, person = id.as_str(); "changed");
-                self.note(by, json!({"changed": id}));
+                let set = gallery.set(person);
+                if is_made(&set) {
+                    log::info!(MESSAGE_ID = messages::CHANGED, person = id.as_str(); "changed");
+                    self.note(by, deeds::changed(&id));
+                }
+                return set;
             }
             Request::Remove(person) => {
                 let erased = gallery.erase(&person);
-                if matches!(&erased, Ok(()) | Err(GalleryError::NotErased { .. })) {
+                if is_made(&erased) {
                     log::info!(MESSAGE_ID = messages::REMOVED, person = person.as_str(); "removed");
-                    self.note(by, json!({"removed": person, "erased": erased.is_ok()}));
+                    self.note(by, deeds::removed(&person, is_erased(&erased)));
                 }
                 return erased;
             }
             Request::Compact => gallery.compact()?,
             Request::Rekey { rotate } => {
-                gallery.rekey(None, rotate)?;
-                self.note(by, json!({"rekeyed": true, "rotated": rotate}));
+                let rekeyed = gallery.rekey(None, rotate);
+                if is_made(&rekeyed) {
+                    self.note(by, deeds::rekeyed(rotate, false));
+                }
+                return rekeyed;
             }
             Request::AcceptRollback => {
                 let rollback = gallery.rollback();
-                gallery.accept_rollback()?;
-                if let Some(rollback) = rollback {
+                let accepted = gallery.accept_rollback();
+                if let Some(rollback) = rollback.filter(|_| is_made(&accepted)) {
                     log::warn!("an operator accepted the gallery's state");
-                    self.note(by, json!({"accepted_rollback": rollback.to_string()}));
+                    self.note(by, deeds::accepted_rollback(&rollback.to_string()));
                 }
+                return accepted;
             }
             Request::Check => {
+                if let Some(rollback) = gallery.rollback() {
+                    return Err(GalleryError::RolledBack { path: gallery.path().to_owned(), rollback: (*rollback).clone() });
+                }
                 if let Some(reason) = gallery.latched() {
                     return Err(GalleryError::Latched { path: gallery.path().to_owned(), reason: reason.to_string() });
                 }
@@ -429,25 +439,29 @@ impl Desk {
         let people = embeddings(model, people)?;
         let mut who: Vec<PersonId> = people.iter().map(|(person, _)| person.id.clone()).collect();
         let twins = match distinct {
-            Some(threshold) => self.gallery.enroll_distinct(people, threshold)?,
-            None => self.gallery.enroll_many(people).map(|()| Vec::new())?,
+            Some(threshold) => self.gallery.enroll_distinct(people, threshold),
+            None => self.gallery.enroll_many(people).map(|()| Vec::new()),
         };
-        who.retain(|id| twins.iter().all(|twin| twin.person != *id));
-        for some in who.chunks(events::IDS_AN_ENTRY) {
-            let ids: Vec<&str> = some.iter().map(PersonId::as_str).collect();
-            log::info!(MESSAGE_ID = messages::ENROLLED, people = ids.join(" ").as_str(); "enrolled");
-            self.note(by, json!({"enrolled": ids}));
+        if is_made(&twins) {
+            who.retain(|id| twins.iter().flatten().all(|twin| twin.person != *id));
+            for some in who.chunks(events::IDS_AN_ENTRY) {
+                let ids: Vec<&str> = some.iter().map(PersonId::as_str).collect();
+                log::info!(MESSAGE_ID = messages::ENROLLED, people = ids.join(" ").as_str(); "enrolled");
+            }
+            deeds::enrolled(&who).for_each(|what| self.note(by, what));
         }
-        Ok(twins)
+        twins
     }
 
     fn restore(&self, model: &ModelId, people: Vec<(Person, Vec<Template>)>, replace: bool, by: u32) -> Result<(), GalleryError> {
         let people = embeddings(model, people)?;
         let count = people.len();
-        self.gallery.restore(people, replace)?;
-        log::warn!(people = count, replaced = replace; "an operator put a backup back");
-        self.note(by, json!({"restored": count, "replaced": replace}));
-        Ok(())
+        let restored = self.gallery.restore(people, replace);
+        if is_made(&restored) {
+            log::warn!(people = count, replaced = replace; "an operator put a backup back");
+            self.note(by, deeds::restored(count, replace));
+        }
+        restored
     }
 
     /// Into the audit trail: who (the user's number) did what.
@@ -468,6 +482,11 @@ pub(super) fn judge(bytes: &[u8]) {
     if let Ok(Request::Enroll { model, people }) = postcard::from_bytes(bytes) {
         let _ = embeddings(&model, people);
     }
+}
+
+/// Whether the disk is free of what was removed.
+pub fn is_erased(erased: &Result<(), GalleryError>) -> bool {
+    !matches!(erased, Err(GalleryError::NotErased { .. }))
 }
 
 type Enrolments = Vec<(Person, Vec<Embedding>)>;

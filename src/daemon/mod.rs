@@ -6,6 +6,7 @@ mod birth_witness;
 mod care;
 mod commands;
 pub mod control;
+pub mod deeds;
 mod enrol;
 mod events;
 mod figures;

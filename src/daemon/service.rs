@@ -217,7 +217,7 @@ impl Service {
         if config.publish.home_assistant {
             publisher.publish(discovery_event(config));
         }
-        let has_run = record.audit.head().n > 0;
+        let has_run = record.audit.has_run();
 
         let pack = stack.thresholds;
         let thresholds = Thresholds { matching: pack.matching, margin: pack.margin, liveness: pack.liveness };
@@ -430,16 +430,16 @@ impl Service {
         }
         notifier.ready(&self.status());
         log::info!(MESSAGE_ID = messages::READY; "ready: {}", self.status());
-        let (mut stats_at, mut keys_at, mut latched) = (clock::monotonic(), clock::monotonic(), None);
+        let (mut stats_at, mut keys_at, mut told) = (clock::monotonic(), clock::monotonic(), (None, None));
         self.supervisor.watch(notifier, || {
             let now = clock::monotonic();
             if now.since(keys_at) >= ENDORSE_EVERY {
                 keys_at = now;
                 self.publisher.publish(self.keys.event(clock::wall()));
             }
-            let reason = self.gallery.latched();
-            if reason != latched {
-                latched = reason;
+            let wrong = (self.gallery.rollback(), self.gallery.latched());
+            if wrong != told {
+                told = wrong;
                 notifier.status(&self.status());
             }
             if now.since(stats_at) >= stats::every(&inference::engines()) {
@@ -499,7 +499,7 @@ impl Record {
         let settings = &config.publish;
         let age = Duration::from_secs(u64::from(settings.outbox_days) * 24 * 3600);
         let journal = Journal::open(&config.state_dir.join("outbox"), &key, u64::from(settings.outbox_mib) * MIB, age)?;
-        let audit = Audit::open(&config.state_dir.join("audit"), &key, u64::from(settings.audit_mib) * MIB)?;
+        let audit = Audit::open(&config.state_dir.join("audit"), &key, settings.audit_bytes())?;
         let operators = settings.operator_keys.as_deref().map(|path| pinned("[publish] operator-keys", path)).transpose()?;
         let gate = Gate::new(config.device.clone(), operators, &config.state_dir.join("nonces"))?;
         let pinned_at = |door: &DoorSettings| {

@@ -41,7 +41,7 @@ pub struct Counts {
     pub reports_lost: Counter,
     /// Frames that a stage failed on.
     pub failures: Counter,
-    /// When vision last took a frame.
+    /// When vision last judged a frame, or took one for an enrolment.
     pub last_frame: Heartbeat,
     /// Decisions by outcome and reason.
     by_reason: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
@@ -198,15 +198,16 @@ impl Vision {
 
     fn take(&mut self, frame: &Frame) -> Result<(), WorkerError> {
         self.counts.frames.increment();
-        self.counts.last_frame.beat();
         self.heard.insert(frame.camera.clone(), clock::monotonic());
         // While somebody is enrolled at a camera, it decides nothing.
         if self.enrolments.take(&mut self.pipeline, frame) {
+            self.counts.last_frame.beat();
             return Ok(());
         }
         match self.pipeline.process(frame) {
             Ok(seen) => {
                 self.failures = 0;
+                self.counts.last_frame.beat();
                 if seen.looked {
                     self.counts.looked.increment();
                     self.counts.frame_age.record(clock::monotonic().since(frame.captured_at.monotonic));

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::format::{self, Entry, FIELDS_BYTES, Fields, MAX_RECORD_BYTES, RECORD_TARGET_BYTES, Version};
 use super::seal::age::{self, AgeError, Lock, Unlock};
 use super::snapshot::Change;
-use super::{Gallery, GalleryError, Stats};
+use super::{Gallery, GalleryError, Stats, is_made};
 use crate::types::{Embedding, ModelId, Person, Wall};
 
 /// What a backup's plain text begins with; the number before the line's end is the version.
@@ -318,7 +318,7 @@ impl Gallery {
     /// like any other, so the epoch goes on and nothing looks as if an older state had been put back; and while an older state is
     /// there and nobody has accepted it, this is refused as any change is.
     pub fn restore(&self, people: Vec<(Person, Vec<Embedding>)>, replace: bool) -> Result<(), GalleryError> {
-        self.change(|now| {
+        let restored = self.change(|now| {
             if !replace && !now.is_empty() {
                 return Err(GalleryError::NotEmpty { path: self.path.clone(), people: now.len() });
             }
@@ -336,9 +336,13 @@ impl Gallery {
                 changes.insert(person.id.clone(), Change::Renew { person, add });
             }
             Ok(changes)
-        })?;
+        });
+        if !is_made(&restored) {
+            return restored;
+        }
         // The backup of nobody is all removals, which a journal takes.
-        self.forget(|| "the backup is back".to_owned())
+        self.forget(|| "the backup is back".to_owned())?;
+        if self.latched().is_some() { restored } else { Ok(()) }
     }
 }
 

@@ -2,15 +2,18 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use serde::Serialize;
 
 use super::load::{self, Rollback};
 use super::medium::FileMedium;
-use super::store::{FILE, Store, UNFINISHED};
-use super::{Counter, Gallery, GalleryError, SealingKey, Settings, Stats};
+use super::store::{BESIDE, FILE, Store, UNFINISHED};
+use super::{Counter, Gallery, GalleryError, SealingKey, Settings, Stats, is_made};
 use crate::types::PersonId;
+
+/// How often a file is written beside changes that come in between, before they have to wait.
+const TRIES_BESIDE: usize = 3;
 
 /// What `gallery verify` found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -66,7 +69,7 @@ impl Gallery {
                 Err(source) => return Err(GalleryError::Io { doing: "looking at", path: path.to_owned(), source }),
             }
         }
-        if dir.join(UNFINISHED).exists() {
+        if [UNFINISHED, BESIDE].iter().any(|name| dir.join(name).exists()) {
             let text = "an unfinished write lies beside the gallery: one is running, or was cut off and goes at the next start";
             warnings.push(text.to_owned());
         }
@@ -105,33 +108,57 @@ impl Gallery {
     }
 
     /// Writes the file anew: the journal begins again under a new data key, and nothing that was sealed before can be opened any more.
+    /// Changes go on meanwhile; where one comes between each time, they wait at last.
     pub fn compact(&self) -> Result<(), GalleryError> {
-        self.write(|store| store.compact(&self.snapshot()))
+        self.compact_while(|_| true).map(drop)
+    }
+
+    /// [`Gallery::compact`], if `is_due` still when its turn has come; true when it was done.
+    fn compact_while(&self, is_due: impl Fn(&Store) -> bool) -> Result<bool, GalleryError> {
+        // Two at once would write the same file.
+        let _turn = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..TRIES_BESIDE {
+            let begun = self.write(|store| {
+                if !is_due(store) {
+                    return Ok(None);
+                }
+                let now = self.snapshot();
+                store.begin_beside(&now).map(|beside| Some((beside, now)))
+            })?;
+            let Some((beside, now)) = begun else { return Ok(false) };
+            let Some(beside) = beside else { break };
+            let written = beside.write(&now);
+            if self.write(|store| store.finish_beside(written))? {
+                return Ok(true);
+            }
+        }
+        self.write(|store| if is_due(store) { store.compact(&self.snapshot()).map(|()| true) } else { Ok(false) })
     }
 
     /// [`Gallery::compact`], if somebody was removed, the journal has become long or a write failed; true when it was done.
     pub fn compact_if_due(&self) -> Result<bool, GalleryError> {
-        self.write(|store| {
-            if !store.is_due() {
-                return Ok(false);
-            }
-            store.compact(&self.snapshot()).map(|()| true)
-        })
+        self.compact_while(Store::is_due)
     }
 
     /// [`Gallery::remove`], and what is left of the templates on the disk is gone when this succeeds.
     pub fn erase(&self, id: &PersonId) -> Result<(), GalleryError> {
-        self.remove(id)?;
-        self.forget(|| format!("{id} is removed and matches nobody"))
+        let removed = self.remove(id);
+        if !is_made(&removed) {
+            return removed;
+        }
+        self.forget(|| format!("{id} is removed and matches nobody"))?;
+        // The file that was written anew brought the epoch along, or it did not either.
+        if self.latched().is_some() { removed } else { Ok(()) }
     }
 
     /// Takes away what is left on the disk of whoever was removed. `what` was done before and stays done.
     pub(super) fn forget(&self, what: impl FnOnce() -> String) -> Result<(), GalleryError> {
-        self.write(|store| match store.remembers().then(|| store.compact(&self.snapshot())) {
+        let compacted = self.compact_while(Store::remembers);
+        match (compacted, self.writer()?.store.remembers()) {
             // Whatever else went wrong: when it remembers nobody, the new file stands in the old one's place.
-            Some(Err(source)) if store.remembers() => Err(GalleryError::NotErased { what: what(), source: Box::new(source) }),
+            (Err(source), true) => Err(GalleryError::NotErased { what: what(), source: Box::new(source) }),
             _ => Ok(()),
-        })
+        }
     }
 
     /// Seals everything under a new data key; under another sealing key when one is given; under another rotation of the templates
@@ -140,7 +167,7 @@ impl Gallery {
         self.write(|store| {
             let next = store.rekey(&self.snapshot(), key, rotate)?;
             self.current.store(Arc::new(next));
-            Ok(())
+            store.expect_witnessed()
         })
     }
 
@@ -153,7 +180,7 @@ impl Gallery {
             let next = store.accept(&self.snapshot())?;
             self.current.store(Arc::new(next));
             self.rollback.store(None);
-            Ok(())
+            store.expect_witnessed()
         })
     }
 

@@ -9,7 +9,7 @@ use super::seal::{KeyError, SealError};
 use super::store::Rollback;
 use crate::types::PersonId;
 
-/// Why the gallery did not do what was asked. Unless the variant says otherwise, nothing was changed.
+/// Why the gallery did not do what was asked. Unless the variant says otherwise, nothing was changed; see [`is_made`].
 #[derive(Debug, Error)]
 pub enum GalleryError {
     /// There is no gallery.
@@ -153,6 +153,20 @@ pub enum GalleryError {
         /// The system's word.
         source: io::Error,
     },
+    /// The change is made and lasts, and its epoch did not reach the second place: nothing more is changed until the whole gallery
+    /// could be written anew with it. Matching goes on, by the new state.
+    #[error(
+        "the change is made and lasts, but gallery {path}'s epoch could not be written ({reason}): until it is, an older gallery put \
+         back would not be noticed, and nothing more is changed; matching goes on: mend the disk; a running daemon then writes the \
+         gallery anew by itself, `faceid gallery compact` does it at once",
+        path = path.display()
+    )]
+    Unwitnessed {
+        /// Which file.
+        path: PathBuf,
+        /// What the write failed with.
+        reason: String,
+    },
     /// The gallery is older than it was, or nobody can tell.
     #[error(
         "gallery {path} is not the newest: {rollback}; nothing is granted and nothing is changed until somebody looks: put the right \
@@ -223,6 +237,11 @@ pub enum GalleryError {
     /// No key or no randomness.
     #[error(transparent)]
     Key(#[from] KeyError),
+}
+
+/// Whether a change was made and lasts: it succeeded, or what went wrong came after it.
+pub fn is_made<T>(outcome: &Result<T, GalleryError>) -> bool {
+    matches!(outcome, Ok(_) | Err(GalleryError::NotErased { .. } | GalleryError::Unwitnessed { .. }))
 }
 
 impl GalleryError {

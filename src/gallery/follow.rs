@@ -68,6 +68,7 @@ impl Gallery {
             path,
             max_templates_per_person: settings.max_templates_per_person,
             writer: None,
+            compacting: Mutex::default(),
             followed: Some(Followed { key, medium, seen: Mutex::new(seen) }),
             rollback: arc_swap::ArcSwapOption::from_pointee(rollback),
             latch: arc_swap::ArcSwapOption::empty(),

@@ -40,9 +40,9 @@ pub const MAX_RECORD_BYTES: usize = 33_554_432;
 /// How far a template's length may lie from one: templates are unit vectors, rounded to `f32`.
 const NORM_TOLERANCE: f32 = 1e-3;
 
-const HAS_NAME: u8 = 1;
-const HAS_CONSENT: u8 = 2;
-const HAS_EXPIRY: u8 = 4;
+pub(crate) const HAS_NAME: u8 = 1;
+pub(crate) const HAS_CONSENT: u8 = 2;
+pub(crate) const HAS_EXPIRY: u8 = 4;
 
 /// Why bytes are no gallery of this version.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -1,9 +1,10 @@
 //! What the fuzz targets feed (`tests/fuzz`), and what a seeded walk feeds in every test run. Each function takes any bytes at all and
-//! panics when a promise is broken.
+//! panics when a promise is broken. A bit of the input chooses between the two dimensions that galleries have.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::backup::Backup;
 use super::format::{self, Entry, Fields, Operation};
@@ -13,18 +14,23 @@ use super::seal::age::{self, Identity, Lock, Recipient, Unlock};
 use super::seal::{Header, SealingKey};
 use super::simulated::{Fault, Simulated};
 use super::store::{FILE, JOURNAL};
-use super::{Gallery, GalleryError, Settings};
-use crate::types::{Embedding, ModelId, Person, PersonId, Wall};
+use super::{Gallery, GalleryError, Settings, is_made};
+use crate::types::{Embedding, GroupId, ModelId, Person, PersonId, Wall};
 
-const DIMENSION: usize = 128;
+const DIMENSIONS: [usize; 2] = [128, 512];
 
 fn model() -> ModelId {
     ModelId::new("drawn").expect("a plain name")
 }
 
-fn open(disk: &Simulated, key: &SealingKey) -> Result<Gallery, GalleryError> {
+/// The dimension that the lowest bit of `choice` chooses, and the other bits.
+fn dimension(choice: u8) -> (usize, u8) {
+    (DIMENSIONS[usize::from(choice & 1)], choice >> 1)
+}
+
+fn open(disk: &Simulated, key: &SealingKey, dimension: usize) -> Result<Gallery, GalleryError> {
     let settings = Settings { dir: "/simulated".into(), max_templates_per_person: 3, ..Settings::default() };
-    Gallery::open_on(Box::new(disk.clone()), &settings, key, (&model(), DIMENSION), true, None)
+    Gallery::open_on(Arc::new(disk.clone()), &settings, key, (&model(), dimension), true, None)
 }
 
 fn key() -> SealingKey {
@@ -36,16 +42,53 @@ fn person(number: u8) -> Person {
     Person { id, name: None, groups: Vec::new(), consented_at: None, expires_at: None, enrolled_at: Wall(0) }
 }
 
-fn template(seed: u8) -> Embedding {
+fn template(seed: u8, dimension: usize) -> Embedding {
     let mut random = fastrand::Rng::with_seed(u64::from(seed));
-    let values = (0..DIMENSION).map(|_| random.f32() - 0.5).collect();
+    let values = (0..dimension).map(|_| random.f32() - 0.5).collect();
     Embedding::normalised(model(), values).expect("not all zeros")
 }
 
-/// Header fields, records and operations: whatever decodes encodes to the same bytes again.
+/// Two people, one of whom has all that a record can have.
+fn sound_people(dimension: usize) -> [(Person, Vec<f32>); 2] {
+    let full = Person {
+        name: Some("Ann".to_owned()),
+        groups: vec![GroupId::new("staff").expect("a plain name")],
+        consented_at: Some(Wall(1)),
+        expires_at: Some(Wall(2)),
+        ..person(0)
+    };
+    let rows = |n: u8| (0..n).flat_map(|seed| template(seed, dimension).values().to_vec()).collect();
+    [(full, rows(2)), (person(1), rows(1))]
+}
+
+/// Operations as a change has them.
+fn sound_operations(dimension: usize) -> Vec<u8> {
+    let mut plain = Vec::new();
+    for (person, values) in sound_people(dimension) {
+        format::encode_put(&mut plain, &person, values.len() / dimension, values.into_iter());
+    }
+    format::encode_remove(&mut plain, &person(2).id);
+    plain
+}
+
+/// Header fields, records and operations, any bytes or sound ones with edits: whatever decodes encodes to the same bytes again.
 pub fn format(input: &[u8]) {
-    let Some((&dimension, bytes)) = input.split_first() else { return };
-    let dimension = usize::from(dimension);
+    let Some((&choice, bytes)) = input.split_first() else { return };
+    let (usual, choice) = dimension(choice);
+    let mut record = Vec::new();
+    for (person, values) in sound_people(usual) {
+        format::encode_entry(&mut record, &person, values.len() / usual, values.into_iter());
+    }
+    match choice % 4 {
+        0 => decode_any(bytes, usual),
+        1 => decode_any(&edited(record, bytes), usual),
+        2 => decode_any(&edited(sound_operations(usual), bytes), usual),
+        // So small that bytes which nobody chose can be templates.
+        _ => decode_any(bytes, usize::from(choice >> 2)),
+    }
+}
+
+fn decode_any(bytes: &[u8], dimension: usize) {
     if let Ok(fields) = Fields::decode(bytes) {
         assert!(fields.encode() == bytes[..fields.version.fields_bytes()]);
     }
@@ -70,22 +113,24 @@ pub fn format(input: &[u8]) {
     }
 }
 
-/// A journal: raw bytes in its place, a sound one with edits, or any bytes sealed as a change. It opens with what was committed, tells
+/// A journal: raw bytes in its place, a sound one with edits, or any bytes or a sound change with edits sealed as a change. It opens with what was committed, tells
 /// of a loss, and never lets anything else in.
 pub fn journal(input: &[u8]) {
-    let Some((&mode, bytes)) = input.split_first() else { return };
+    let Some((&choice, bytes)) = input.split_first() else { return };
+    let (dimension, mode) = dimension(choice);
     let (disk, key) = (Simulated::default(), key());
-    let gallery = open(&disk, &key).expect("a fresh gallery");
-    gallery.enroll(person(0), vec![template(0)]).expect("the disk is sound");
+    let gallery = open(&disk, &key, dimension).expect("a fresh gallery");
+    gallery.enroll(person(0), vec![template(0, dimension)]).expect("the disk is sound");
     gallery.compact().expect("the disk is sound");
     let mut states = vec![gallery.snapshot().people().map(|(p, n)| (p.id.clone(), n)).collect::<Vec<_>>()];
     for number in 1..4 {
-        gallery.enroll(person(number), vec![template(number)]).expect("the disk is sound");
+        gallery.enroll(person(number), vec![template(number, dimension)]).expect("the disk is sound");
         states.push(gallery.snapshot().people().map(|(p, n)| (p.id.clone(), n)).collect());
     }
     drop(gallery);
     let sound = disk.files()[JOURNAL].clone();
-    let journal = match mode % 3 {
+    let is_sealed = mode % 4 >= 2;
+    let journal = match mode % 4 {
         0 => bytes.to_vec(),
         1 => edited(sound, bytes),
         _ => {
@@ -93,20 +138,21 @@ pub fn journal(input: &[u8]) {
             let Some(keys) = header.keys else { return };
             let volume = Volume::written(&header.fields, keys, header.hash);
             let tail = Tail { epoch: volume.epoch, head: volume.head, end: 0 };
-            let mut plain = bytes.to_vec();
+            let change = if mode % 4 == 2 { bytes.to_vec() } else { edited(sound_operations(dimension), bytes) };
+            let mut plain = change.clone();
             let sealed = Appender::new().append(&volume.base(), tail, &mut plain).expect("the system gives random bytes").0;
             let mut replayable = sealed.clone();
             let replayed = journal::replay(&mut replayable, &volume.base(), volume.epoch);
-            assert_eq!(replayed.stopped.is_none(), format::decode_operations(bytes, DIMENSION).is_ok());
+            assert_eq!(replayed.stopped.is_none(), format::decode_operations(&change, dimension).is_ok());
             sealed
         }
     };
     disk.put(JOURNAL, &journal);
     // What was sealed with the right key and says something sensible is authentic: the first two modes only must not invent anything.
-    if let Ok(gallery) = open(&disk, &key) {
+    if let Ok(gallery) = open(&disk, &key, dimension) {
         let found: Vec<_> = gallery.snapshot().people().map(|(p, n)| (p.id.clone(), n)).collect();
         let is_known = states.contains(&found);
-        assert!(is_known || mode % 3 == 2, "a state that never was");
+        assert!(is_known || is_sealed, "a state that never was");
         assert!(found == states[3] || gallery.rollback().is_some(), "a loss, and nobody is told");
     }
 }
@@ -173,9 +219,10 @@ fn edited(mut journal: Vec<u8>, edits: &[u8]) -> Vec<u8> {
 /// Operations with a failure after a countdown and a power cut at the end: the gallery opens and is what was reported, or what the
 /// failed operation would have made of it.
 pub fn operations(input: &[u8]) {
-    let [countdown, fault, tear, steps @ ..] = input else { return };
+    let [countdown, choice, tear, steps @ ..] = input else { return };
+    let (dimension, fault) = dimension(*choice);
     let (disk, key) = (Simulated::default(), key());
-    let fault = Fault::ALL[usize::from(*fault) % Fault::ALL.len()];
+    let fault = Fault::ALL[usize::from(fault) % Fault::ALL.len()];
     if tear.is_multiple_of(2) {
         disk.fail(usize::from(*countdown), fault);
     } else {
@@ -184,11 +231,11 @@ pub fn operations(input: &[u8]) {
     type Model = BTreeMap<PersonId, usize>;
     let mut model = Model::new();
     let mut possible = vec![model.clone()];
-    if let Ok(gallery) = open(&disk, &key) {
+    if let Ok(gallery) = open(&disk, &key, dimension) {
         for step in steps.chunks_exact(2).take(24) {
-            let (next, outcome) = apply(&gallery, step[0], step[1], &model);
+            let (next, outcome) = apply(&gallery, (step[0], step[1]), &model, dimension);
             match outcome {
-                Ok(()) => {
+                outcome if is_made(&outcome) => {
                     model = next;
                     possible = vec![model.clone()];
                 }
@@ -196,13 +243,13 @@ pub fn operations(input: &[u8]) {
                 // Nothing is tried before the medium is proven.
                 Err(GalleryError::Latched { .. }) if step[0] % 6 < 4 => {}
                 // What is on the disk now is one of these; the next success settles it.
-                Err(_) => possible.push(next),
+                _ => possible.push(next),
             }
         }
         assert!(counts(&gallery) == model, "what is matched is not what was reported");
     }
     let after = if tear.is_multiple_of(2) { disk.reopened() } else { disk.after_power_cut(u64::from(*tear)) };
-    let gallery = open(&after, &key).unwrap_or_else(|error| panic!("it does not open: {error}"));
+    let gallery = open(&after, &key, dimension).unwrap_or_else(|error| panic!("it does not open: {error}"));
     assert!(gallery.rollback().is_none(), "a false alarm");
     assert!(possible.contains(&counts(&gallery)), "neither the old state nor the new one");
 }
@@ -213,9 +260,9 @@ fn counts(gallery: &Gallery) -> BTreeMap<PersonId, usize> {
 
 fn apply(
     gallery: &Gallery,
-    what: u8,
-    whom: u8,
+    (what, whom): (u8, u8),
     model: &BTreeMap<PersonId, usize>,
+    dimension: usize,
 ) -> (BTreeMap<PersonId, usize>, Result<(), GalleryError>) {
     let mut next = model.clone();
     let person = person(whom);
@@ -223,7 +270,7 @@ fn apply(
     let outcome = match what % 6 {
         0 | 1 => {
             *next.entry(id).or_default() += 1;
-            gallery.enroll(person, vec![template(whom)]).map(|_| ())
+            gallery.enroll(person, vec![template(whom, dimension)]).map(|_| ())
         }
         2 => {
             next.remove(&id);

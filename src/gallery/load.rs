@@ -13,9 +13,9 @@ use super::GalleryError;
 use super::format::{self, Entry, Fields, ID_BYTES, RECORD_TARGET_BYTES};
 use super::journal::{self, Replayed, Tail};
 use super::medium::{EPOCH, Medium};
-use super::seal::{BLOCK_BYTES, Header, Keys, SealError, Sealed, Sealer, SealingKey, TAG_BYTES};
+use super::seal::{BLOCK_BYTES, HEADER_BYTES, Header, Keys, SealError, Sealed, Sealer, SealingKey, TAG_BYTES};
 use super::snapshot::Snapshot;
-use super::store::{FILE, GRAPH_UNFINISHED, JOURNAL, UNFINISHED, rotation_of};
+use super::store::{BESIDE, FILE, GRAPH_UNFINISHED, JOURNAL, UNFINISHED, rotation_of};
 use super::witness::Witness;
 use crate::types::ModelId;
 
@@ -123,10 +123,10 @@ pub(crate) fn read_or_none(medium: &dyn Medium, name: &str, path: &Path) -> Resu
     }
 }
 
-/// Takes away what an interrupted write left.
+/// Takes away what an interrupted write left, the keys that it was sealed with first.
 pub(crate) fn clear_up(medium: &dyn Medium, path: &Path) -> Result<(), GalleryError> {
-    for name in [UNFINISHED, GRAPH_UNFINISHED] {
-        match medium.remove(name) {
+    for name in [UNFINISHED, BESIDE, GRAPH_UNFINISHED] {
+        match medium.destroy(name, HEADER_BYTES) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(GalleryError::write("clearing up beside", path, error));
             }
@@ -327,9 +327,9 @@ pub(crate) fn examine(medium: &dyn Medium, path: &Path, key: &SealingKey) -> Res
     Ok(out)
 }
 
-/// Writes a whole snapshot beside the file. Gives the header's hash and how many bytes were written.
+/// Writes a whole snapshot under another `name` beside the file, durably. Gives the header's hash and how many bytes were written.
 pub(crate) fn write_unfinished(
-    medium: &dyn Medium,
+    (medium, name): (&dyn Medium, &'static str),
     path: &Path,
     key: &SealingKey,
     fields: &Fields,
@@ -337,7 +337,7 @@ pub(crate) fn write_unfinished(
     next: &Snapshot,
 ) -> Result<([u8; BLOCK_BYTES], u64), GalleryError> {
     let (mut sealer, header) = Sealer::begin(key, fields, keys)?;
-    let mut output = Output { medium, offset: 0, sealed: Vec::with_capacity(WRITE_BYTES + 2 * RECORD_TARGET_BYTES) };
+    let mut output = Output { medium, name, offset: 0, sealed: Vec::with_capacity(WRITE_BYTES + 2 * RECORD_TARGET_BYTES) };
     output.sealed.extend_from_slice(&header);
     let largest = next.people().map(|(person, templates)| format::entry_bytes(person, templates, fields.dimension)).max();
     // Sized for the longest record, so that growing leaves no copy behind.
@@ -353,13 +353,14 @@ pub(crate) fn write_unfinished(
         format::encode_entry(&mut plain, person, templates, values);
     }
     sealer.seal_last(&mut plain, &mut output.sealed);
-    output.write_when(0).map_err(failed)?;
+    output.write_when(0).and_then(|()| medium.sync(name)).map_err(failed)?;
     Ok((Header::hash_of(&header), output.offset))
 }
 
 /// Sealed bytes on their way out.
 struct Output<'a> {
     medium: &'a dyn Medium,
+    name: &'static str,
     offset: u64,
     sealed: Vec<u8>,
 }
@@ -368,7 +369,7 @@ impl Output<'_> {
     /// Writes what has gathered when it is at least `bytes`.
     fn write_when(&mut self, bytes: usize) -> io::Result<()> {
         if self.sealed.len() >= bytes.max(1) {
-            self.medium.write(UNFINISHED, self.offset, &self.sealed)?;
+            self.medium.write(self.name, self.offset, &self.sealed)?;
             self.offset += self.sealed.len() as u64;
             self.sealed.clear();
         }

@@ -1,4 +1,4 @@
-//! What a gallery lies on: six calls that change it, one that destroys and one that reads. The file one is below; tests put a simulated disk in its
+//! What a gallery lies on: six calls that change it, two that destroy and two that read. The file one is below; tests put a simulated disk in its
 //! place that fails, tears and forgets.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
@@ -16,9 +16,11 @@ pub(crate) const MAX_FILE_BYTES: u64 = 16 << 30;
 pub(crate) const EPOCH: &str = "gallery.epoch";
 
 /// One folder of files, and one file beside it. `FORMAT.md` states what is assumed of it.
-pub(crate) trait Medium: Send {
+pub(crate) trait Medium: Send + Sync {
     /// A whole file, in a vector that was sized beforehand; `NotFound` when there is none.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
+    /// A file's first `most` bytes, or all of a shorter one; `NotFound` when there is none.
+    fn read_head(&self, name: &str, most: usize) -> io::Result<Vec<u8>>;
     /// Writes at `offset`; at 0 the file is made, or emptied.
     fn write(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Returns once the file's content is durable.
@@ -33,6 +35,8 @@ pub(crate) trait Medium: Send {
     fn sync_folder(&self) -> io::Result<()>;
     /// Takes a file away; `NotFound` when there is none.
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// As [`Medium::remove`], but its first `bytes` are overwritten before, durably; when that fails it is taken away all the same.
+    fn destroy(&self, name: &str, bytes: usize) -> io::Result<()>;
 }
 
 /// A folder of the file system, mode 0700, its files 0600. Links are never followed.
@@ -83,6 +87,12 @@ impl Medium for FileMedium {
         Ok(bytes)
     }
 
+    fn read_head(&self, name: &str, most: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(most);
+        self.open(OpenOptions::new().read(true), name)?.take(most as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
     fn write(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let first = offset == 0;
         let file = self.open(OpenOptions::new().write(true).create(first).truncate(first), name)?;
@@ -101,12 +111,8 @@ impl Medium for FileMedium {
     }
 
     fn shred(&self, bytes: usize) -> io::Result<()> {
-        for file in std::mem::take(&mut *self.replaced.lock().unwrap_or_else(PoisonError::into_inner)) {
-            let length = file.metadata()?.len().min(bytes as u64);
-            file.write_all_at(&vec![0; usize::try_from(length).unwrap_or(0)], 0)?;
-            file.sync_data()?;
-        }
-        Ok(())
+        let replaced = std::mem::take(&mut *self.replaced.lock().unwrap_or_else(PoisonError::into_inner));
+        replaced.iter().try_for_each(|file| overwrite(file, bytes))
     }
 
     fn truncate(&self, name: &str, length: u64) -> io::Result<()> {
@@ -124,4 +130,19 @@ impl Medium for FileMedium {
     fn remove(&self, name: &str) -> io::Result<()> {
         std::fs::remove_file(self.path(name))
     }
+
+    fn destroy(&self, name: &str, bytes: usize) -> io::Result<()> {
+        match self.open(OpenOptions::new().write(true), name).and_then(|file| overwrite(&file, bytes)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => log::warn!("{name} could not be overwritten: {error}"),
+            _ => {}
+        }
+        self.remove(name)
+    }
+}
+
+/// Zeros over a file's first bytes where they lie, durably.
+fn overwrite(file: &File, bytes: usize) -> io::Result<()> {
+    let length = file.metadata()?.len().min(bytes as u64);
+    file.write_all_at(&vec![0; usize::try_from(length).unwrap_or(0)], 0)?;
+    file.sync_data()
 }

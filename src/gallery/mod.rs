@@ -40,7 +40,7 @@ use zeroize::Zeroizing;
 
 pub use backup::{Backup, BackupError, MIN_PASSPHRASE_CHARS};
 pub use care::{Age, Report};
-pub use error::GalleryError;
+pub use error::{GalleryError, is_made};
 pub use index::GraphError;
 pub use load::Rollback;
 pub use risk::{RiskKind, TemplateRisk};
@@ -64,6 +64,8 @@ pub struct Gallery {
     max_templates_per_person: usize,
     /// `None` when opened for reading only.
     writer: Option<Mutex<Writer>>,
+    /// Held by whoever writes the file anew while changes go on.
+    compacting: Mutex<()>,
     /// How a gallery that another process changes is read again.
     followed: Option<follow::Followed>,
     /// Set while the gallery is older than it was, or nobody can tell, and nobody has accepted that.
@@ -125,6 +127,7 @@ impl Gallery {
             path,
             max_templates_per_person: settings.max_templates_per_person,
             writer: None,
+            compacting: Mutex::default(),
             followed: None,
             rollback: ArcSwapOption::from_pointee(loaded.rollback),
             latch: ArcSwapOption::empty(),
@@ -226,7 +229,8 @@ impl Gallery {
         })
     }
 
-    /// Removes everybody whose time has run out at `now`; gives who that was.
+    /// Removes everybody whose time has run out at `now`; gives who that was, also when only the epoch could not be written
+    /// ([`Gallery::latched`] says so then).
     pub fn purge(&self, now: Wall) -> Result<Vec<PersonId>, GalleryError> {
         let is_over = |person: &Person| person.expires_at.is_some_and(|expiry| expiry <= now);
         let over = |snapshot: &Snapshot| -> Vec<PersonId> {
@@ -236,11 +240,11 @@ impl Gallery {
             return Ok(Vec::new());
         }
         let mut purged = Vec::new();
-        self.change(|snapshot| {
+        let done = self.change(|snapshot| {
             purged = over(snapshot);
             Ok(purged.iter().map(|id| (id.clone(), Change::Remove)).collect())
-        })?;
-        Ok(purged)
+        });
+        if is_made(&done) { Ok(purged) } else { done.map(|()| purged) }
     }
 
     /// One change under the writer's lock: worked out on the state as of now, made durable, then shown.
@@ -261,7 +265,7 @@ impl Gallery {
             }
             store.commit(&changes, &next)?;
             self.current.store(Arc::new(next));
-            Ok(())
+            store.expect_witnessed()
         })
     }
 
@@ -275,11 +279,11 @@ impl Gallery {
         let medium =
             FileMedium::create(dir, &settings.epoch_file()).map_err(|e| GalleryError::write("making the folder", dir, e))?;
         let lock = lock(dir)?;
-        Self::open_on(Box::new(medium), settings, key, expected, create, Some(lock))
+        Self::open_on(Arc::new(medium), settings, key, expected, create, Some(lock))
     }
 
     fn open_on(
-        medium: Box<dyn Medium>,
+        medium: Arc<dyn Medium>,
         settings: &Settings,
         key: &SealingKey,
         (model, dimension): (&ModelId, usize),
@@ -299,6 +303,7 @@ impl Gallery {
             rollback: ArcSwapOption::from_pointee(store.rollback().cloned()),
             latch: ArcSwapOption::from_pointee(store.latched().map(str::to_owned)),
             writer: Some(Mutex::new(Writer { store, _lock: lock })),
+            compacting: Mutex::default(),
         })
     }
 }

@@ -25,9 +25,11 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 #[cfg(test)]
-pub(crate) use file::{CHECKSUM_AT, COMMITMENT_AT, HEADER_TAG_AT, KEYS_AT, SALT_AT};
+pub(crate) use file::{CHECKSUM_AT, COMMITMENT_AT, HEADER_TAG_AT, KEYS_AT, RECORD_BINDING_BYTES, SALT_AT};
 pub(crate) use file::{HEADER_BYTES, Header, Sealed, Sealer};
 use locked::Locked;
+#[cfg(test)]
+pub(crate) use session::CHANGE_BINDING_BYTES;
 pub(crate) use session::Session;
 
 use super::format::FormatError;
@@ -41,6 +43,10 @@ pub(crate) const BLOCK_BYTES: usize = 32;
 pub(crate) const LENGTH_BYTES: usize = 4;
 /// A record's tag after it.
 pub(crate) const TAG_BYTES: usize = 16;
+/// The generation's part of a nonce.
+pub(crate) const PREFIX_BYTES: usize = 3;
+/// A nonce: the generation's part, a counter and the last flag.
+pub(crate) const NONCE_BYTES: usize = PREFIX_BYTES + 8 + 1;
 
 const WITNESS_SALT: &[u8] = b"faceid-witness/1";
 const ROTATION_INFO: &[u8] = b"faceid-gallery/2 rotation";
@@ -223,33 +229,33 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], KeyError> {
 /// key itself is fresh for every file and every session. The last flag makes a cut at a record's end visible (STREAM, Hoang,
 /// Reyhanitabar, Rogaway and Vizár, 2015).
 struct Nonces {
-    prefix: [u8; 3],
+    prefix: [u8; PREFIX_BYTES],
     next: u64,
 }
 
 impl Nonces {
-    fn new(prefix: [u8; 3]) -> Self {
+    fn new(prefix: [u8; PREFIX_BYTES]) -> Self {
         Self { prefix, next: 0 }
     }
 
     /// The number of this record and its nonce.
-    fn take(&mut self, last: bool) -> (u64, [u8; 12]) {
+    fn take(&mut self, last: bool) -> (u64, [u8; NONCE_BYTES]) {
         let number = self.next;
         self.next = number.checked_add(1).expect("nobody seals 2^64 records");
         (number, nonce(self.prefix, number, last))
     }
 }
 
-fn nonce(prefix: [u8; 3], number: u64, last: bool) -> [u8; 12] {
-    let mut nonce = [0; 12];
-    nonce[..3].copy_from_slice(&prefix);
-    nonce[3..11].copy_from_slice(&number.to_be_bytes());
-    nonce[11] = u8::from(last);
+fn nonce(prefix: [u8; PREFIX_BYTES], number: u64, last: bool) -> [u8; NONCE_BYTES] {
+    let mut nonce = [0; NONCE_BYTES];
+    nonce[..PREFIX_BYTES].copy_from_slice(&prefix);
+    nonce[PREFIX_BYTES..NONCE_BYTES - 1].copy_from_slice(&number.to_be_bytes());
+    nonce[NONCE_BYTES - 1] = u8::from(last);
     nonce
 }
 
 /// The generation's part of a nonce.
-fn prefix(generation: u64) -> [u8; 3] {
+fn prefix(generation: u64) -> [u8; PREFIX_BYTES] {
     let [a, b, c, ..] = generation.to_le_bytes();
     [a, b, c]
 }
@@ -262,13 +268,13 @@ impl Cipher {
         Self(Aes256Gcm::new(&(*key).into()))
     }
 
-    fn seal(&self, nonce: [u8; 12], associated: &[u8], plain: &mut [u8]) -> [u8; TAG_BYTES] {
+    fn seal(&self, nonce: [u8; NONCE_BYTES], associated: &[u8], plain: &mut [u8]) -> [u8; TAG_BYTES] {
         let tag = self.0.encrypt_inout_detached(&nonce.into(), associated, plain.into());
         tag.expect("a record is far shorter than GCM's limit").into()
     }
 
     /// True when it is authentic; otherwise the bytes are of no use.
-    fn open(&self, nonce: [u8; 12], associated: &[u8], sealed: &mut [u8], tag: [u8; TAG_BYTES]) -> bool {
+    fn open(&self, nonce: [u8; NONCE_BYTES], associated: &[u8], sealed: &mut [u8], tag: [u8; TAG_BYTES]) -> bool {
         self.0.decrypt_inout_detached(&nonce.into(), associated, sealed.into(), &Tag::from(tag)).is_ok()
     }
 }

@@ -30,6 +30,14 @@ struct Inode {
     durable: Vec<u8>,
 }
 
+impl Inode {
+    fn overwrite(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.now.len());
+        self.now[..bytes].fill(0);
+        self.durable = self.now.clone();
+    }
+}
+
 #[derive(Clone, Default)]
 struct Disk {
     inodes: Vec<Inode>,
@@ -37,9 +45,13 @@ struct Disk {
     durable_names: BTreeMap<String, usize>,
     replaced: Vec<usize>,
     calls: usize,
+    /// How many bytes of each file were read.
+    read: BTreeMap<String, usize>,
     fault: Option<(usize, Fault)>,
     /// Whether every call from then on fails, or that one alone.
     goes_on: bool,
+    /// A file that cannot be written.
+    refused: Option<String>,
     cut_at: Option<usize>,
 }
 
@@ -51,6 +63,11 @@ impl Simulated {
     /// How many calls were made, reads among them.
     pub(crate) fn calls(&self) -> usize {
         self.0.lock().unwrap().calls
+    }
+
+    /// How many bytes of a file were read so far.
+    pub(crate) fn bytes_read(&self, name: &str) -> usize {
+        self.0.lock().unwrap().read.get(name).copied().unwrap_or(0)
     }
 
     /// Makes the call number `at` (from 0) fail once.
@@ -65,9 +82,15 @@ impl Simulated {
         (disk.fault, disk.goes_on) = (Some((at, fault)), true);
     }
 
+    /// Makes every write of one file fail, until [`Simulated::mend`].
+    pub(crate) fn refuse(&self, name: &str) {
+        self.0.lock().unwrap().refused = Some(name.to_owned());
+    }
+
     /// From now on nothing fails.
     pub(crate) fn mend(&self) {
-        self.0.lock().unwrap().fault = None;
+        let mut disk = self.0.lock().unwrap();
+        (disk.fault, disk.refused) = (None, None);
     }
 
     /// Makes every call from number `at` on fail without effect: the power is about to go.
@@ -78,7 +101,15 @@ impl Simulated {
     /// The disk as another process sees it, with no fault pending.
     pub(crate) fn reopened(&self) -> Self {
         let disk = self.0.lock().unwrap();
-        Self(Arc::new(Mutex::new(Disk { calls: 0, fault: None, goes_on: false, cut_at: None, ..disk.clone() })))
+        Self(Arc::new(Mutex::new(Disk {
+            calls: 0,
+            read: BTreeMap::new(),
+            fault: None,
+            goes_on: false,
+            refused: None,
+            cut_at: None,
+            ..disk.clone()
+        })))
     }
 
     /// The disk after a power cut: each name and each file that was not synced is old, new or torn, as `seed` has it.
@@ -172,16 +203,27 @@ fn missing() -> io::Error {
 
 impl Medium for Simulated {
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        self.read_head(name, usize::MAX)
+    }
+
+    fn read_head(&self, name: &str, most: usize) -> io::Result<Vec<u8>> {
         let mut disk = self.0.lock().unwrap();
         if disk.count()?.is_some() {
             // However a disk fails, what a reader hears is that it cannot be read.
             return Err(io::Error::from_raw_os_error(5));
         }
-        disk.names.get(name).map(|&inode| disk.inodes[inode].now.clone()).ok_or_else(missing)
+        let inode = *disk.names.get(name).ok_or_else(missing)?;
+        let now = &disk.inodes[inode].now;
+        let bytes = now[..now.len().min(most)].to_vec();
+        *disk.read.entry(name.to_owned()).or_default() += bytes.len();
+        Ok(bytes)
     }
 
     fn write(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.change(|disk, short| {
+            if disk.refused.as_deref() == Some(name) {
+                return Err(io::Error::from_raw_os_error(5));
+            }
             let offset = usize::try_from(offset).unwrap();
             if offset == 0 && !disk.names.contains_key(name) {
                 disk.inodes.push(Inode::default());
@@ -226,10 +268,7 @@ impl Medium for Simulated {
     fn shred(&self, bytes: usize) -> io::Result<()> {
         self.change(|disk, _| {
             for inode in std::mem::take(&mut disk.replaced) {
-                let Inode { now, durable } = &mut disk.inodes[inode];
-                let bytes = bytes.min(now.len());
-                now[..bytes].fill(0);
-                *durable = now.clone();
+                disk.inodes[inode].overwrite(bytes);
             }
             Ok(())
         })
@@ -256,5 +295,15 @@ impl Medium for Simulated {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.change(|disk, _| disk.names.remove(name).map(|_| ()).ok_or_else(missing))
+    }
+
+    fn destroy(&self, name: &str, bytes: usize) -> io::Result<()> {
+        self.change(|disk, short| {
+            let inode = disk.names.remove(name).ok_or_else(missing)?;
+            if !short {
+                disk.inodes[inode].overwrite(bytes);
+            }
+            Ok(())
+        })
     }
 }

@@ -2,6 +2,7 @@
 //! remembers how far both had come. A change is one append; now and then the file is written anew beside itself and put in its own
 //! place. `FORMAT.md` argues why a reader finds the old or the new state and nothing else.
 
+mod beside;
 mod graph;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ pub(crate) use load::Rollback;
 pub(crate) const FILE: &str = "people.gallery";
 /// What a write makes before it takes the file's place.
 pub(crate) const UNFINISHED: &str = "people.gallery.new";
+/// What a write makes that changes go on beside.
+pub(crate) const BESIDE: &str = "people.gallery.beside";
 /// What was changed since.
 pub(crate) const JOURNAL: &str = "people.journal";
 /// The sealed copy of the index's graph, where there is one.
@@ -39,7 +42,7 @@ const JOURNAL_BYTES: u64 = 1 << 20;
 
 /// The writer's side.
 pub(crate) struct Store {
-    medium: Box<dyn Medium>,
+    medium: Arc<dyn Medium>,
     path: PathBuf,
     key: SealingKey,
     /// What lies on the medium; `None` for a file of version 1 that may not be written anew.
@@ -83,7 +86,7 @@ impl Store {
     /// Takes hold of the folder for writing: clears away what an interrupted write left, makes an empty gallery where there is none
     /// and `create` allows it, and writes one of version 1 anew in this version.
     pub(crate) fn open(
-        medium: Box<dyn Medium>,
+        medium: Arc<dyn Medium>,
         path: &Path,
         key: &SealingKey,
         (model, dimension): (&ModelId, usize),
@@ -126,7 +129,8 @@ impl Store {
         }
     }
 
-    /// Makes `next`, which is what it was with `changes`, durable. On any error but [`GalleryError::Unsettled`] nothing was changed.
+    /// Makes `next`, which is what it was with `changes`, durable; [`Store::expect_witnessed`] says whether its epoch is too. On any
+    /// error but [`GalleryError::Unsettled`] nothing was changed.
     pub(crate) fn commit(&mut self, changes: &BTreeMap<PersonId, Change>, next: &Snapshot) -> Result<(), GalleryError> {
         if let Some(rollback) = &self.rollback {
             return Err(GalleryError::RolledBack { path: self.path.clone(), rollback: rollback.clone() });
@@ -172,6 +176,12 @@ impl Store {
     /// What a write failed with, while nothing may be changed for it.
     pub(crate) fn latched(&self) -> Option<&str> {
         self.latched.as_deref()
+    }
+
+    /// After a change that was made: an error when its epoch did not reach the second place.
+    pub(crate) fn expect_witnessed(&self) -> Result<(), GalleryError> {
+        let unwitnessed = |reason: &String| GalleryError::Unwitnessed { path: self.path.clone(), reason: reason.clone() };
+        self.latched.as_ref().map(unwitnessed).map_or(Ok(()), Err)
     }
 
     fn expect_sound(&self) -> Result<(), GalleryError> {
@@ -378,19 +388,23 @@ impl Store {
 
     /// Writes the whole file in the place of the old one.
     fn rewrite(&mut self, next: &Snapshot, keys: Option<Keys>) -> Result<(), GalleryError> {
-        let volume = match self.replace(next, keys) {
-            Ok(volume) => volume,
-            Err(error) => {
-                // What is there is untouched, and still a medium that takes no file takes no change.
-                self.latched = error.source_of_write().map(ToString::to_string).or(self.latched.take());
-                return Err(error);
-            }
-        };
+        let volume = self.replace(next, keys).map_err(|error| self.not_replaced(error))?;
+        self.settle(next.generation(), volume)
+    }
+
+    /// A file was not put in the place of the other: what is there is untouched, and still a medium that takes no file takes no change.
+    fn not_replaced(&mut self, error: GalleryError) -> GalleryError {
+        self.latched = error.source_of_write().map(ToString::to_string).or(self.latched.take());
+        error
+    }
+
+    /// After a file's rename: from here on it is what there is, as of change number `epoch`.
+    fn settle(&mut self, epoch: u64, volume: Volume) -> Result<(), GalleryError> {
         if let Err(source) = self.medium.sync_folder() {
             self.latch(&source);
             return Err(GalleryError::Unsettled { path: self.path.clone(), source });
         }
-        self.tail = Tail { epoch: next.generation(), head: volume.head, end: 0 };
+        self.tail = Tail { epoch, head: volume.head, end: 0 };
         self.volume = Some(volume);
         self.appender = Appender::new();
         self.unsettled = None;
@@ -410,16 +424,24 @@ impl Store {
 
     /// The file up to and with its rename. On an error the old content is untouched.
     fn replace(&mut self, next: &Snapshot, keys: Option<Keys>) -> Result<Volume, GalleryError> {
+        let (fields, keys) = self.next_file(next, keys)?;
+        let written = load::write_unfinished((self.medium.as_ref(), UNFINISHED), &self.path, &self.key, &fields, &keys, next);
+        let (hash, bytes) = self.put_in_place(UNFINISHED, written)?;
+        self.file_bytes = bytes;
+        Ok(Volume::written(&fields, keys, hash))
+    }
+
+    /// The header and the keys of the next file, whose generation nothing else has from here on.
+    fn next_file(&mut self, next: &Snapshot, keys: Option<Keys>) -> Result<(Fields, Keys), GalleryError> {
         let Some(volume) = &self.volume else {
             return Err(GalleryError::OpenedReadOnly { path: self.path.clone() });
         };
         let keys = keys.map_or_else(|| volume.keys.next(), Ok)?;
-        let id = volume.id;
         self.tried += 1;
         let stats = next.stats();
         let fields = Fields {
             version: Version::Second,
-            id,
+            id: volume.id,
             generation: self.tried,
             epoch: next.generation(),
             dimension: stats.dimension,
@@ -427,23 +449,20 @@ impl Store {
             templates: stats.templates,
             model: stats.model,
         };
-        let written = load::write_unfinished(self.medium.as_ref(), &self.path, &self.key, &fields, &keys, next).and_then(|done| {
-            let failed = |source| GalleryError::write("writing", &self.path, source);
-            self.medium.sync(UNFINISHED).map_err(failed)?;
-            self.medium.rename(UNFINISHED, FILE).map_err(failed)?;
-            Ok(done)
+        Ok((fields, keys))
+    }
+
+    /// Renames what was written under `name` over the file; on an error, of the writing or of this, nothing of it is left.
+    fn put_in_place<T>(&self, name: &str, written: Result<T, GalleryError>) -> Result<T, GalleryError> {
+        let renamed = written.and_then(|done| {
+            let renamed = self.medium.rename(name, FILE);
+            renamed.map(|()| done).map_err(|source| GalleryError::write("writing", &self.path, source))
         });
-        match written {
-            Ok((hash, bytes)) => {
-                self.file_bytes = bytes;
-                Ok(Volume::written(&fields, keys, hash))
-            }
-            Err(error) => {
-                // Best effort: it goes at the next opening otherwise.
-                let _ = self.medium.remove(UNFINISHED);
-                Err(error)
-            }
+        if renamed.is_err() {
+            // Best effort: it goes at the next opening otherwise.
+            let _ = self.medium.destroy(name, HEADER_BYTES);
         }
+        renamed
     }
 
     /// Takes the journal and the graph of an older generation away; should that fail, they are ignored for their generation and it is

@@ -99,18 +99,33 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// By what share a gallery that the exact scan serves has to grow before shortlists are tried again.
 const GROWN: f64 = 1.25;
 
+/// What a shortlist has to do to serve.
+pub(crate) struct Bar {
+    /// With fewer templates than this none is tried.
+    pub(crate) fewest: usize,
+    /// How many probes it is tried with.
+    pub(crate) probes: usize,
+    /// Whether one that did so well in its trial may take the place of what takes so many microseconds.
+    pub(crate) is_better: fn(&IndexTrial, f64) -> bool,
+}
+
+impl Bar {
+    /// The one that production holds them to.
+    const HELD: Self = Self { fewest: FEWEST, probes: PROBES, is_better };
+}
+
 impl Gallery {
     /// Builds the index that `choice` asks for, on `threads` threads of low priority, and puts it in place when it serves. It takes
     /// seconds to minutes at large sizes: a thread of its own calls it, and what served before serves meanwhile. When told to stop
     /// it returns soon and nothing has changed.
     pub fn build_index(&self, choice: IndexChoice, threads: usize, stop: &Stop) -> IndexReport {
-        self.build(choice, threads, stop).0
+        self.build((choice, &Bar::HELD), threads, stop).0
     }
 
     /// As [`Gallery::build_index`], with the shortlist that it put in place.
-    fn build(&self, choice: IndexChoice, threads: usize, stop: &Stop) -> (IndexReport, Option<Arc<Shortlist>>) {
+    fn build(&self, asked: (IndexChoice, &Bar), threads: usize, stop: &Stop) -> (IndexReport, Option<Arc<Shortlist>>) {
         let snapshot = self.snapshot();
-        let (report, shortlist) = snapshot.tune(choice, threads, stop, &mut || self.kept_shortlist(&snapshot));
+        let (report, shortlist) = snapshot.tune(asked, threads, stop, &mut || self.kept_shortlist(&snapshot));
         let shortlist = shortlist.map(Arc::new);
         if report.verdict != IndexVerdict::Stopped {
             snapshot.serve_by(shortlist.clone());
@@ -119,32 +134,29 @@ impl Gallery {
     }
 
     /// Builds the index, and again whenever enough has changed, until told to stop. The calling thread is made the least urgent of
-    /// all. `told` hears of every build.
-    pub fn keep_index(&self, choice: IndexChoice, stop: &Stop, mut told: impl FnMut(&IndexReport)) {
+    /// all. `told` hears of every build, once the graph that serves is kept beside the gallery.
+    pub fn keep_index(&self, choice: IndexChoice, stop: &Stop, told: impl FnMut(&IndexReport)) {
+        self.keep_index_by((choice, &Bar::HELD), stop, told);
+    }
+
+    /// As [`Gallery::keep_index`], by another bar.
+    pub(crate) fn keep_index_by(&self, asked: (IndexChoice, &Bar), stop: &Stop, mut told: impl FnMut(&IndexReport)) {
         // Of the calling thread alone, on Linux; without it the build is merely in the way.
         let _ = rustix::process::nice(19);
         loop {
-            let removals = self.removals();
+            let (removals, generation) = (self.removals(), self.file_generation());
             // Another build, which somebody asked for, may put another in its place: it is this one that `removals` belongs to.
-            let (report, built) = self.build(choice, 1, stop);
+            let (report, built) = self.build(asked, 1, stop);
             if report.verdict == IndexVerdict::Stopped {
                 return;
             }
+            let graph = built.filter(|_| report.verdict == IndexVerdict::Hnsw);
+            // The file beside which the graph lies: none yet, but when it was read from there and not built.
+            let was_built = report.trials.iter().any(|trial| !trial.was_kept);
+            let mut kept = (graph.is_some() && !was_built).then_some(generation);
+            self.keep(graph.as_deref(), removals, &mut kept, stop);
             told(&report);
-            let taken = report.trials.iter().any(|trial| trial.was_kept).then(|| self.file_generation());
-            let mut kept = taken.filter(|_| report.verdict == IndexVerdict::Hnsw);
             loop {
-                if let Some(graph) = built.as_ref().filter(|_| report.verdict == IndexVerdict::Hnsw)
-                    && kept != Some(self.file_generation())
-                    && !stop.is_asked()
-                {
-                    let generation = self.file_generation();
-                    match self.keep_graph(graph, removals) {
-                        // Somebody was removed whom it knows: the next graph is kept.
-                        Ok(_) => kept = Some(generation),
-                        Err(error) => log::warn!("the search graph could not be kept, the next start builds it again: {error}"),
-                    }
-                }
                 if stop.sleep(LOOK_EVERY) {
                     return;
                 }
@@ -155,7 +167,19 @@ impl Gallery {
                 if snapshot.is_worn().unwrap_or(grown || left_behind) {
                     break;
                 }
+                self.keep(graph.as_deref(), removals, &mut kept, stop);
             }
+        }
+    }
+
+    /// Keeps the graph that serves beside the file that is there now, unless it lies there already.
+    fn keep(&self, graph: Option<&Shortlist>, removals: u64, kept: &mut Option<u64>, stop: &Stop) {
+        let generation = self.file_generation();
+        let Some(graph) = graph.filter(|_| *kept != Some(generation) && !stop.is_asked()) else { return };
+        match self.keep_graph(graph, removals) {
+            // Somebody was removed whom it knows: the next graph is kept.
+            Ok(_) => *kept = Some(generation),
+            Err(error) => log::warn!("the search graph could not be kept, the next start builds it again: {error}"),
         }
     }
 
@@ -215,7 +239,7 @@ type Known = (Embedding, Vec<Candidate>);
 impl Snapshot {
     fn tune(
         &self,
-        choice: IndexChoice,
+        (choice, bar): (IndexChoice, &Bar),
         threads: usize,
         stop: &Stop,
         kept: &mut dyn FnMut() -> Option<Shortlist>,
@@ -226,7 +250,7 @@ impl Snapshot {
             return (report, None);
         }
         report.verdict = IndexVerdict::ExactIsFast;
-        if templates < FEWEST {
+        if templates < bar.fewest {
             return (report, None);
         }
         let mut random = fastrand::Rng::with_seed(SEED);
@@ -237,7 +261,7 @@ impl Snapshot {
         }
         report.verdict = IndexVerdict::Stopped;
         let mut known = Vec::new();
-        for _ in 0..PROBES / TIMED {
+        for _ in 0..bar.probes / TIMED {
             if stop.is_asked() {
                 break;
             }
@@ -257,17 +281,12 @@ impl Snapshot {
             };
             let (recall, us) = self.try_out(&shortlist, &known);
             let memory_bytes = shortlist.bytes();
-            report.trials.push(IndexTrial {
-                index: IndexChoice::Hnsw,
-                recall,
-                us,
-                build_seconds: took / 1e6,
-                memory_bytes,
-                was_kept,
-            });
-            if is_better(recall, us, exact_us) {
+            let index = IndexChoice::Hnsw;
+            let trial = IndexTrial { index, recall, us, build_seconds: took / 1e6, memory_bytes, was_kept };
+            if (bar.is_better)(&trial, exact_us) {
                 best = Some(shortlist);
             }
+            report.trials.push(trial);
         }
         if stop.is_asked() {
             return (report, None);
@@ -315,9 +334,9 @@ impl Snapshot {
     }
 }
 
-/// Whether a shortlist of this recall and time may take the place of what takes `than`.
-fn is_better(recall: f64, us: f64, than: f64) -> bool {
-    recall >= LEAST_RECALL && us < than
+/// Whether a shortlist that did so well may take the place of what takes `than` microseconds.
+fn is_better(trial: &IndexTrial, than: f64) -> bool {
+    trial.recall >= LEAST_RECALL && trial.us < than
 }
 
 /// What `work` gives, and how long it took in microseconds.
@@ -371,13 +390,17 @@ mod tests {
 
     #[test]
     fn what_missed_people_is_no_faster_or_was_stopped_does_not_serve() {
-        assert!(!is_better(0.9989, 1.0, 1_000.0), "fast and wrong");
-        assert!(!is_better(1.0, 1_000.0, 1_000.0), "right and no faster");
-        assert!(is_better(0.999, 999.0, 1_000.0));
+        let trial = |recall, us| {
+            let index = IndexChoice::Hnsw;
+            IndexTrial { index, recall, us, build_seconds: 0.0, memory_bytes: 0, was_kept: false }
+        };
+        assert!(!is_better(&trial(0.9989, 1.0), 1_000.0), "fast and wrong");
+        assert!(!is_better(&trial(1.0, 1_000.0), 1_000.0), "right and no faster");
+        assert!(is_better(&trial(0.999, 999.0), 1_000.0));
         let (handle, stop) = stop::pair();
         handle.stop();
         let snapshot = drawn(1_200);
-        let (report, shortlist) = snapshot.tune(IndexChoice::Hnsw, 1, &stop, &mut || None);
+        let (report, shortlist) = snapshot.tune((IndexChoice::Hnsw, &Bar::HELD), 1, &stop, &mut || None);
         assert!(report.verdict == IndexVerdict::Stopped && shortlist.is_none());
     }
 
@@ -386,7 +409,7 @@ mod tests {
         let (_handle, stop) = stop::pair();
         let snapshot = drawn(1_100);
         let mut astray = || Some(Shortlist::astray(snapshot.matrix()));
-        let (report, shortlist) = snapshot.tune(IndexChoice::Hnsw, 1, &stop, &mut astray);
+        let (report, shortlist) = snapshot.tune((IndexChoice::Hnsw, &Bar::HELD), 1, &stop, &mut astray);
         let [kept, built] = &report.trials[..] else { panic!("{report:?}") };
         assert!(kept.was_kept && kept.recall < 0.2 && !built.was_kept && built.recall > 0.8, "{report:?}");
         let serves = built.recall >= LEAST_RECALL && built.us < report.exact_us;
@@ -414,10 +437,10 @@ mod tests {
     fn a_small_gallery_is_scanned_and_a_shortlist_that_is_asked_for_is_tried() {
         let (_handle, stop) = stop::pair();
         let snapshot = drawn(500);
-        assert_eq!(snapshot.tune(IndexChoice::Exact, 1, &stop, &mut || None).0.verdict, IndexVerdict::Exact);
-        assert_eq!(snapshot.tune(IndexChoice::Hnsw, 1, &stop, &mut || None).0.verdict, IndexVerdict::ExactIsFast);
+        assert_eq!(snapshot.tune((IndexChoice::Exact, &Bar::HELD), 1, &stop, &mut || None).0.verdict, IndexVerdict::Exact);
+        assert_eq!(snapshot.tune((IndexChoice::Hnsw, &Bar::HELD), 1, &stop, &mut || None).0.verdict, IndexVerdict::ExactIsFast);
         let snapshot = drawn(1_500);
-        let (report, _) = snapshot.tune(IndexChoice::Hnsw, 1, &stop, &mut || None);
+        let (report, _) = snapshot.tune((IndexChoice::Hnsw, &Bar::HELD), 1, &stop, &mut || None);
         assert_eq!(report.trials.len(), 1);
         assert!(report.trials[0].recall > 0.9 && report.exact_us > 0.0, "{report:?}");
     }

@@ -71,6 +71,10 @@ pub(super) fn document() -> Value {
             "/healthz": {"get": {"summary": "Whether the process lives", "responses": responses(status(), &[])}},
             "/readyz": {"get": {
                 "summary": "Whether the daemon could decide now",
+                "description": "Not while the gallery is older than it was and nobody has accepted that (nobody would be let in), and not while no \
+                    camera has brought a frame that could be judged, for ten seconds or since the start. The API itself answers only once the \
+                    networks are loaded. A gallery that takes no change since a write failed is no reason: matching goes on, and `/metrics` \
+                    tells (`faceid_gallery_read_only`).",
                 "responses": {"200": described("It could", status()), "503": described("It could not", status())},
             }},
             "/openapi.json": {"get": {

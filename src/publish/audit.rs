@@ -3,6 +3,9 @@
 //!
 //! An entry is a JSON object, `n`, `time`, `prev`, `kind`, `detail`; its hash is SHA-256 of that very text, and `prev` is the hash of the
 //! entry before. What an entry tells is what was decided and commanded; no grant, no key and no template is ever in one.
+//!
+//! The daemon writes it. The command line does where no daemon runs and it changes the gallery itself; the gallery's lock, which it holds
+//! then and a daemon takes before it opens the trail, keeps the two apart.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -34,7 +37,8 @@ pub struct Entry {
     /// The hash of the entry before; empty for the first.
     pub prev: String,
     /// What kind: `decision`, `command`, `command-refused`, `api` (a change of the gallery over HTTP), `control`
-    /// (one by the command line through the daemon), `gallery` (what the daemon did with it by itself), `start`, `stop`, `keys`.
+    /// (one by the command line through the daemon), `offline` (one by the command line while no daemon ran), `gallery` (what the
+    /// daemon did with it by itself), `start`, `stop`, `keys`.
     pub kind: String,
     /// More of it.
     pub detail: Value,
@@ -65,42 +69,64 @@ pub enum AuditError {
     },
 }
 
+/// The kind of what the command line does while no daemon runs.
+const OFFLINE: &str = "offline";
+
 struct Trail {
     log: SealedLog,
     head: Head,
+    has_run: bool,
 }
 
-/// The daemon's end of the trail.
+/// The writer's end of the trail.
 pub struct Audit(Mutex<Trail>);
 
 impl Audit {
     /// Goes on with the trail in `folder`, or begins one.
     pub fn open(folder: &Path, key: &StateKey, max_bytes: u64) -> Result<Self, SealedError> {
         let limits = Limits { total_bytes: max_bytes, segment_bytes: (max_bytes / SEGMENTS).max(4096), max_age: Duration::MAX };
-        let mut head = Head::default();
+        let (mut head, mut has_run) = (Head::default(), false);
         let log = SealedLog::open(folder, key.share(), PURPOSE, limits, |_, plain| {
             if let Ok(entry) = serde_json::from_slice::<Entry>(plain) {
                 head = Head { n: entry.n, hash: hash(plain) };
+                has_run |= entry.kind != OFFLINE;
             }
         })?;
-        Ok(Self(Mutex::new(Trail { log, head })))
+        Ok(Self(Mutex::new(Trail { log, head, has_run })))
     }
 
     /// Appends an entry, durable when this returns; gives the new head. A failure is logged: the daemon goes on and says so.
     pub fn append(&self, kind: &str, detail: Value, now: Wall) -> Head {
+        self.try_append(kind, detail, now).unwrap_or_else(|error| {
+            log::error!("the audit trail does not take an entry ({kind}): {error}");
+            self.head()
+        })
+    }
+
+    /// [`Audit::append`] of what the command line did with the gallery while no daemon ran.
+    pub fn append_offline(&self, detail: Value, now: Wall) -> Result<Head, SealedError> {
+        self.try_append(OFFLINE, detail, now)
+    }
+
+    fn try_append(&self, kind: &str, detail: Value, now: Wall) -> Result<Head, SealedError> {
         let mut trail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let entry =
             Entry { n: trail.head.n + 1, time: now.rfc3339(), prev: trail.head.hash.clone(), kind: kind.to_owned(), detail };
         // An entry of texts and numbers always serialises.
         let text = serde_json::to_vec(&entry).unwrap_or_default();
         // The very same text again in a fresh segment: an entry that is there twice is one entry.
-        match trail.log.append(&text, true).or_else(|_| trail.log.append(&text, true)) {
-            Ok(_) => trail.head = Head { n: entry.n, hash: hash(&text) },
-            Err(error) => log::error!("the audit trail does not take an entry ({kind}): {error}"),
+        let appended = trail.log.append(&text, true).or_else(|_| trail.log.append(&text, true));
+        if appended.is_ok() {
+            trail.head = Head { n: entry.n, hash: hash(&text) };
         }
         let newest = trail.log.newest();
         trail.log.prune(newest);
-        trail.head.clone()
+        appended.map(|_| trail.head.clone())
+    }
+
+    /// Whether a daemon had written any of it when it was opened: the command line alone leaves nothing else to be remembered.
+    pub fn has_run(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).has_run
     }
 
     /// The last entry's number and hash.
@@ -233,6 +259,18 @@ mod tests {
         let (report, numbers) = read(folder.path()).unwrap();
         assert!(report.first > 1 && numbers.len() > 10, "{report:?}");
         assert_eq!(report.head, audit.head());
+    }
+
+    #[test]
+    fn what_the_command_line_wrote_is_in_the_chain_and_is_no_run_of_a_daemon() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Audit::open(folder.path(), &key(), 1 << 20).unwrap();
+        assert_eq!(open().append_offline(Value::from("removed"), Wall(0)).unwrap().n, 1);
+        assert!(!open().has_run());
+        write(folder.path(), 2..=2);
+        open().append_offline(Value::from("removed"), Wall(0)).unwrap();
+        assert!(open().has_run());
+        assert_eq!(read(folder.path()).unwrap().1, [1, 2, 3]);
     }
 
     #[test]

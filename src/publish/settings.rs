@@ -112,6 +112,11 @@ impl Default for Tls {
 }
 
 impl Settings {
+    /// How many bytes the audit trail may take.
+    pub fn audit_bytes(&self) -> u64 {
+        u64::from(self.audit_mib) << 20
+    }
+
     /// Every value that would not work: the dotted key below `[publish]`, and what is wrong with the way out.
     pub fn findings(&self) -> Vec<(String, String)> {
         let mut findings = Vec::new();

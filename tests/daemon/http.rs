@@ -34,6 +34,13 @@ fn demo(path: &str) -> std::path::PathBuf {
 
 /// A house with two demo people, tokens, and a daemon before an empty corridor that has judged its first frame.
 fn start(house: &House, http: &str) -> Daemon {
+    let daemon = launch(house, http, &demo("idle.mp4"));
+    daemon.await_readiness(|(status, _)| *status == 200);
+    daemon
+}
+
+/// The same with a camera that plays `clip`, as soon as the API listens.
+fn launch(house: &House, http: &str, clip: &Path) -> Daemon {
     if !house.path("secrets").exists() {
         house.succeed(&["keygen"]);
         for person in ["person-a", "person-c"] {
@@ -46,11 +53,10 @@ fn start(house: &House, http: &str) -> Daemon {
         std::fs::set_permissions(&tokens, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     }
     let config = house.path("config.toml");
-    let camera = demo("idle.mp4");
     let text = format!(
         "[publish]\nhost = \"127.0.0.1\"\nport = 1\n[[cameras]]\nid = \"hall\"\n[cameras.source.file]\npath = \"{}\"\nloop = true\n\
          paced = true\n[[doors]]\nid = \"hall\"\ncameras = [\"hall\"]\n[http]\nlisten = \"127.0.0.1:0\"\n{http}",
-        camera.display()
+        clip.display()
     );
     std::fs::write(&config, text).unwrap();
     let mut command = house.command();
@@ -61,16 +67,23 @@ fn start(house: &House, http: &str) -> Daemon {
     std::thread::spawn(move || log.for_each(drop));
     let at = line.find("127.0.0.1:").unwrap();
     let address: String = line[at..].chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect();
-    let daemon = Daemon { child, address };
-    let deadline = Instant::now() + PATIENCE;
-    while daemon.get("/readyz", None).0 != 200 {
-        assert!(Instant::now() < deadline, "not ready");
-        std::thread::park_timeout(Duration::from_millis(50));
-    }
-    daemon
+    Daemon { child, address }
 }
 
 impl Daemon {
+    /// Waits until `/readyz` answers as `is_it` wants; gives the answer.
+    fn await_readiness(&self, is_it: impl Fn(&(u16, String)) -> bool) -> (u16, String) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.get("/readyz", None);
+            if is_it(&answer) {
+                return answer;
+            }
+            assert!(Instant::now() < deadline, "{answer:?}");
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    }
+
     /// Sends bytes as they are; gives status and body.
     fn send(&self, request: &[u8]) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
@@ -359,6 +372,16 @@ fn whoever_is_enrolled_or_removed_through_the_socket_is_known_or_unknown_to_the_
 }
 
 #[test]
+fn a_daemon_whose_camera_brings_nothing_is_not_ready_and_says_why_and_alive_all_the_same() {
+    let house = House::new();
+    let daemon = launch(&house, "", &house.path("no-such-clip.mp4"));
+    let answer = daemon.get("/readyz", None);
+    assert_eq!((answer.0, &json(&answer)["reason"]), (503, &Value::from("no frame has been judged yet")), "{answer:?}");
+    assert_eq!(json(&answer)["status"], "not ready");
+    assert_eq!(daemon.get("/healthz", None).0, 200);
+}
+
+#[test]
 fn by_an_older_gallery_nobody_is_verified_until_somebody_accepts_it() {
     let house = House::new();
     drop(start(&house, ""));
@@ -368,7 +391,21 @@ fn by_an_older_gallery_nobody_is_verified_until_somebody_accepts_it() {
     super::store::copy(&aside, &gallery);
     let photo_path = demo("people/person-a/person-a_0002.jpg");
     let photo = std::fs::read(&photo_path).unwrap();
-    let daemon = start(&house, "open-scopes = [\"recognize\"]\n");
+    let daemon = launch(&house, "open-scopes = [\"recognize\"]\n", &demo("idle.mp4"));
+    let judged = |daemon: &Daemon| {
+        let figures = daemon.get("/metrics", Some(SCRAPER)).1;
+        figures.lines().any(|line| line.strip_prefix("faceid_frames_judged_total ").is_some_and(|count| count != "0"))
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !judged(&daemon) {
+        assert!(Instant::now() < deadline, "no frame was judged");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    let answer = daemon.get("/readyz", None);
+    let reason = json(&answer)["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(answer.0 == 503 && reason.contains("not the newest"), "it decides nothing and says that it is ready: {answer:?}");
+    // Whoever asks without a token learns no more than that: not who is enrolled, nor how many changes there were.
+    assert!(!reason.contains("person") && !reason.contains(|c: char| c.is_ascii_digit()), "{reason}");
     let answer = daemon.post("/recognize_face", None, &photo);
     assert_eq!(answer.0, 503, "{answer:?}");
     assert!(json(&answer)["error"].as_str().unwrap().contains("not the newest"), "{answer:?}");
@@ -376,6 +413,7 @@ fn by_an_older_gallery_nobody_is_verified_until_somebody_accepts_it() {
     let recognize = ["recognize", photo_path.to_str().unwrap()];
     assert!(house.fail(69, &recognize).contains("--accept-rollback"));
     house.succeed(&["gallery", "verify", "--accept-rollback"]);
+    assert_eq!(daemon.get("/readyz", None).0, 200);
     let answer = daemon.post("/recognize_face", None, &photo);
     assert_eq!((answer.0, &json(&answer)["results"][0]["identity"]), (200, &Value::from("person-a")), "{answer:?}");
     house.succeed(&recognize);
@@ -393,12 +431,16 @@ fn when_the_epoch_cannot_be_written_nothing_more_is_changed_matching_goes_on_and
     let (epoch, aside) = (house.path("state/gallery.epoch"), house.path("state/epoch-aside"));
     std::fs::rename(&epoch, &aside).unwrap();
     std::fs::create_dir(&epoch).unwrap();
-    // Durable; but that an older gallery be noticed is not sure any more, so it is the last one.
-    assert_eq!(name("Anna").0, 200);
+    // Durable; but that an older gallery be noticed is not sure any more: whoever asked is told so, and it is the last one.
+    let answer = name("Anna");
+    let told = json(&answer)["error"].as_str().unwrap_or_default().to_owned();
+    assert!(answer.0 == 503 && told.contains("made and lasts"), "{answer:?}");
+    assert_eq!(json(&daemon.ask("GET", "/people/person-a", CLERK, ""))["name"], "Anna");
     let answer = name("Berta");
     assert_eq!(answer.0, 503, "{answer:?}");
     assert!(json(&answer)["error"].as_str().unwrap().contains("takes no change since a write failed"), "{answer:?}");
     assert_eq!(read_only().as_deref(), Some("faceid_gallery_read_only 1"));
+    assert_eq!(daemon.get("/readyz", None).0, 200, "matching goes on");
     let seen = json(&daemon.post("/recognize_face", None, &photo));
     assert_eq!(seen["results"][0]["identity"], "person-a", "{seen}");
     std::fs::remove_dir(&epoch).unwrap();
@@ -410,6 +452,8 @@ fn when_the_epoch_cannot_be_written_nothing_more_is_changed_matching_goes_on_and
     }
     assert_eq!(read_only().as_deref(), Some("faceid_gallery_read_only 0"));
     drop(daemon);
+    let trail = house.succeed(&["audit", "export"]);
+    assert_eq!(trail.matches("\"changed\":\"person-a\"").count(), 2, "Anna and Cilly, and not Berta: {trail}");
     house.succeed(&["gallery", "verify"]);
     assert!(house.succeed(&["people", "list"]).contains("person-a (Cilly)"));
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::House;
 use super::mosquitto::Mosquitto;
 use super::show_it::{Ear, config, start};
+use super::writer::await_status;
 
 pub(super) fn photo(number: u8) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("data/demo/people/person-a/person-a_000{number}.jpg"));
@@ -100,6 +101,67 @@ fn trail(house: &House) -> String {
 }
 
 #[test]
+fn what_the_command_line_changes_while_no_daemon_runs_is_in_the_audit_trail() {
+    let house = house();
+    let at = |name: &str| house.path(name).to_str().unwrap().to_owned();
+    house.succeed(&["enroll", "ann", &photo(1)]);
+    house.succeed(&["enroll", "bob", &photo(2), "--allow-duplicate"]);
+    assert!(house.fail(65, &["enroll", "cyd", &photo(3)]).contains("already enrolled"), "a twin is no enrolment");
+    house.succeed(&["people", "set", "ann", "--group", "staff"]);
+    let public = house.succeed(&["gallery", "backup-key", &at("identity")]).trim().to_owned();
+    house.succeed(&["gallery", "backup", &at("b.age"), "--recipient", &public]);
+    let aside = house.path("aside");
+    copy(&house.path("state/gallery"), &aside);
+    house.succeed(&["people", "remove", "bob"]);
+    house.succeed(&["gallery", "rekey", "--rotate"]);
+    house.succeed(&["gallery", "restore", &at("b.age"), "--identity", &at("identity"), "--replace"]);
+    copy(&aside, &house.path("state/gallery"));
+    house.fail(69, &["people", "set", "ann", "--name", "Ann"]);
+    house.succeed(&["gallery", "verify", "--accept-rollback"]);
+    house.succeed(&["audit", "verify"]);
+    let trail = house.succeed(&["audit", "export"]);
+    let told = |trail: &str| -> Vec<Value> {
+        trail.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).filter(|entry| entry["kind"] == "offline").collect()
+    };
+    let what: Vec<Value> = told(&trail).iter().map(|entry| entry["detail"]["what"].clone()).collect();
+    let wanted = [
+        r#"{"enrolled":["ann"]}"#,
+        r#"{"enrolled":["bob"]}"#,
+        r#"{"changed":"ann"}"#,
+        r#"{"erased":true,"removed":"bob"}"#,
+        r#"{"new_sealing_key":false,"rekeyed":true,"rotated":true}"#,
+        r#"{"replaced":true,"restored":2}"#,
+    ];
+    let wanted = wanted.map(|text| serde_json::from_str::<Value>(text).unwrap());
+    assert_eq!(what[..wanted.len()], wanted, "{trail}");
+    assert!(what.len() == wanted.len() + 1 && what[wanted.len()]["accepted_rollback"].is_string(), "{trail}");
+    assert!(told(&trail).iter().all(|entry| entry["detail"]["uid"].is_u64()), "{trail}");
+
+    // No change waits for the trail, and one that is not in it is said to be made and missing there.
+    let (key, folder) = (house.path("secrets/state.key"), house.path("state/audit"));
+    std::fs::rename(&key, house.path("state.key")).unwrap();
+    let said = super::text(&house.run(&["people", "set", "ann", "--name", "Ann"]));
+    assert!(said.contains("is made and is not in the audit trail") && said.contains("state.key"), "{said}");
+    std::fs::rename(house.path("state.key"), &key).unwrap();
+    std::fs::rename(&folder, house.path("audit-aside")).unwrap();
+    std::fs::write(&folder, "in the way").unwrap();
+    let output = house.run(&["people", "set", "ann", "--name", "Anna"]);
+    assert!(output.status.success() && super::text(&output).contains("is not in the audit trail"), "{}", super::text(&output));
+    assert!(house.succeed(&["people", "list"]).contains("ann (Anna)"));
+    std::fs::remove_file(&folder).unwrap();
+    std::fs::rename(house.path("audit-aside"), &folder).unwrap();
+
+    // The first daemon goes on with the chain, and does not take it for one that had run before and lost its memory.
+    let config = config(&house, "builtin", "tract", 9, &[("front", "rtsp://127.0.0.1:9/none".to_owned())]);
+    drop(start(&house, &config));
+    house.succeed(&["audit", "verify"]);
+    let trail = house.succeed(&["audit", "export"]);
+    assert!(trail.contains("\"start\"") && !trail.contains("access-state-lost"), "{trail}");
+    house.succeed(&["people", "remove", "ann"]);
+    assert!(house.succeed(&["audit", "export"]).lines().last().unwrap().contains("\"removed\":\"ann\""));
+}
+
+#[test]
 fn people_whose_time_has_run_out_are_purged_by_the_daemon_itself() {
     let house = house();
     house.succeed(&["enroll", "ann", &photo(1)]);
@@ -128,9 +190,12 @@ fn an_older_gallery_put_back_is_told_and_grants_nothing_until_somebody_accepts_i
     let broker = Mosquitto::open();
     let ear = Ear::on(broker.port, "faceid/unit/#");
     let config = config(&house, "builtin", "tract", broker.port, &[("front", "rtsp://127.0.0.1:9/none".to_owned())]);
-    let (daemon, _notify) = start(&house, &config);
+    let (daemon, notify) = start(&house, &config);
     let (_, payload) = ear.until("the alarm", |topic, _| topic == "faceid/unit/alarm/gallery-rollback");
     assert!(payload.contains("--accept-rollback"), "{payload}");
+    await_status(&notify, "not the newest");
+    let doctor = super::text(&house.run(&["doctor"]));
+    assert!(doctor.contains("older state was put back"), "{doctor}");
     assert!(house.fail(69, &["people", "remove", "ann"]).contains("--accept-rollback"));
     house.succeed(&["gallery", "verify", "--accept-rollback"]);
     house.succeed(&["people", "remove", "ann"]);
@@ -163,6 +228,11 @@ fn the_birth_that_the_broker_keeps_tells_of_a_gallery_that_was_put_back_together
     let (_daemon, _notify) = start(&house, &config);
     let (_, payload) = ear.until("the alarm", |topic, _| topic == "faceid/unit/alarm/gallery-rollback");
     assert!(payload.contains("the broker kept"), "{payload}");
+    // Its files do not tell, the daemon does.
+    for verb in [&["doctor"][..], &["gallery", "verify"]] {
+        let said = super::text(&house.run(verb));
+        assert!(said.contains("the broker kept") && said.contains("--accept-rollback"), "{verb:?}: {said}");
+    }
     assert!(house.fail(69, &["people", "remove", "ann"]).contains("--accept-rollback"));
     house.succeed(&["gallery", "verify", "--accept-rollback"]);
     house.succeed(&["people", "remove", "ann"]);
@@ -288,6 +358,15 @@ fn a_gallery_tells_its_size_and_its_risks_and_takes_a_new_key() {
     house.succeed(&["enroll", "bob", &photo(3), "--allow-duplicate"]);
     let said = house.fail(1, &["gallery", "verify", "--people"]);
     assert!(said.contains("bob template") && said.contains("CrossPerson"), "{said}");
+    // The photo of two people who are one face: who they are, and how surely, with each one's second-best template.
+    let seen: Value = serde_json::from_slice(&house.run(&["recognize", &photo(1), "--json"]).stdout).unwrap();
+    let face = &seen[0]["faces"][0];
+    let candidates: Vec<(&Value, &Value)> =
+        face["candidates"].as_array().unwrap().iter().map(|row| (&row["person"], &row["templates"])).collect();
+    assert_eq!(candidates, [(&"ann".into(), &2.into()), (&"bob".into(), &1.into())], "{seen}");
+    let (best, second) = (face["candidates"][0]["score"].as_f64().unwrap(), face["candidates"][0]["second"].as_f64().unwrap());
+    assert!(best > 0.99 && second < best && face["candidates"][1]["second"].is_null(), "{seen}");
+    assert_eq!((&face["score"], &face["identity"]), (&face["candidates"][0]["score"], &"ann".into()), "{seen}");
     let risks: Value = serde_json::from_slice(&house.run(&["gallery", "verify", "--people", "--json"]).stdout).unwrap();
     assert!(risks["risks"].as_array().unwrap().iter().any(|risk| risk["person"] == "bob" && risk["nearest"] == "ann"), "{risks}");
 

@@ -67,7 +67,7 @@ fn an_enrolment_whose_photos_take_long_reaches_the_daemon_that_runs_when_they_ar
 }
 
 /// Waits until the service manager is told a status with `word` in it.
-fn await_status(socket: &UnixDatagram, word: &str) {
+pub(super) fn await_status(socket: &UnixDatagram, word: &str) {
     let mut buffer = [0; 4096];
     loop {
         let length = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("no status with `{word}`: {error}"));
@@ -87,10 +87,12 @@ fn a_removal_whose_ciphertext_stays_on_a_disk_that_fails_says_so_and_nothing_is_
     let ear = Ear::on(broker.port, "faceid/unit/#");
     let config = config(&house, "builtin", "tract", broker.port, &nowhere());
     let (daemon, notify) = start(&house, &config);
-    // No file can be made where this folder lies: the journal still takes the removal, and the gallery cannot be written anew.
-    let in_the_way = house.path("state/gallery/people.gallery.new");
-    std::fs::create_dir(&in_the_way).unwrap();
-    std::fs::write(in_the_way.join("in-the-way"), "").unwrap();
+    // No file can be made where these folders lie: the journal still takes the removal, and the gallery cannot be written anew.
+    let in_the_way = ["people.gallery.new", "people.gallery.beside"].map(|name| house.path("state/gallery").join(name));
+    for folder in &in_the_way {
+        std::fs::create_dir(folder).unwrap();
+        std::fs::write(folder.join("in-the-way"), "").unwrap();
+    }
     let said = house.fail(69, &["people", "remove", "ann"]);
     assert!(said.contains("ann is removed") && said.contains("still on the disk"), "{said}");
     house.fail(1, &["people", "show", "ann"]);
@@ -107,7 +109,7 @@ fn a_removal_whose_ciphertext_stays_on_a_disk_that_fails_says_so_and_nothing_is_
     house.fail(69, &["gallery", "compact"]);
     assert!(super::text(&house.run(&["recognize", &photo(2)])).contains("bob"), "matching does not go on");
 
-    std::fs::remove_dir_all(&in_the_way).unwrap();
+    in_the_way.iter().for_each(|folder| std::fs::remove_dir_all(folder).unwrap());
     house.succeed(&["gallery", "compact"]);
     house.succeed(&["people", "set", "bob", "--name", "Bob"]);
     assert!(!super::text(&house.run(&["gallery", "verify"])).contains("takes no change"));

@@ -1,7 +1,7 @@
 //! `bench store`: what the sealed store costs on this machine's disk, and without a disk where there is a memory file system.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -9,10 +9,16 @@ use super::{Scratch, quantiles, round, synthetic, tell};
 use crate::cli::context::{Context, gallery_failure};
 use crate::cli::{Failure, Places, Result, code, say, say_json};
 use crate::gallery::{Gallery, SealingKey, Settings};
+use crate::system::stop;
 use crate::types::{Embedding, ModelId, Person, PersonId, Wall};
 
 /// Where files are memory on Linux: syncing costs nothing there.
 const MEMORY: &str = "/dev/shm";
+
+/// How often the file is written anew while changes are timed.
+const COMPACTIONS: usize = 20;
+/// Between two of these changes.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// `faceid bench store`
 #[derive(clap::Args)]
@@ -84,6 +90,10 @@ fn measure(folder: &Path, where_: &str, model: &ModelId, size: usize, args: &Sto
         removals.push(timed(|| gallery.remove(&id).map_err(gallery_failure))?);
     }
     compactions.push(timed(|| gallery.compact_if_due().map(drop).map_err(gallery_failure))?);
+    let beside = while_compacting(&gallery, |round| {
+        let (person, templates) = enrolment(&mut random, model, args.dim, &format!("beside-{round}"))?;
+        gallery.enroll_many(vec![(person, templates)]).map_err(gallery_failure)
+    })?;
     let probe = synthetic(&mut random, model, args.dim)?;
     for _ in 0..200 {
         turns.push(timed(|| {
@@ -99,11 +109,31 @@ fn measure(folder: &Path, where_: &str, model: &ModelId, size: usize, args: &Sto
     Ok(vec![
         row("open", openings),
         row("enrol", enrolments),
+        row("enrol while the file is written anew", beside),
         row("remove", removals),
         row("compact", compactions),
         row("turn a probe", turns),
         json!({"name": format!("file{where_}"), "n": size, "dim": args.dim, "mib": round(bytes as f64 / 1048576.0)}),
     ])
+}
+
+/// How long each change takes, in milliseconds, while another thread writes the file anew some times over; a change comes every
+/// [`PAUSE`], as enrolments do at a busy desk.
+fn while_compacting(gallery: &Gallery, mut change: impl FnMut(usize) -> Result<()>) -> Result<Vec<f64>> {
+    let (handle, ear) = stop::pair();
+    std::thread::scope(|scope| {
+        let compacting = scope.spawn(|| {
+            let done = (0..COMPACTIONS).try_for_each(|_| gallery.compact());
+            handle.stop();
+            done.map_err(gallery_failure)
+        });
+        let mut times = Vec::new();
+        while !ear.sleep(PAUSE) {
+            let round = times.len();
+            times.push(timed(|| change(round))?);
+        }
+        compacting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(|()| times)
+    })
 }
 
 /// Enrols, removes and compacts without end. Each line is a change that is durable: `+ID`, `-ID`.

@@ -33,6 +33,9 @@ impl Service {
             self.counts.granted.get(),
             self.counts.refused.get()
         );
+        if let Some(rollback) = self.gallery.rollback() {
+            status.push_str(&format!("; the gallery is not the newest, nothing is granted: {rollback}"));
+        }
         if let Some(reason) = self.gallery.latched() {
             status.push_str(&format!("; the gallery takes no change since a write failed: {reason}"));
         }

@@ -22,6 +22,9 @@ pub(crate) const HEADER_TAG_AT: usize = CHECKSUM_AT + BLOCK_BYTES;
 /// The whole header.
 pub(crate) const HEADER_BYTES: usize = HEADER_TAG_AT + BLOCK_BYTES;
 
+/// What a record is bound to: the header's hash, its number, its length, the last flag.
+pub(crate) const RECORD_BINDING_BYTES: usize = BLOCK_BYTES + 8 + LENGTH_BYTES + 1;
+
 const WRAP_INFO: &[u8] = b"faceid-gallery/2 keys";
 const RECORDS_INFO: &[u8] = b"faceid-gallery/2 records";
 
@@ -73,8 +76,8 @@ struct Records {
 
 impl Records {
     /// Binds a record to its file (and so to generation, model and dimension), its place, its length and whether it is the last.
-    fn associated(&self, number: u64, length: [u8; LENGTH_BYTES], last: bool) -> [u8; 45] {
-        let mut data = [0; 45];
+    fn associated(&self, number: u64, length: [u8; LENGTH_BYTES], last: bool) -> [u8; RECORD_BINDING_BYTES] {
+        let mut data = [0; RECORD_BINDING_BYTES];
         data[..32].copy_from_slice(&self.header_hash);
         data[32..40].copy_from_slice(&number.to_le_bytes());
         data[40..44].copy_from_slice(&length);

@@ -6,6 +6,9 @@ use super::{BLOCK_BYTES, Cipher, Derived, Keys, LENGTH_BYTES, Nonces, TAG_BYTES,
 const SESSION_INFO: &[u8] = b"faceid-journal/2 session";
 const RECORDS_INFO: &[u8] = b"faceid-journal/2 records";
 
+/// What a change is bound to: the header's hash, its number in the session, its epoch, the tag before, its length.
+pub(crate) const CHANGE_BINDING_BYTES: usize = BLOCK_BYTES + 8 + 8 + TAG_BYTES + LENGTH_BYTES;
+
 /// What a session's records are sealed and opened with, one after another. Every record follows the one before: its tag is part of
 /// what is authenticated.
 pub(crate) struct Session {
@@ -45,9 +48,9 @@ impl Session {
 
     /// Binds a record to its generation's header (and so to model and dimension), its number in the session, its epoch, the record
     /// before it and its length.
-    fn associated(&self, number: u64, epoch: u64, head: &[u8; TAG_BYTES], length: usize) -> [u8; 68] {
+    fn associated(&self, number: u64, epoch: u64, head: &[u8; TAG_BYTES], length: usize) -> [u8; CHANGE_BINDING_BYTES] {
         let length = u32::try_from(length).expect("records are bounded below 2^32").to_le_bytes();
-        let mut data = [0; 32 + 8 + 8 + TAG_BYTES + LENGTH_BYTES];
+        let mut data = [0; CHANGE_BINDING_BYTES];
         data[..32].copy_from_slice(&self.header_hash);
         data[32..40].copy_from_slice(&number.to_le_bytes());
         data[40..48].copy_from_slice(&epoch.to_le_bytes());

@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use super::{GRAPH, GRAPH_UNFINISHED, Store};
 use crate::gallery::GalleryError;
-use crate::gallery::seal::graph::GraphSeal;
+use crate::gallery::seal::graph::{GRAPH_HEADER_BYTES, GraphSeal};
 
 /// A copy that is being written: in steps, so that enrolments go on between them.
 pub(crate) struct Keeping {
@@ -72,10 +72,10 @@ impl Store {
         Ok(keeping)
     }
 
-    /// Whether a copy is there that belongs to another generation's file.
+    /// Whether a copy is there that belongs to another generation's file. Its header says so: an opening waits for no more of it.
     pub(super) fn has_foreign_graph(&self) -> bool {
-        let is_ours = |file: Vec<u8>| GraphSeal::generation_of(&file) == Some(self.generation());
-        self.medium.read(GRAPH).is_ok_and(|file| !is_ours(file))
+        let is_ours = |head: Vec<u8>| GraphSeal::generation_of(&head) == Some(self.generation());
+        self.medium.read_head(GRAPH, GRAPH_HEADER_BYTES).is_ok_and(|head| !is_ours(head))
     }
 
     /// The copy's plain bytes, when there is one of this generation and nobody was removed since it was opened.

@@ -10,7 +10,7 @@ type State = Vec<(Person, Vec<u32>)>;
 
 fn open(disk: &Simulated, key: &SealingKey, dimension: usize) -> Result<Gallery, GalleryError> {
     let settings = settings(Path::new("/simulated"));
-    Gallery::open_on(Box::new(disk.clone()), &settings, key, (&model(), dimension), true, None)
+    Gallery::open_on(Arc::new(disk.clone()), &settings, key, (&model(), dimension), true, None)
 }
 
 /// A gallery with two people in its file and a second session of its journal; the files, and the states that were committed.

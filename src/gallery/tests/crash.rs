@@ -13,7 +13,7 @@ type State = Vec<(Person, Vec<f32>)>;
 
 fn open(disk: &Simulated, key: &SealingKey, dimension: usize) -> Result<Gallery, GalleryError> {
     let settings = settings(Path::new("/simulated"));
-    Gallery::open_on(Box::new(disk.clone()), &settings, key, (&model(), dimension), true, None)
+    Gallery::open_on(Arc::new(disk.clone()), &settings, key, (&model(), dimension), true, None)
 }
 
 /// What one sequence does: the same for the same seed.

@@ -33,7 +33,7 @@ fn writes() -> bool {
 
 fn open(files: &Files, key: &SealingKey, dimension: usize) -> Result<Gallery, GalleryError> {
     let settings = settings(Path::new("/simulated"));
-    Gallery::open_on(Box::new(with_files(files)), &settings, key, (&model(), dimension), true, None)
+    Gallery::open_on(Arc::new(with_files(files)), &settings, key, (&model(), dimension), true, None)
 }
 
 /// The kept file of version 1 and its key.
@@ -63,7 +63,7 @@ fn history(dimension: usize) -> Vec<Vec<(Person, Vec<f32>)>> {
 fn make_base(dimension: usize, key: &SealingKey) -> Files {
     let disk = Simulated::default();
     let settings = settings(Path::new("/simulated"));
-    let open = || Gallery::open_on(Box::new(disk.clone()), &settings, key, (&model(), dimension), true, None).unwrap();
+    let open = || Gallery::open_on(Arc::new(disk.clone()), &settings, key, (&model(), dimension), true, None).unwrap();
     let gallery = open();
     gallery.enroll(ann(), vec![template_of(1, dimension)]).unwrap();
     let before = disk.files()[FILE].clone();
@@ -452,7 +452,7 @@ fn the_kept_backup_opens_and_holds_what_it_was_made_of() {
         std::fs::write(&identity, format!("# for the test vector beside it and nothing else\n{}\n", &*key.to_text())).unwrap();
         let settings = settings(Path::new("/simulated"));
         let sealing = SealingKey::generate().unwrap();
-        let disk = Box::new(Simulated::default());
+        let disk = Arc::new(Simulated::default());
         let gallery = Gallery::open_on(disk, &settings, &sealing, (&model(), 512), true, None).unwrap();
         gallery.enroll(ann(), vec![template_of(1, 512)]).unwrap();
         gallery.enroll(person("bob"), vec![template_of(2, 512)]).unwrap();

@@ -1,0 +1,36 @@
+//! What the audit trail says of a change of the gallery, whoever made it: the daemon for a caller, or the command line where none runs.
+
+use serde_json::{Value, json};
+
+use super::events::IDS_AN_ENTRY;
+use crate::types::PersonId;
+
+/// These people were enrolled, or got more templates; an entry for each few hundred.
+pub fn enrolled(ids: &[PersonId]) -> impl Iterator<Item = Value> {
+    ids.chunks(IDS_AN_ENTRY).map(|some| json!({ "enrolled": some }))
+}
+
+/// What is kept of a person besides templates was changed.
+pub fn changed(person: &PersonId) -> Value {
+    json!({ "changed": person })
+}
+
+/// A person was removed; whether the disk is free of the templates as well.
+pub fn removed(person: &PersonId, erased: bool) -> Value {
+    json!({ "removed": person, "erased": erased })
+}
+
+/// Keys were renewed: the data key always, the templates' rotation and the sealing key where it says so.
+pub fn rekeyed(rotated: bool, new_sealing_key: bool) -> Value {
+    json!({ "rekeyed": true, "rotated": rotated, "new_sealing_key": new_sealing_key })
+}
+
+/// A state that was found to be older than it was is the right one from now on.
+pub fn accepted_rollback(what: &str) -> Value {
+    json!({ "accepted_rollback": what })
+}
+
+/// So many people of a backup were put back, in the place of those who were there or into an empty gallery.
+pub fn restored(people: usize, replaced: bool) -> Value {
+    json!({ "restored": people, "replaced": replaced })
+}
