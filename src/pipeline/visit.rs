@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::{Settings, Stage, Timings};
 use crate::gallery::Snapshot;
 use crate::types::{
-    Attempt, BoundingBox, CameraId, Detection, Embedding, Landmarks, Moment, Monotonic, Observation, PadScore, Place, Refusal,
-    Score, TrackId, Trajectory,
+    Attempt, BoundingBox, CameraId, Detection, Embedding, Landmarks, Moment, Monotonic, Observation, PadScore, Place, Probe,
+    Refusal, Score, TrackId, Trajectory,
 };
 use crate::vision::quality::Pose;
 use crate::vision::{Motion, Parallax};
@@ -285,6 +285,7 @@ impl Visit {
             captured_at: self.last_usable_at.unwrap_or(self.last_seen),
             first_usable_at: self.first_usable_at.unwrap_or(self.last_seen),
             gallery: candidates.is_some(),
+            probe: probe.map(Probe::from),
             candidates: candidates.unwrap_or_default(),
             profiles,
             liveness_frames: self.liveness_count,
