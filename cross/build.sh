@@ -2,7 +2,7 @@
 # Builds faceid for 64-bit Arm in the root that root.sh makes, and shows it under qemu. Needs root, cargo and a Debian mirror.
 #   cross/build.sh build           the binary, with cameras: target/cross/out/aarch64-unknown-linux-gnu/release/faceid
 #   cross/build.sh test            unit, golden and recall tests, the kernels for NEON among them
-#   cross/build.sh demo            `faceid demo` on the bundled clip
+#   cross/build.sh demo            `faceid demo` on the bundled clip, eight times as slow (slow.toml); needs ffmpeg to stretch it
 #   cross/build.sh package         the .deb, in target/debian; needs `cargo install --locked cargo-deb`
 #   cross/build.sh test-package    the .deb on a clean Debian for arm64: install, doctor, upgrade, purge
 # FACEID_CROSS_ROOT: the build's root (default target/cross/root). FACEID_ARM64_ROOT: the clean one (default target/cross/arm64).
@@ -48,11 +48,22 @@ case "$what" in
 test | demo) sh models/fetch-onnxruntime.sh aarch64 || echo "SKIPPED: no ONNX Runtime for arm64: only tract is tested" >&2 ;;
 package) command -v cargo-deb >/dev/null || { echo "cross: cargo install --locked cargo-deb" >&2; exit 1; } ;;
 esac
+if [ "$what" = demo ]; then
+    # The pictures and their order stay, only their times change, so that the truth beside the clip holds.
+    mkdir -p "$out/slow"
+    cp -r data/demo/people data/demo/door.json "$out/slow/"
+    ffmpeg -v error -y -itsscale 8 -i data/demo/door.mp4 -c copy "$out/slow/door.mp4"
+fi
 mkdir -p "$out" "$root/work" "$root/out" "$root/cargo" "$root/shared"
 export what root out
 export cargo_home=${CARGO_HOME:-$HOME/.cargo} project=$PWD shared=${FACEID_SHARED:-$PWD/../shared}
+# Tests start programs of their own, which have to start as any other does.
+case "$what" in
+test | demo) emulated=(env "FACEID_QEMU=$root/usr/bin/qemu-aarch64-static" bash cross/emulated.sh) ;;
+*) emulated=() ;;
+esac
 # In a mount namespace of its own: whatever ends this script takes the mounts with it.
-unshare --mount --propagation private bash -euo pipefail -c '
+"${emulated[@]}" unshare --mount --propagation private bash -euo pipefail -c '
     mount --bind -o ro "$project" "$root/work"
     mount --bind "$out" "$root/out"
     mount --bind "$cargo_home" "$root/cargo"

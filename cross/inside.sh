@@ -19,10 +19,10 @@ faceid_cargo() { cargo "$1" --release --locked --target $target $flags "${@:2}";
 case "$what" in
 build) faceid_cargo build ;;
 # Unit and golden tests; those of the real binary start daemons and brokers with deadlines that an emulator does not keep.
-test) FACEID_REQUIRE_KERNEL=neon-dot faceid_cargo test --lib --test golden --test recall ;;
+test) FACEID_EMULATED=1 FACEID_CC=aarch64-linux-gnu-gcc FACEID_REQUIRE_KERNEL=neon-dot faceid_cargo test --lib --test golden --test recall ;;
 demo)
     faceid_cargo build
-    qemu-aarch64-static -L / /out/$target/release/faceid demo
+    qemu-aarch64-static -L / /out/$target/release/faceid demo --config /work/cross/slow.toml --data /out/slow
     ;;
 # In here lie Arm's libraries, by which dpkg-shlibdeps says what the package depends on.
 package)

@@ -34,7 +34,7 @@ use crate::access::{Decider, DoorSettings, Rules, Thresholds};
 use crate::capture::Slots;
 use crate::config::{Config, ConfigError};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
-use crate::inference::{self, EngineState, InferenceError};
+use crate::inference::{self, InferenceError};
 use crate::pipeline::{Pipeline, Timings};
 use crate::publish::command::Gate;
 use crate::publish::passage::Passages;
@@ -58,10 +58,6 @@ const COURIER_RETRY: Role = Role::Restartable { floor: Duration::from_secs(1), c
 const CAMERA_RETRY: Role = Role::Restartable { floor: Duration::from_secs(1), ceiling: Duration::from_secs(4) };
 /// One frame's stages take well under a second on the slowest board; a first run of an engine may take longer.
 const STALE_AFTER: Duration = Duration::from_secs(20);
-/// How often `stats` is published.
-const STATS_EVERY: Duration = Duration::from_secs(60);
-/// As often while an engine is being built: whoever waits for it sees that it goes on.
-const BUILDING_EVERY: Duration = Duration::from_secs(5);
 /// Courier → commands. When full, the newest is dropped: its sender gets no answer.
 const COMMANDS: usize = 16;
 /// The gallery's door is opened again after an error.
@@ -446,8 +442,7 @@ impl Service {
                 latched = reason;
                 notifier.status(&self.status());
             }
-            let is_building = inference::engines().iter().any(|engine| engine.state == EngineState::Building);
-            if now.since(stats_at) >= if is_building { BUILDING_EVERY } else { STATS_EVERY } {
+            if now.since(stats_at) >= stats::every(&inference::engines()) {
                 let interval = now.since(stats_at);
                 stats_at = now;
                 notifier.status(&self.status());

@@ -474,7 +474,6 @@ pub(super) fn index_line(report: &IndexReport) -> String {
         IndexVerdict::Exact => "exact, as configured",
         IndexVerdict::ExactIsFast => "exact, which is fast enough",
         IndexVerdict::ExactIsBest => "exact: what else was tried missed people or was no faster",
-        IndexVerdict::Sketches => "sketches",
         IndexVerdict::Hnsw => "hnsw",
         IndexVerdict::Stopped => "as before, stopped",
     };

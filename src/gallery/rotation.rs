@@ -7,6 +7,8 @@
 
 use zeroize::{Zeroize, Zeroizing};
 
+use super::index::Kernel;
+
 /// How many rounds; three already spread each coordinate over all of them.
 const ROUNDS: usize = 3;
 
@@ -116,16 +118,7 @@ fn window(dimension: usize) -> usize {
 
 /// The fast Hadamard transform of a power of two of numbers, scaled so that lengths stay: it is its own inverse.
 fn hadamard(values: &mut [f32]) {
-    let mut half = 1;
-    while half < values.len() {
-        for pair in values.chunks_exact_mut(2 * half) {
-            let (low, high) = pair.split_at_mut(half);
-            for (a, b) in low.iter_mut().zip(high) {
-                (*a, *b) = (*a + *b, *a - *b);
-            }
-        }
-        half *= 2;
-    }
+    Kernel::best().hadamard(values);
     let scale = 1.0 / (values.len() as f32).sqrt();
     values.iter_mut().for_each(|value| *value *= scale);
 }

@@ -39,8 +39,8 @@ pub struct Settings {
     /// By which clock people are purged: `synchronised`, when a time service says that it is right; or `any`, where there is none and the
     /// device's own clock is trusted to be right after every power cut.
     pub purge_clock: PurgeClock,
-    /// How templates are searched: `exact`; `sketches` or `hnsw`, for large galleries, where trials on this machine show that they find
-    /// the right people; or `auto`, which is exact as long as that takes a millisecond or less.
+    /// How templates are searched: `exact`; `hnsw`, for large galleries, where trials on this machine show that it finds the right
+    /// people; or `auto`, which is exact as long as that takes a millisecond or less.
     pub index: IndexChoice,
 }
 

@@ -377,7 +377,7 @@ impl Snapshot {
 
     fn by_shortlist(&self, shortlist: &Shortlist, cover: &Cover, probe: &Embedding, k: usize) -> Vec<(f32, usize)> {
         let mut top = Top::new(k);
-        shortlist.search(&self.matrix, cover, &self.turned(probe), k, |row, score| {
+        shortlist.search(&self.matrix, cover, &self.turned(probe), |row, score| {
             top.offer(score, self.person_of(row));
             top.floor()
         });

@@ -18,13 +18,12 @@ use crate::types::{Candidate, Embedding};
 #[serde(rename_all = "kebab-case")]
 pub enum IndexChoice {
     /// The exact scan where it takes a millisecond or less on this machine; above that whatever is fastest of those that find the
-    /// right people.
+    /// right people. `sketches`, which earlier versions knew, means this too.
     #[default]
+    #[serde(alias = "sketches")]
     Auto,
     /// The exact scan.
     Exact,
-    /// Sketches looked at one after another.
-    Sketches,
     /// A graph over sketches (HNSW).
     Hnsw,
 }
@@ -39,8 +38,6 @@ pub enum IndexVerdict {
     ExactIsFast,
     /// The exact scan, since whatever else was tried missed people or was no faster.
     ExactIsBest,
-    /// Sketches looked at one after another.
-    Sketches,
     /// The graph.
     Hnsw,
     /// What served before: told to stop.
@@ -154,7 +151,7 @@ impl Gallery {
                 let snapshot = self.snapshot();
                 let grown = snapshot.stats().templates as f64 > GROWN * report.templates.max(FEWEST) as f64;
                 // None serves: none was better when this was tried, or a new rotation left it behind.
-                let left_behind = matches!(report.verdict, IndexVerdict::Sketches | IndexVerdict::Hnsw);
+                let left_behind = report.verdict == IndexVerdict::Hnsw;
                 if snapshot.is_worn().unwrap_or(grown || left_behind) {
                     break;
                 }
@@ -246,25 +243,13 @@ impl Snapshot {
             }
             known.extend(self.known(TIMED, &mut random).0);
         }
-        let mut best: Option<(f64, IndexVerdict, Shortlist)> = None;
+        let mut best = None;
         // The copy first: when it serves, nothing is built.
-        let tries = [
-            (IndexChoice::Sketches, IndexVerdict::Sketches, false),
-            (IndexChoice::Hnsw, IndexVerdict::Hnsw, true),
-            (IndexChoice::Hnsw, IndexVerdict::Hnsw, false),
-        ];
-        for (index, verdict, was_kept) in tries {
-            let is_there = best.as_ref().is_some_and(|(_, found, _)| *found == verdict);
-            let is_fast = best.as_ref().is_some_and(|(us, ..)| *us <= FAST_US);
-            if (choice != index && choice != IndexChoice::Auto) || is_fast || is_there {
-                continue;
+        for was_kept in [true, false] {
+            if best.is_some() {
+                break;
             }
-            let make = || match index {
-                IndexChoice::Hnsw if was_kept => kept(),
-                IndexChoice::Hnsw => Shortlist::graph(self.matrix(), threads, stop),
-                _ => Some(Shortlist::flat(self.matrix())),
-            };
-            let (shortlist, took) = timed(make);
+            let (shortlist, took) = timed(|| if was_kept { kept() } else { Shortlist::build(self.matrix(), threads, stop) });
             let shortlist = match shortlist {
                 Some(shortlist) => shortlist,
                 None if was_kept => continue,
@@ -272,16 +257,23 @@ impl Snapshot {
             };
             let (recall, us) = self.try_out(&shortlist, &known);
             let memory_bytes = shortlist.bytes();
-            report.trials.push(IndexTrial { index, recall, us, build_seconds: took / 1e6, memory_bytes, was_kept });
-            if is_better(recall, us, best.as_ref().map_or(exact_us, |(us, ..)| *us)) {
-                best = Some((us, verdict, shortlist));
+            report.trials.push(IndexTrial {
+                index: IndexChoice::Hnsw,
+                recall,
+                us,
+                build_seconds: took / 1e6,
+                memory_bytes,
+                was_kept,
+            });
+            if is_better(recall, us, exact_us) {
+                best = Some(shortlist);
             }
         }
         if stop.is_asked() {
             return (report, None);
         }
-        report.verdict = best.as_ref().map_or(IndexVerdict::ExactIsBest, |(_, verdict, _)| *verdict);
-        (report, best.map(|(.., shortlist)| shortlist))
+        report.verdict = if best.is_some() { IndexVerdict::Hnsw } else { IndexVerdict::ExactIsBest };
+        (report, best)
     }
 
     /// The share of probes with the right people, and the median time in microseconds.
@@ -372,6 +364,11 @@ mod tests {
         Snapshot::empty(0, model(), DIMENSION, people).with(changes)
     }
 
+    fn built(snapshot: &Snapshot) -> Shortlist {
+        let (_handle, stop) = stop::pair();
+        Shortlist::build(snapshot.matrix(), 1, &stop).unwrap()
+    }
+
     #[test]
     fn what_missed_people_is_no_faster_or_was_stopped_does_not_serve() {
         assert!(!is_better(0.9989, 1.0, 1_000.0), "fast and wrong");
@@ -380,10 +377,8 @@ mod tests {
         let (handle, stop) = stop::pair();
         handle.stop();
         let snapshot = drawn(1_200);
-        for choice in [IndexChoice::Sketches, IndexChoice::Hnsw] {
-            let (report, shortlist) = snapshot.tune(choice, 1, &stop, &mut || None);
-            assert!(report.verdict == IndexVerdict::Stopped && shortlist.is_none());
-        }
+        let (report, shortlist) = snapshot.tune(IndexChoice::Hnsw, 1, &stop, &mut || None);
+        assert!(report.verdict == IndexVerdict::Stopped && shortlist.is_none());
     }
 
     #[test]
@@ -410,7 +405,7 @@ mod tests {
             assert!(best > 0.25 && second > 0.2 && best - second < 0.3, "{best} {second}");
         }
         // Everybody near is named, so that a match is never taken for a clear one.
-        snapshot.serve_by(Some(Arc::new(Shortlist::flat(snapshot.matrix()))));
+        snapshot.serve_by(Some(Arc::new(built(&snapshot))));
         let found = known.iter().filter(|(probe, exact)| snapshot.search(probe, 2).unwrap() == *exact).count();
         assert!(found >= 98, "{found}");
     }
@@ -422,7 +417,7 @@ mod tests {
         assert_eq!(snapshot.tune(IndexChoice::Exact, 1, &stop, &mut || None).0.verdict, IndexVerdict::Exact);
         assert_eq!(snapshot.tune(IndexChoice::Hnsw, 1, &stop, &mut || None).0.verdict, IndexVerdict::ExactIsFast);
         let snapshot = drawn(1_500);
-        let (report, _) = snapshot.tune(IndexChoice::Sketches, 1, &stop, &mut || None);
+        let (report, _) = snapshot.tune(IndexChoice::Hnsw, 1, &stop, &mut || None);
         assert_eq!(report.trials.len(), 1);
         assert!(report.trials[0].recall > 0.9 && report.exact_us > 0.0, "{report:?}");
     }
@@ -430,7 +425,7 @@ mod tests {
     #[test]
     fn a_shortlist_goes_on_serving_while_people_come_and_go() {
         let snapshot = drawn(20_000);
-        snapshot.serve_by(Some(Arc::new(Shortlist::flat(snapshot.matrix()))));
+        snapshot.serve_by(Some(Arc::new(built(&snapshot))));
         let mut random = fastrand::Rng::with_seed(99);
         let new = embedding(&mut random);
         let id = |text: &str| PersonId::new(text).unwrap();
@@ -451,7 +446,7 @@ mod tests {
     #[test]
     fn what_is_read_again_shares_with_what_was_read_before() {
         let (before, again) = (drawn(5_000), drawn(5_000));
-        before.serve_by(Some(Arc::new(Shortlist::flat(before.matrix()))));
+        before.serve_by(Some(Arc::new(built(&before))));
         let change = [(PersonId::new("p02000").unwrap(), Change::Remove)].into_iter().collect();
         let shared = again.with(change).sharing(&before);
         assert_eq!(shared.stats().people, 4_999);

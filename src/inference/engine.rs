@@ -203,6 +203,17 @@ fn end(index: usize, outcome: Result<(), &str>, largest_difference: Option<f64>)
 /// One engine at a time: the second of a kind finds the first in the cache, and the card has one memory.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// What a build ends with; meanwhile `tell` is called `every` so often.
+fn wait<T>(built: &Receiver<Result<T, String>>, every: Duration, mut tell: impl FnMut()) -> Result<T, String> {
+    loop {
+        match built.recv_timeout(every) {
+            Ok(tried) => return tried,
+            Err(RecvTimeoutError::Disconnected) => return Err("the build ended without a word".into()),
+            Err(RecvTimeoutError::Timeout) => tell(),
+        }
+    }
+}
+
 fn build(plan: Plan, index: usize) -> Result<Box<dyn Network>, String> {
     let Plan { model, provider, engine, reference, shape, range, tolerance } = plan;
     let (done, built) = mpsc::channel();
@@ -221,16 +232,10 @@ fn build(plan: Plan, index: usize) -> Result<Box<dyn Network>, String> {
     let began = Instant::now();
     let tried = match worker {
         Err(error) => Err(format!("no thread to build it on: {error}")),
-        Ok(_) => loop {
-            match built.recv_timeout(TELL_EVERY) {
-                Ok(tried) => break tried,
-                Err(RecvTimeoutError::Disconnected) => break Err("the build ended without a word".into()),
-                Err(RecvTimeoutError::Timeout) => {
-                    let seconds = began.elapsed().as_secs();
-                    log::info!(model = model.as_str(), provider = provider.as_str(); "the engine of {model} is being built since {seconds} s");
-                }
-            }
-        },
+        Ok(_) => wait(&built, TELL_EVERY, || {
+            let seconds = began.elapsed().as_secs();
+            log::info!(model = model.as_str(), provider = provider.as_str(); "the engine of {model} is being built since {seconds} s");
+        }),
     };
     let difference = tried.as_ref().ok().map(|(_, difference)| *difference);
     let outcome = tried.and_then(|(engine, difference)| {
@@ -374,6 +379,22 @@ mod tests {
         let report = report("slow");
         assert_eq!((report.state, report.reason), (EngineState::Ready, None));
         assert!(report.largest_difference.unwrap() < 1e-9);
+    }
+
+    #[test]
+    fn a_build_that_goes_on_is_told_again_and_again_until_it_ends() {
+        let (done, built) = mpsc::channel();
+        let mut told = 0;
+        let outcome = wait(&built, Duration::from_millis(1), || {
+            told += 1;
+            if told == 3 {
+                done.send(Ok(7)).unwrap();
+            }
+        });
+        assert_eq!((outcome, told), (Ok(7), 3));
+        drop(done);
+        assert!(wait(&built, Duration::from_millis(1), || ()).unwrap_err().contains("without a word"));
+        assert!(TELL_EVERY <= Duration::from_secs(5));
     }
 
     #[test]

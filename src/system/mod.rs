@@ -11,6 +11,8 @@ pub mod process;
 pub mod secret;
 pub mod seen;
 pub mod stop;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod timekeeping;
 #[cfg(test)]
 pub mod walk;

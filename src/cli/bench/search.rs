@@ -32,8 +32,8 @@ pub(in crate::cli) struct Args {
     /// Probes a row
     #[arg(long, default_value_t = 500)]
     probes: usize,
-    /// Besides the exact scan, which is always measured: `auto` what the daemon would use on this machine, `sketches` or `hnsw` where
-    /// trials pass, `exact` nothing more
+    /// Besides the exact scan, which is always measured: `auto` what the daemon would use on this machine, `hnsw` where trials
+    /// pass, `exact` nothing more
     #[arg(long, value_name = "INDEX", default_value = "auto", value_parser = index_choice)]
     index: IndexChoice,
     /// Threads that build the graph
@@ -45,7 +45,7 @@ pub(in crate::cli) struct Args {
 }
 
 fn index_choice(text: &str) -> std::result::Result<IndexChoice, String> {
-    serde_json::from_value(json!(text)).map_err(|_| "use auto, exact, sketches or hnsw".to_owned())
+    serde_json::from_value(json!(text)).map_err(|_| "use auto, exact or hnsw".to_owned())
 }
 
 pub(super) fn run(args: &Args) -> Result {
@@ -81,7 +81,7 @@ fn measure(args: &Args, size: usize) -> Result<Vec<Value>> {
     }];
     let (_handle, stop) = stop::pair();
     let report = gallery.build_index(args.index, usize::from(args.build_threads), &stop);
-    if matches!(report.verdict, IndexVerdict::Sketches | IndexVerdict::Hnsw) {
+    if report.verdict == IndexVerdict::Hnsw {
         let mut row = timed(&gallery.snapshot(), &truth, repeats, Snapshot::search)?;
         row["name"] = json!(report.verdict);
         row["build_s"] = json!(report.trials.last().map(|trial| round(trial.build_seconds)));

@@ -11,6 +11,17 @@ use crate::system::metrics::Summary;
 use crate::system::{clock, process};
 use crate::types::ModelId;
 
+/// How often `stats` is published.
+const STATS_EVERY: Duration = Duration::from_secs(60);
+/// As often while an engine is being built: whoever waits for it sees that it goes on.
+const BUILDING_EVERY: Duration = Duration::from_secs(5);
+
+/// How often `stats` is published and the service manager told, by what is being built.
+pub(super) fn every(engines: &[EngineReport]) -> Duration {
+    let is_building = engines.iter().any(|engine| engine.state == EngineState::Building);
+    if is_building { BUILDING_EVERY } else { STATS_EVERY }
+}
+
 impl Service {
     /// How it fares, in a line.
     pub(super) fn status(&self) -> String {
@@ -89,5 +100,25 @@ fn engine_stats(engine: EngineReport) -> EngineStats {
         state: engine.state.as_str(),
         seconds: engine.seconds as u64,
         reason: engine.reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_in_the_making_is_told_of_at_least_every_five_seconds() {
+        let engine = |state| EngineReport {
+            model: "m".into(),
+            provider: "ort/tensorrt".into(),
+            state,
+            seconds: 1.0,
+            largest_difference: None,
+            reason: None,
+        };
+        let (ready, building) = (engine(EngineState::Ready), engine(EngineState::Building));
+        assert!(every(&[ready.clone(), building]) <= Duration::from_secs(5));
+        assert_eq!((every(&[]), every(&[ready])), (STATS_EVERY, STATS_EVERY));
     }
 }

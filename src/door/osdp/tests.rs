@@ -15,6 +15,7 @@ use libosdp::{
 
 use super::*;
 use crate::door::panel::{CardFormat, CardNumber, CardSettings};
+use crate::system::testing::emulator_lacks;
 use crate::types::PersonId;
 
 const KEY: [u8; 16] = *b"\x94\x4b\x8e\xdd\xcb\xaa\x2b\x5f\xe2\xb0\x14\x8d\x1b\x2f\x95\xc9";
@@ -182,6 +183,9 @@ fn a_key_that_everybody_knows_a_short_one_and_one_that_others_may_read_are_refus
 
 #[test]
 fn a_panel_without_the_key_with_another_or_with_the_default_one_gets_no_card() {
+    if emulator_lacks("the settings of a serial line (TCGETS2)") {
+        return;
+    }
     let cases = [
         ("no secure channel", None, &[][..]),
         ("the default key", Some(DEFAULT_KEY), &[][..]),
@@ -209,6 +213,9 @@ fn a_panel_without_the_key_with_another_or_with_the_default_one_gets_no_card() {
 
 #[test]
 fn a_panel_with_the_key_gets_a_card_once_and_its_light_text_and_output_are_heard() {
+    if emulator_lacks("the settings of a serial line (TCGETS2)") {
+        return;
+    }
     let line = pty();
     let mut reader = reader_on(&line.far);
     let mut access = Access::new(&line, Some(KEY), &[OsdpFlag::EnforceSecure]);
@@ -244,6 +251,9 @@ fn a_panel_with_the_key_gets_a_card_once_and_its_light_text_and_output_are_heard
 
 #[test]
 fn a_card_that_the_panel_does_not_fetch_in_time_never_comes() {
+    if emulator_lacks("the settings of a serial line (TCGETS2)") {
+        return;
+    }
     let line = pty();
     let mut reader = reader_on(&line.far);
     let mut access = Access::new(&line, Some(KEY), &[OsdpFlag::EnforceSecure]);
@@ -263,6 +273,9 @@ fn a_card_that_the_panel_does_not_fetch_in_time_never_comes() {
 
 #[test]
 fn a_line_that_is_gone_and_back_is_taken_up_again_and_a_panel_cannot_change_the_key() {
+    if emulator_lacks("the settings of a serial line (TCGETS2)") {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("line");
     let first = pty();
@@ -348,6 +361,9 @@ fn a_proof_without_a_challenge_opens_no_secure_channel_though_the_library_alone_
 
 #[test]
 fn nonces_are_not_those_of_the_last_start() {
+    if emulator_lacks("the settings of a serial line (TCGETS2)") {
+        return;
+    }
     let nonce = || {
         // As at the start of a process.
         srand(1);

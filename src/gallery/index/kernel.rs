@@ -1,13 +1,15 @@
-//! The inner loops, compiled once for each kind of processor and chosen when the program runs. Under a feature such as Arm's dot
-//! product the compiler makes that processor's vectors of the plain loops; where it does not find the instruction that multiplies
-//! unsigned by signed bytes and adds (AVX2, AVX-512 VNNI) the loop over nibbles is written out. All give the same numbers to the last
-//! bit: integer sums have no order, and the `f32` sums keep theirs.
+//! The inner loops, compiled once for each kind of processor and chosen when the program runs. Most are plain loops of which the
+//! compiler makes that processor's vectors. Two are written out: the one over the top bits ([`tops`]), and the one over the next bits,
+//! which needs the instruction that multiplies unsigned by signed bytes and adds. All give the same numbers to the last bit: integer
+//! sums have no order, and the `f32` sums keep theirs.
 #![expect(unsafe_code, reason = "functions of a processor's features, and loads of its widest vectors")]
 
 use std::sync::OnceLock;
 
-use super::sketch::Sketch;
-use super::template::{Apart, FloatLane, LANE, Lane, ProbeLane, Row, Squares, level};
+use super::probe::{ProbeLane, Tables, draw_tables};
+use super::template::{Apart, FloatLane, QUARTER, Row, Sums};
+
+mod tops;
 
 /// The bits of a sketch.
 pub(super) type Bits = [u64; 8];
@@ -25,7 +27,9 @@ enum Kind {
     #[cfg(target_arch = "x86_64")]
     Avx2,
     #[cfg(target_arch = "x86_64")]
-    Avx512Vnni,
+    Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     #[cfg(target_arch = "aarch64")]
     NeonDot,
 }
@@ -43,18 +47,20 @@ impl Kernel {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::is_x86_feature_detected as has;
-            if has!("avx2") && has!("popcnt") {
+            if has!("avx2") {
                 kinds.push(Self(Kind::Avx2));
             }
-            let wide = has!("avx512f") && has!("avx512bw") && has!("avx512vl");
-            // Cascade Lake has the one and not the other; AVX2 serves it.
-            if wide && has!("avx512vnni") && has!("avx512vpopcntdq") {
-                kinds.push(Self(Kind::Avx512Vnni));
+            if has!("avx2") && has!("avx512f") && has!("avx512bw") && has!("avx512vl") {
+                kinds.push(Self(Kind::Avx512));
             }
         }
         #[cfg(target_arch = "aarch64")]
-        if std::arch::is_aarch64_feature_detected!("dotprod") {
-            kinds.push(Self(Kind::NeonDot));
+        {
+            // Every aarch64 that this is compiled for has NEON; the dot product came with ARMv8.2.
+            kinds.push(Self(Kind::Neon));
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                kinds.push(Self(Kind::NeonDot));
+            }
         }
         kinds
     }
@@ -66,53 +72,51 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => "avx512-vnni",
+            Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
             #[cfg(target_arch = "aarch64")]
             Kind::NeonDot => "neon-dot",
         }
     }
 
-    /// The inner product of each row of nibbles with the probe's numbers, of which a row's lane meets two lanes.
-    pub(super) fn nibbles(self, rows: &[Lane], probe: &[ProbeLane], out: &mut [i32]) {
-        debug_assert_eq!(2 * rows.len(), probe.len() * out.len());
+    /// Of each block of rows of the top plane, every row's sum of the entries that its codes name: [`BLOCK`] sums a block.
+    pub(super) fn tops(self, plane: &[u8], tables: &Tables, out: &mut [i32]) {
+        debug_assert_eq!(plane.len(), out.len() * tables.columns());
         match self.0 {
-            Kind::Portable => nibbles_plain(rows, probe, out),
+            Kind::Portable => tops::plain(plane, tables, out),
             // SAFETY: a kernel of this kind is only made where the processor has AVX2.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => unsafe { nibbles_avx2(rows, probe, out) },
-            // SAFETY: a kernel of this kind is only made where the processor has AVX-512 F, BW, VL and VNNI.
+            Kind::Avx2 => unsafe { tops::avx2(plane, tables, out) },
+            // SAFETY: a kernel of this kind is only made where the processor has AVX-512 F, BW and VL.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => unsafe { nibbles_avx512_vnni(rows, probe, out) },
-            // SAFETY: a kernel of this kind is only made where the processor has the dot product; every aarch64 has NEON.
+            Kind::Avx512 => unsafe { tops::avx512(plane, tables, out) },
+            // SAFETY: every aarch64 that this is compiled for has NEON.
             #[cfg(target_arch = "aarch64")]
-            Kind::NeonDot => unsafe { nibbles_neon_dot(rows, probe, out) },
+            Kind::Neon | Kind::NeonDot => unsafe { tops::neon(plane, tables, out) },
         }
     }
 
-    /// As [`Kernel::nibbles`], for some of a plane's rows, by their numbers.
-    pub(super) fn nibbles_of(self, plane: &[Lane], rows: &[u32], probe: &[ProbeLane], out: &mut [i32]) {
-        let pairs = probe.len() / 2;
-        let lanes = |row: &u32| *row as usize * pairs..(*row as usize + 1) * pairs;
-        #[cfg(target_arch = "x86_64")]
-        if matches!(self.0, Kind::Avx2 | Kind::Avx512Vnni) {
-            let (fours, rest) = rows.as_chunks();
-            let (outs, out) = out.split_at_mut(fours.len() * 4);
-            for (four, out) in fours.iter().zip(outs.as_chunks_mut().0) {
-                let rows = four.each_ref().map(|row| &plane[lanes(row)]);
-                *out = match self.0 {
-                    // SAFETY: a kernel of this kind is only made where the processor has AVX-512 F, BW, VL and VNNI.
-                    Kind::Avx512Vnni => unsafe { four_avx512_vnni(rows, probe) },
-                    // SAFETY: a kernel of this kind is only made where the processor has AVX2.
-                    _ => unsafe { four_avx2(rows, probe) },
-                };
-            }
-            for (row, out) in rest.iter().zip(out) {
-                self.nibbles(&plane[lanes(row)], probe, std::slice::from_mut(out));
-            }
-            return;
+    /// The inner products of some rows of the second plane, by their numbers, with the probe's 8-bit numbers.
+    pub(super) fn seconds_of(self, plane: &[u8], rows: &[u32], probe: &[ProbeLane], out: &mut [i32]) {
+        match self.0 {
+            // SAFETY: a kernel of these kinds is only made where the processor has AVX2.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 | Kind::Avx512 => unsafe { seconds_avx2(plane, rows, probe, out) },
+            // SAFETY: a kernel of this kind is only made where the processor has the dot product; every aarch64 has NEON.
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonDot => unsafe { seconds_neon_dot(plane, rows, probe, out) },
+            _ => seconds_plain(plane, rows, probe, out),
         }
-        for (row, out) in rows.iter().zip(out) {
-            self.nibbles(&plane[lanes(row)], probe, std::slice::from_mut(out));
+    }
+
+    /// The tables of a probe, as [`draw_tables`] says.
+    pub(super) fn tables(self, probe: &[FloatLane], tables: &mut Tables) {
+        match self.0 {
+            // SAFETY: a kernel of these kinds is only made where the processor has AVX2.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 | Kind::Avx512 => unsafe { tables_avx2(probe, tables) },
+            _ => draw_tables(probe, tables),
         }
     }
 
@@ -122,9 +126,9 @@ impl Kernel {
             // SAFETY: a kernel of this kind is only made where the processor has AVX2.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => unsafe { ceilings_avx2(of, out) },
-            // SAFETY: a kernel of this kind is only made where the processor has AVX-512 F, BW, VL and VNNI.
+            // SAFETY: a kernel of this kind is only made where the processor has AVX-512 F, BW and VL.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => unsafe { ceilings_avx512(of, out) },
+            Kind::Avx512 => unsafe { ceilings_avx512(of, out) },
             _ => ceilings_plain(of, out),
         }
     }
@@ -135,36 +139,34 @@ impl Kernel {
             // SAFETY: a kernel of this kind is only made where the processor has AVX2.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => unsafe { reaching_avx2(line, floor) },
-            // SAFETY: a kernel of this kind is only made where the processor has AVX-512 F, BW, VL and VNNI.
+            // SAFETY: a kernel of this kind is only made where the processor has AVX-512 F, BW and VL.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => unsafe { reaching_avx512(line, floor) },
+            Kind::Avx512 => unsafe { reaching_avx512(line, floor) },
             _ => reaching_plain(line, floor),
         }
     }
 
-    /// How many bits of each sketch differ from one.
-    pub(super) fn differing(self, sketches: &[Sketch], sketch: &Sketch, out: &mut [u16]) {
-        match self.0 {
-            // SAFETY: a kernel of this kind is only made where the processor has AVX2 and POPCNT.
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => unsafe { differing_avx2(sketches, sketch, out) },
-            // SAFETY: a kernel of this kind is only made where the processor has AVX-512 F, BW, VL and VPOPCNTDQ.
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => unsafe { differing_avx512(sketches, sketch, out) },
-            _ => differing_each(sketches, sketch, out),
-        }
-    }
-
     /// Takes up to a lane of numbers apart.
-    pub(super) fn take_apart(self, values: &[f32], scale: f32, half: i32, out: &mut Apart, squares: &mut Squares) {
+    pub(super) fn take_apart(self, values: &[f32], scale: f32, half: i32, out: &mut Apart, sums: &mut Sums) {
         match self.0 {
             // SAFETY: a kernel of this kind is only made where the processor has AVX2.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => unsafe { take_apart_avx2(values, scale, half, out, squares) },
-            // SAFETY: a kernel of this kind is only made where the processor has AVX-512 F, BW, VL and VNNI.
+            Kind::Avx2 => unsafe { take_apart_avx2(values, scale, half, out, sums) },
+            // SAFETY: a kernel of this kind is only made where the processor has AVX-512 F, BW and VL.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => unsafe { take_apart_avx512(values, scale, half, out, squares) },
-            _ => out.take(values, scale, half, squares),
+            Kind::Avx512 => unsafe { take_apart_avx512(values, scale, half, out, sums) },
+            _ => out.take(values, scale, half, sums),
+        }
+    }
+
+    /// The Walsh and Hadamard transform of a power of two of numbers, unscaled, in place.
+    pub(crate) fn hadamard(self, values: &mut [f32]) {
+        debug_assert!(values.len().is_power_of_two());
+        match self.0 {
+            // SAFETY: a kernel of these kinds is only made where the processor has AVX2.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 | Kind::Avx512 => unsafe { hadamard_avx2(values) },
+            _ => hadamard_plain(values),
         }
     }
 
@@ -175,59 +177,60 @@ impl Kernel {
             // SAFETY: a kernel of this kind is only made where the processor has AVX2.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => unsafe { fine_avx2(row, half, probe) },
-            // SAFETY: a kernel of this kind is only made where the processor has AVX-512 F, BW, VL and VNNI.
+            // SAFETY: a kernel of this kind is only made where the processor has AVX-512 F, BW and VL.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => unsafe { fine_avx512(row, half, probe) },
+            Kind::Avx512 => unsafe { fine_avx512(row, half, probe) },
             #[cfg(target_arch = "aarch64")]
-            Kind::NeonDot => fine_plain(row, half, probe),
+            Kind::Neon | Kind::NeonDot => fine_plain(row, half, probe),
         }
     }
 }
 
 #[inline(always)]
-fn nibbles_plain(rows: &[Lane], probe: &[ProbeLane], out: &mut [i32]) {
-    for (row, out) in rows.chunks_exact(probe.len() / 2).zip(out) {
+fn seconds_plain(plane: &[u8], rows: &[u32], probe: &[ProbeLane], out: &mut [i32]) {
+    let size = QUARTER * probe.len() / 2;
+    for (row, out) in rows.iter().zip(out) {
+        let row = &plane[*row as usize * size..][..size];
         let mut sum = 0i32;
-        for (row, probe) in row.iter().zip(probe.chunks_exact(2)) {
-            // At most 64 lanes of 64 products of less than 2^11: far within 32 bits.
-            let low = row.0.iter().zip(&probe[0].0).map(|(x, p)| i32::from((x & 15) as i8) * i32::from(*p));
-            sum = low.fold(sum, i32::wrapping_add);
-            let high = row.0.iter().zip(&probe[1].0).map(|(x, p)| i32::from((x >> 4) as i8) * i32::from(*p));
-            sum = high.fold(sum, i32::wrapping_add);
+        for (codes, probe) in row.as_chunks::<QUARTER>().0.iter().zip(probe.as_chunks::<2>().0) {
+            for (field, probe) in probe.iter().flat_map(|lane| lane.0.as_chunks::<QUARTER>().0).enumerate() {
+                // At most 4,096 products of less than 2^9: far within 32 bits.
+                let products = codes.iter().zip(probe).map(|(x, p)| i32::from((x >> (2 * field) & 3) as i8) * i32::from(*p));
+                sum = products.fold(sum, i32::wrapping_add);
+            }
         }
         *out = sum;
     }
 }
 
-/// What ceilings are made of: rows' inner products with a probe, and what else is known of the rows and of the probe.
+/// What ceilings are made of: sums of rows over the tables of a probe, and what else is known of the rows and of the probe.
 pub(super) struct Ceilings<'a> {
-    pub(super) dots: &'a [i32],
-    /// Half a step of each row's coarse nibble.
-    pub(super) halves: &'a [f32],
-    /// The length of what each row's coarse nibbles leave.
-    pub(super) rests: &'a [f32],
-    /// What a nibble's middle adds to an inner product, twice.
-    pub(super) centre: i32,
-    /// What one unit of the probe is.
-    pub(super) step: f32,
-    /// How far a score can lie from the true one, as `a + b·rest`.
+    pub(super) sums: &'a [i32],
+    /// What a score grows by with each row's inner product.
+    pub(super) gains: &'a [f32],
+    /// How far a score can lie from what the inner product tells, for a probe of length one.
+    pub(super) slacks: &'a [f32],
+    /// What one unit of the tables is.
+    pub(super) unit: f32,
+    /// What is taken off a sum, in the probe's own units, for the inner product.
+    pub(super) offset: f32,
+    /// How far a score can lie from the true one, as `a + b·slack`.
     pub(super) bound: (f32, f32),
 }
 
 impl Ceilings<'_> {
     /// One row's ceiling.
     #[inline(always)]
-    pub(super) fn one(&self, dot: i32, half: f32, rest: f32) -> f32 {
-        // Far within 32 bits; checked sums would not become vectors.
-        dot.wrapping_mul(2).wrapping_sub(self.centre) as f32 * (half * self.step) + (self.bound.0 + self.bound.1 * rest)
+    fn one(&self, sum: i32, gain: f32, slack: f32) -> f32 {
+        (sum as f32 * self.unit - self.offset) * gain + (self.bound.0 + self.bound.1 * slack)
     }
 }
 
 #[inline(always)]
 fn ceilings_plain(of: &Ceilings<'_>, out: &mut [f32]) -> f32 {
-    let rows = of.halves.iter().zip(of.rests).zip(of.dots);
-    for (((half, rest), dot), out) in rows.zip(&mut *out) {
-        *out = of.one(*dot, *half, *rest);
+    let rows = of.gains.iter().zip(of.slacks).zip(of.sums);
+    for (((gain, slack), sum), out) in rows.zip(&mut *out) {
+        *out = of.one(*sum, *gain, *slack);
     }
     // Sixteen comparisons side by side, which the compiler makes vectors of.
     let mut most = [f32::NEG_INFINITY; 16];
@@ -245,17 +248,40 @@ fn reaching_plain(line: &FloatLane, floor: f32) -> u64 {
 }
 
 #[inline(always)]
+fn hadamard_plain(values: &mut [f32]) {
+    let mut half = 1;
+    if values.len() >= 16 {
+        // Four rounds at once, without a way to memory between them.
+        for part in values.as_chunks_mut::<16>().0 {
+            [1, 2, 4, 8].into_iter().for_each(|half| butterflies(part, half));
+        }
+        half = 16;
+    }
+    while half < values.len() {
+        butterflies(values, half);
+        half *= 2;
+    }
+}
+
+#[inline(always)]
+fn butterflies(values: &mut [f32], half: usize) {
+    for pair in values.chunks_exact_mut(2 * half) {
+        let (low, high) = pair.split_at_mut(half);
+        for (a, b) in low.iter_mut().zip(high) {
+            (*a, *b) = (*a + *b, *a - *b);
+        }
+    }
+}
+
+#[inline(always)]
 fn fine_plain(row: Row<'_>, half: i32, probe: &[FloatLane]) -> f32 {
     let mut sums = [0.0f32; SUMS];
-    let pairs = row.coarse.iter().zip(row.middle).zip(row.low.chunks_exact(2)).zip(probe.chunks_exact(2));
-    for (((coarse, middle), low), probe) in pairs {
-        for (shift, (low, probe)) in [0, 4].into_iter().zip(low.iter().zip(probe)) {
-            for start in [0, LANE - SUMS] {
-                for (at, sum) in sums.iter_mut().enumerate() {
-                    let at = start + at;
-                    let level = level(half, coarse.0[at] >> shift & 15, middle.0[at] >> shift & 15, low.0[at]);
-                    *sum += level as f32 * probe.0[at];
-                }
+    for (pair, probe) in probe.as_chunks::<2>().0.iter().enumerate() {
+        let part = row.pair(pair);
+        for field in 0..4 {
+            let (lane, start) = (field / 2, QUARTER * (field % 2));
+            for (at, sum) in sums.iter_mut().enumerate() {
+                *sum += part.level(half, field, at) as f32 * probe[lane].0[start + at];
             }
         }
     }
@@ -291,38 +317,6 @@ fn differing_plain(a: &Bits, b: &Bits) -> u32 {
 #[target_feature(enable = "popcnt")]
 fn differing_popcnt(a: &Bits, b: &Bits) -> u32 {
     differing_plain(a, b)
-}
-
-#[inline(always)]
-fn differing_each(sketches: &[Sketch], sketch: &Sketch, out: &mut [u16]) {
-    for (out, other) in out.iter_mut().zip(sketches) {
-        *out = differing_plain(other.as_ref(), sketch.as_ref()) as u16;
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "popcnt,avx2")]
-fn differing_avx2(sketches: &[Sketch], sketch: &Sketch, out: &mut [u16]) {
-    differing_each(sketches, sketch, out);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "popcnt,avx512f,avx512vl,avx512bw,avx512vpopcntdq")]
-fn differing_avx512(sketches: &[Sketch], sketch: &Sketch, out: &mut [u16]) {
-    use std::arch::x86_64::{_mm512_popcnt_epi64, _mm512_reduce_add_epi64, _mm512_xor_si512};
-    let sketch = load_512(sketch);
-    for (out, other) in out.iter_mut().zip(sketches) {
-        *out = _mm512_reduce_add_epi64(_mm512_popcnt_epi64(_mm512_xor_si512(load_512(other), sketch))) as u16;
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load_512<Line>(line: &Line) -> std::arch::x86_64::__m512i {
-    const { assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64) };
-    // SAFETY: a line is 64 bytes at a multiple of 64, and any bytes are a vector.
-    unsafe { std::arch::x86_64::_mm512_load_si512((&raw const *line).cast()) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -365,14 +359,14 @@ fn reaching_avx512(line: &FloatLane, floor: f32) -> u64 {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn take_apart_avx2(values: &[f32], scale: f32, half: i32, out: &mut Apart, squares: &mut Squares) {
-    out.take(values, scale, half, squares);
+fn take_apart_avx2(values: &[f32], scale: f32, half: i32, out: &mut Apart, sums: &mut Sums) {
+    out.take(values, scale, half, sums);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn take_apart_avx512(values: &[f32], scale: f32, half: i32, out: &mut Apart, squares: &mut Squares) {
-    out.take(values, scale, half, squares);
+fn take_apart_avx512(values: &[f32], scale: f32, half: i32, out: &mut Apart, sums: &mut Sums) {
+    out.take(values, scale, half, sums);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -387,153 +381,84 @@ fn fine_avx512(row: Row<'_>, half: i32, probe: &[FloatLane]) -> f32 {
     fine_plain(row, half, probe)
 }
 
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn hadamard_avx2(values: &mut [f32]) {
+    hadamard_plain(values);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn tables_avx2(probe: &[FloatLane], tables: &mut Tables) {
+    draw_tables(probe, tables);
+}
+
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon,dotprod")]
-fn nibbles_neon_dot(rows: &[Lane], probe: &[ProbeLane], out: &mut [i32]) {
-    nibbles_plain(rows, probe, out);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn nibbles_avx2(rows: &[Lane], probe: &[ProbeLane], out: &mut [i32]) {
-    let pairs = probe.len() / 2;
-    let mut groups = rows.chunks_exact(4 * pairs);
-    let (outs, rest) = out.as_chunks_mut();
-    for (rows, out) in (&mut groups).zip(outs) {
-        let (a, rows) = rows.split_at(pairs);
-        let (b, rows) = rows.split_at(pairs);
-        let (c, d) = rows.split_at(pairs);
-        *out = four_avx2([a, b, c, d], probe);
-    }
-    for (row, out) in groups.remainder().chunks_exact(pairs).zip(rest) {
-        *out = sums_of_four_256([row_avx2(row, probe); 4])[0];
-    }
+fn seconds_neon_dot(plane: &[u8], rows: &[u32], probe: &[ProbeLane], out: &mut [i32]) {
+    seconds_plain(plane, rows, probe, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx2")]
-fn four_avx2(rows: [&[Lane]; 4], probe: &[ProbeLane]) -> [i32; 4] {
-    let [a, b, c, d] = rows;
-    sums_of_four_256([row_avx2(a, probe), row_avx2(b, probe), row_avx2(c, probe), row_avx2(d, probe)])
+fn load_256(bytes: &[u8; 32]) -> std::arch::x86_64::__m256i {
+    // SAFETY: 32 bytes, any of which are a vector, and no alignment is asked for.
+    unsafe { std::arch::x86_64::_mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
-/// One row's products in eight sums, four lanes at a time: a row of 512 numbers is one step.
 #[cfg(target_arch = "x86_64")]
-#[inline]
 #[target_feature(enable = "avx2")]
-fn row_avx2(row: &[Lane], probe: &[ProbeLane]) -> std::arch::x86_64::__m256i {
-    use std::arch::x86_64::{_mm256_add_epi32, _mm256_setzero_si256};
-    let ((fours, rest), (probes, probe)) = (row.as_chunks::<4>(), probe.as_chunks::<8>());
-    let mut sum = _mm256_setzero_si256();
-    for ([a, b, c, d], [p, q, r, s, t, u, v, w]) in fours.iter().zip(probes) {
-        let halves = [two_avx2([a, b], [[p, q], [r, s]]), two_avx2([c, d], [[t, u], [v, w]])];
-        sum = _mm256_add_epi32(sum, _mm256_add_epi32(halves[0], halves[1]));
+fn seconds_avx2(plane: &[u8], rows: &[u32], probe: &[ProbeLane], out: &mut [i32]) {
+    let size = QUARTER * probe.len() / 2;
+    let sums = |row: &u32| row_avx2(&plane[*row as usize * size..][..size], probe);
+    let ((fours, rest), (outs, last)) = (rows.as_chunks::<4>(), out.as_chunks_mut::<4>());
+    for (four, out) in fours.iter().zip(outs) {
+        *out = sums_of_four_256(four.each_ref().map(sums));
     }
-    for (row, [p, q]) in rest.iter().zip(probe.as_chunks().0) {
-        sum = _mm256_add_epi32(sum, two_avx2([row], [[p, q]]));
+    for (row, out) in rest.iter().zip(last) {
+        *out = sums_of_four_256([sums(row); 4])[0];
     }
-    sum
 }
 
-/// The products of up to two lanes in eight sums. `vpmaddubsw` adds two products in 16 bits: sixteen of them, of at most 15 by 128, stay
+/// One row's products in eight sums. `vpmaddubsw` adds two products in 16 bits: those of eight vectors of bytes, four fields each, stay
 /// within, so that they are widened once.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx2")]
-fn two_avx2<const LANES: usize>(rows: [&Lane; LANES], probe: [[&ProbeLane; 2]; LANES]) -> std::arch::x86_64::__m256i {
+fn row_avx2(row: &[u8], probe: &[ProbeLane]) -> std::arch::x86_64::__m256i {
     use std::arch::x86_64::{
-        __m256i, _mm256_add_epi16, _mm256_and_si256, _mm256_load_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set1_epi8,
-        _mm256_set1_epi16, _mm256_setzero_si256, _mm256_srli_epi16,
+        __m256i, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256, _mm256_load_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
+        _mm256_set1_epi8, _mm256_set1_epi16, _mm256_setzero_si256, _mm256_srli_epi16,
     };
+    #[inline]
     #[target_feature(enable = "avx2")]
-    fn load<Line>(line: &Line) -> [__m256i; 2] {
-        const { assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64) };
-        let line = (&raw const *line).cast::<__m256i>();
-        // SAFETY: both halves lie within the line at multiples of 32, and any bytes are a vector.
-        unsafe { [_mm256_load_si256(line), _mm256_load_si256(line.add(1))] }
+    fn halves(lane: &ProbeLane) -> [__m256i; 2] {
+        const { assert!(size_of::<ProbeLane>() == 64 && align_of::<ProbeLane>() == 64) };
+        let lane = (&raw const *lane).cast::<__m256i>();
+        // SAFETY: both halves lie within the lane at multiples of 32, and any bytes are a vector.
+        unsafe { [_mm256_load_si256(lane), _mm256_load_si256(lane.add(1))] }
     }
-    const { assert!(LANES <= 2) };
-    let nibble = _mm256_set1_epi8(15);
-    let mut narrow = _mm256_setzero_si256();
-    for (row, [low, high]) in rows.into_iter().zip(probe) {
-        for ((x, low), high) in load(row).into_iter().zip(load(low)).zip(load(high)) {
-            let low = _mm256_maddubs_epi16(_mm256_and_si256(x, nibble), low);
-            let high = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16::<4>(x), nibble), high);
+    let field = _mm256_set1_epi8(3);
+    let mut sum = _mm256_setzero_si256();
+    for (row, probe) in row.as_chunks::<QUARTER>().0.chunks(8).zip(probe.as_chunks::<2>().0.chunks(8)) {
+        let mut narrow = _mm256_setzero_si256();
+        for (codes, [first, second]) in row.iter().zip(probe) {
+            let codes = load_256(codes);
+            let [p, q] = halves(first);
+            let [r, s] = halves(second);
+            let low = _mm256_maddubs_epi16(_mm256_and_si256(codes, field), p);
+            let low = _mm256_add_epi16(low, _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16::<2>(codes), field), q));
+            let high = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16::<4>(codes), field), r);
+            let high = _mm256_add_epi16(high, _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16::<6>(codes), field), s));
             narrow = _mm256_add_epi16(narrow, _mm256_add_epi16(low, high));
         }
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(narrow, _mm256_set1_epi16(1)));
     }
-    _mm256_madd_epi16(narrow, _mm256_set1_epi16(1))
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn nibbles_avx512_vnni(rows: &[Lane], probe: &[ProbeLane], out: &mut [i32]) {
-    use std::arch::x86_64::{_mm512_reduce_add_epi32, _mm512_setzero_si512};
-    let pairs = probe.len() / 2;
-    let mut groups = rows.chunks_exact(4 * pairs);
-    let (outs, rest) = out.as_chunks_mut();
-    for (rows, out) in (&mut groups).zip(outs) {
-        let (a, rows) = rows.split_at(pairs);
-        let (b, rows) = rows.split_at(pairs);
-        let (c, d) = rows.split_at(pairs);
-        *out = four_avx512_vnni([a, b, c, d], probe);
-    }
-    for (row, out) in groups.remainder().chunks_exact(pairs).zip(rest) {
-        let (mut low, mut high) = (_mm512_setzero_si512(), _mm512_setzero_si512());
-        for (row, p) in row.iter().zip(probe.chunks_exact(2)) {
-            add_products(&mut low, &mut high, row, load_512(&p[0]), load_512(&p[1]));
-        }
-        *out = _mm512_reduce_add_epi32(low) + (_mm512_reduce_add_epi32(high) >> 4);
-    }
-}
-
-/// Four rows at once: no addition waits for another, and the probe is loaded once for all.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn four_avx512_vnni(rows: [&[Lane]; 4], probe: &[ProbeLane]) -> [i32; 4] {
-    use std::arch::x86_64::{_mm512_add_epi32, _mm512_setzero_si512, _mm512_slli_epi32};
-    let [a, b, c, d] = rows;
-    let (mut low, mut high) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
-    for ((((p, a), b), c), d) in probe.chunks_exact(2).zip(a).zip(b).zip(c).zip(d) {
-        let (first, second) = (load_512(&p[0]), load_512(&p[1]));
-        for ((row, low), high) in [a, b, c, d].into_iter().zip(&mut low).zip(&mut high) {
-            add_products(low, high, row, first, second);
-        }
-    }
-    let sums = [0, 1, 2, 3].map(|row| _mm512_add_epi32(_mm512_slli_epi32::<4>(low[row]), high[row]));
-    sums_of_four(sums).map(|sum| sum >> 4)
-}
-
-/// Adds a lane's products: `vpdpbusd` multiplies unsigned by signed bytes and adds four products in 32 bits. The upper nibbles are taken
-/// where they are, so that their sum is sixteen times too large.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn add_products(
-    low: &mut std::arch::x86_64::__m512i,
-    high: &mut std::arch::x86_64::__m512i,
-    row: &Lane,
-    first: std::arch::x86_64::__m512i,
-    second: std::arch::x86_64::__m512i,
-) {
-    use std::arch::x86_64::{_mm512_and_si512, _mm512_andnot_si512, _mm512_dpbusd_epi32, _mm512_set1_epi8};
-    let (x, nibble) = (load_512(row), _mm512_set1_epi8(15));
-    *low = _mm512_dpbusd_epi32(*low, _mm512_and_si512(x, nibble), first);
-    *high = _mm512_dpbusd_epi32(*high, _mm512_andnot_si512(nibble, x), second);
+    sum
 }
 
 /// The sum of each of four vectors: transposed and added, which takes a third of what four sums one after another take.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn sums_of_four(vectors: [std::arch::x86_64::__m512i; 4]) -> [i32; 4] {
-    use std::arch::x86_64::{_mm256_add_epi32, _mm512_castsi512_si256, _mm512_extracti64x4_epi64};
-    sums_of_four_256(vectors.map(|v| _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64::<1>(v))))
-}
-
-/// As [`sums_of_four`].
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -551,53 +476,75 @@ fn sums_of_four_256([a, b, c, d]: [std::arch::x86_64::__m256i; 4]) -> [i32; 4] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::template::{BLOCK, LANE, Planes, pairs};
     use super::*;
 
-    fn padded(values: &[i8]) -> Vec<ProbeLane> {
-        let lane = |part: &[i8]| {
-            let mut lane = ProbeLane::default();
-            lane.0[..part.len()].copy_from_slice(part);
-            lane
-        };
-        let mut lanes: Vec<ProbeLane> = values.chunks(LANE).map(lane).collect();
-        lanes.resize(lanes.len().next_multiple_of(2), ProbeLane::default());
-        lanes
-    }
-
-    /// Two numbers of four bits a byte, as planes have them.
-    fn nibbles(values: &[u8]) -> Vec<Lane> {
-        let pair = |part: &[u8]| {
-            let mut lane = Lane::default();
-            part.iter().enumerate().for_each(|(at, value)| lane.0[at % LANE] |= value << (4 * (at / LANE)));
-            lane
-        };
-        values.chunks(2 * LANE).map(pair).collect()
-    }
-
-    /// Rows and a probe of `dimension` numbers drawn by `draw`, through every kernel here, against sums in 64 bits.
-    fn check(dimension: usize, rows: usize, mut draw: impl FnMut() -> i8) {
-        let mut row = || (0..dimension).map(|_| draw()).collect::<Vec<i8>>();
-        let probe = row();
-        let rows: Vec<Vec<u8>> = (0..rows).map(|_| row().into_iter().map(|v| v.cast_unsigned() >> 4).collect()).collect();
-        let plain: Vec<i64> =
-            rows.iter().map(|row| row.iter().zip(&probe).map(|(x, p)| i64::from(*x) * i64::from(*p)).sum()).collect();
-        let coarse: Vec<Lane> = rows.iter().flat_map(|row| nibbles(row)).collect();
-        let probe = padded(&probe);
-        let low: Vec<Lane> = probe.iter().map(|lane| Lane(lane.0.map(i8::cast_unsigned))).collect();
-        let floats: Vec<FloatLane> = probe.iter().map(|lane| FloatLane(lane.0.map(|v| f32::from(v) / 977.0))).collect();
-        for kernel in Kernel::all() {
-            let mut out = vec![7; rows.len()];
-            kernel.nibbles(&coarse, &probe, &mut out);
-            assert_eq!(out.iter().map(|v| i64::from(*v)).collect::<Vec<_>>(), plain, "{} at {dimension}", kernel.name());
-            let backwards: Vec<u32> = (0..rows.len() as u32).rev().collect();
-            kernel.nibbles_of(&coarse, &backwards, &probe, &mut out);
-            assert!(out.iter().rev().map(|v| i64::from(*v)).eq(plain.iter().copied()), "{} at {dimension}", kernel.name());
-            for coarse in coarse.chunks_exact(probe.len() / 2) {
-                let row = Row { coarse, middle: coarse, low: &low };
-                let fine = kernel.fine(row, 1_234, &floats);
-                assert_eq!(fine.to_bits(), fine_plain(row, 1_234, &floats).to_bits(), "{} at {dimension}", kernel.name());
-            }
+    /// A probe of so many numbers, as floats and as bytes.
+    fn probe(dimension: usize, mut draw: impl FnMut() -> i8) -> (Vec<FloatLane>, Vec<ProbeLane>) {
+        let lanes = 2 * pairs(dimension);
+        let (mut floats, mut bytes) = (vec![FloatLane::default(); lanes], vec![ProbeLane::default(); lanes]);
+        for at in 0..dimension {
+            let value = draw();
+            floats[at / LANE].0[at % LANE] = f32::from(value) / 977.0;
+            bytes[at / LANE].0[at % LANE] = value;
         }
+        (floats, bytes)
+    }
+
+    /// Rows and a probe of `dimension` numbers drawn by `draw`, through every kernel here, against plain sums.
+    fn check(dimension: usize, rows: usize, mut draw: impl FnMut() -> i8) {
+        let (floats, bytes) = probe(dimension, &mut draw);
+        let mut planes = Planes::with_capacity(pairs(dimension), rows);
+        let templates: Vec<Vec<f32>> = (0..rows).map(|_| (0..dimension).map(|_| f32::from(draw())).collect()).collect();
+        let halves: Vec<i32> = templates.iter().map(|row| planes.push(row).half).collect();
+        let mut tables = Tables::default();
+        draw_tables(&floats, &mut tables);
+        // Entries as large as there can be.
+        let mut full = tables.clone();
+        full.low.iter_mut().chain(&mut full.high).for_each(|table| *table = [127; 16]);
+        // What the coarse nibble of a level is, by its own arithmetic.
+        let coarse = |row: usize| {
+            let half = halves[row];
+            planes.row(row).levels(half).take(dimension).map(move |level| (level + 16 * half).div_euclid(2 * half).clamp(0, 15))
+        };
+        for kernel in Kernel::all() {
+            let name = kernel.name();
+            for tables in [&tables, &full] {
+                let (mut plain, mut out) = (vec![7; rows.next_multiple_of(BLOCK)], vec![9; rows.next_multiple_of(BLOCK)]);
+                tops::plain(planes.tops(0..rows), tables, &mut plain);
+                kernel.tops(planes.tops(0..rows), tables, &mut out);
+                assert_eq!(out, plain, "{name} at {dimension}");
+            }
+            let backwards: Vec<u32> = (0..rows as u32).rev().collect();
+            let mut out = vec![7; rows];
+            kernel.seconds_of(planes.seconds(), &backwards, &bytes, &mut out);
+            for (row, out) in (0..rows).rev().zip(out) {
+                let numbers = bytes.iter().flat_map(|lane| lane.0);
+                let plain: i32 = coarse(row).zip(numbers).map(|(nibble, number)| (nibble & 3) * i32::from(number)).sum();
+                // A level at the very border of two nibbles may be kept in either.
+                assert!(
+                    (out - plain).abs() <= 3 * 128 * borders(&planes, row, halves[row]),
+                    "{name} at {dimension}: {out} {plain}"
+                );
+                let fine = kernel.fine(planes.row(row), halves[row], &floats);
+                assert_eq!(fine.to_bits(), fine_plain(planes.row(row), halves[row], &floats).to_bits(), "{name} at {dimension}");
+            }
+            let mut drawn = Tables::default();
+            fastrand::seed(3);
+            kernel.tables(&floats, &mut drawn);
+            fastrand::seed(3);
+            draw_tables(&floats, &mut tables);
+            assert!(drawn.low == tables.low && drawn.high == tables.high, "{name} at {dimension}");
+        }
+    }
+
+    /// How many levels of a row lie where two nibbles meet, or a rounding away.
+    fn borders(planes: &Planes, row: usize, half: i32) -> i32 {
+        let is_border = |level: i32| {
+            let within = (level + 16 * half).rem_euclid(2 * half);
+            within <= 1 || within >= 2 * half - 1
+        };
+        planes.row(row).levels(half).filter(|level| is_border(*level)).count() as i32
     }
 
     /// Kernels that this processor lacks are not tested by the others here: whoever counts on one names it (`cross/inside.sh`).
@@ -638,10 +585,10 @@ mod tests {
     fn ceilings_and_what_reaches_the_floor_are_the_same_everywhere() {
         let mut random = fastrand::Rng::with_seed(8);
         for rows in [0, 1, 15, 16, 17, 63, 64] {
-            let dots: Vec<i32> = (0..rows).map(|_| random.i32(-1_000_000..1_000_000)).collect();
-            let halves: Vec<f32> = (0..rows).map(|_| random.f32()).collect();
-            let rests: Vec<f32> = (0..rows).map(|_| random.f32()).collect();
-            let of = Ceilings { dots: &dots, halves: &halves, rests: &rests, centre: 77, step: 1e-6, bound: (0.1, 0.2) };
+            let sums: Vec<i32> = (0..rows).map(|_| random.i32(0..30_000)).collect();
+            let gains: Vec<f32> = (0..rows).map(|_| random.f32()).collect();
+            let slacks: Vec<f32> = (0..rows).map(|_| random.f32()).collect();
+            let of = Ceilings { sums: &sums, gains: &gains, slacks: &slacks, unit: 1e-3, offset: 7.5, bound: (0.1, 0.2) };
             let mut plain = FloatLane([f32::NEG_INFINITY; LANE]);
             let most = ceilings_plain(&of, &mut plain.0[..rows]);
             assert_eq!(most, plain.0.iter().copied().fold(f32::NEG_INFINITY, f32::max));
@@ -662,31 +609,49 @@ mod tests {
     }
 
     #[test]
-    fn differing_bits_are_counted_alike_everywhere() {
+    fn differing_bits_are_counted() {
         let mut random = fastrand::Rng::with_seed(5);
         assert_eq!((differing(&[0; 8], &[u64::MAX; 8]), differing(&[7; 8], &[7; 8])), (512, 0));
         for _ in 0..1_000 {
             let mut draw = || std::array::from_fn(|_| random.u64(..));
             let (a, b): (Bits, Bits) = (draw(), draw());
-            let plain = differing_plain(&a, &b);
-            assert_eq!(differing(&a, &b), plain);
+            assert_eq!(differing(&a, &b), differing_plain(&a, &b));
+        }
+    }
+
+    #[test]
+    fn the_hadamard_transform_is_the_same_everywhere_and_its_own_inverse_but_for_the_scale() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for rounds in 0..=12 {
+            let values: Vec<f32> = (0..1 << rounds).map(|_| random.f32() - 0.5).collect();
+            let mut plain = values.clone();
+            hadamard_plain(&mut plain);
+            assert!((plain[0] - values.iter().sum::<f32>()).abs() < 1e-3);
             for kernel in Kernel::all() {
-                let mut out = [0; 3];
-                kernel.differing(&[Sketch::of(a), Sketch::of(b), Sketch::of([0; 8])], &Sketch::of(b), &mut out);
-                let ones = b.iter().map(|word| word.count_ones() as u16).sum();
-                assert_eq!(out, [plain as u16, 0, ones], "{}", kernel.name());
+                let mut now = values.clone();
+                kernel.hadamard(&mut now);
+                assert!(now.iter().zip(&plain).all(|(a, b)| a.to_bits() == b.to_bits()), "{}", kernel.name());
+                kernel.hadamard(&mut now);
+                let scale = (1 << rounds) as f32;
+                assert!(now.iter().zip(&values).all(|(back, value)| (back / scale - value).abs() < 1e-5), "{}", kernel.name());
             }
         }
     }
 
     #[test]
     fn the_fine_product_is_the_product_of_the_levels() {
-        let mut probe = [FloatLane::default(), FloatLane::default()];
-        (probe[0].0[0], probe[1].0[63]) = (1.0, 2.0);
-        let (mut low, coarse) = ([Lane::default(), Lane::default()], nibbles(&[vec![15], vec![0; 126], vec![1]].concat()));
-        (low[0].0[0], low[1].0[63]) = (255, 7);
-        let row = Row { coarse: &coarse, middle: &coarse, low: &low };
-        let levels = (2_000.0 * 15.0 + 3_840.0 + 255.0 - 2_048.0, -2_000.0 * 13.0 + 256.0 + 7.0 - 2_048.0);
-        assert_eq!(Kernel::best().fine(row, 2_000, &probe), levels.0 + 2.0 * levels.1);
+        let mut random = fastrand::Rng::with_seed(6);
+        for dimension in [1, 128, 200] {
+            let (floats, _) = probe(dimension, || random.i8(..));
+            let mut planes = Planes::with_capacity(pairs(dimension), 3);
+            let rows: Vec<Vec<f32>> = (0..3).map(|_| (0..dimension).map(|_| random.f32() - 0.5).collect()).collect();
+            let halves: Vec<i32> = rows.iter().map(|row| planes.push(row).half).collect();
+            for (row, half) in halves.into_iter().enumerate() {
+                let numbers = floats.iter().flat_map(|lane| lane.0);
+                let sum: f64 = planes.row(row).levels(half).zip(numbers).map(|(x, p)| f64::from(x) * f64::from(p)).sum();
+                let fine = f64::from(Kernel::best().fine(planes.row(row), half, &floats));
+                assert!((fine - sum).abs() <= 1e-2, "{fine} {sum}");
+            }
+        }
     }
 }

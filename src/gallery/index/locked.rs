@@ -1,19 +1,17 @@
 //! Memory of templates: kept from the swap where the system allows that, and out of core dumps. That the process as a whole leaves no
 //! core dump is `system::process`'s part.
-#![expect(unsafe_code, reason = "mlock and madvise take addresses, and pages are lanes one after another")]
+#![expect(unsafe_code, reason = "mlock and madvise take addresses, and pages are bytes one after another")]
 
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::mm::{Advice, madvise, mlock, munlock};
 use zeroize::{DefaultIsZeroes, Zeroize};
 
-use super::template::{LANE, Lane};
 use crate::system::process;
 
 /// The smallest page there is. Where pages are larger, whole ones alone are locked: an allocation's first and last may be shared.
 const PAGE_BYTES: usize = 4096;
-const LANES: usize = PAGE_BYTES / LANE;
 
 /// What is left of the limit for keys, which come and go with each file that is written: a page each.
 const FOR_KEYS: u64 = 1 << 20;
@@ -23,53 +21,54 @@ static REFUSED: AtomicBool = AtomicBool::new(false);
 
 #[derive(Clone, Copy)]
 #[repr(C, align(4096))]
-struct Page([Lane; LANES]);
+struct Page([u8; PAGE_BYTES]);
 
 impl Default for Page {
     fn default() -> Self {
-        Self([Lane::default(); LANES])
+        Self([0; PAGE_BYTES])
     }
 }
 
 impl DefaultIsZeroes for Page {}
 
-/// Lanes in pages that they share with nothing else, so that a gallery of a few people is locked as well as one of many. Cleared when
+/// Bytes in pages that they share with nothing else, so that a gallery of a few people is locked as well as one of many. Cleared when
 /// they go. No `Debug`: they are biometric data.
 #[derive(Default)]
-pub(super) struct Lanes {
+pub(super) struct Bytes {
     /// Never beyond what was reserved, so that they lie where they were locked.
     pages: Vec<Page>,
-    lanes: usize,
+    len: usize,
 }
 
-impl Lanes {
-    pub(super) fn with_capacity(lanes: usize) -> Self {
-        let pages = Vec::with_capacity(lanes.div_ceil(LANES));
+impl Bytes {
+    pub(super) fn with_capacity(bytes: usize) -> Self {
+        let pages = Vec::with_capacity(bytes.div_ceil(PAGE_BYTES));
         lock(&pages);
-        Self { pages, lanes: 0 }
+        Self { pages, len: 0 }
     }
 
-    pub(super) fn push(&mut self, lane: Lane) {
-        let (page, at) = (self.lanes / LANES, self.lanes % LANES);
-        if page == self.pages.len() {
-            if page == self.pages.capacity() {
-                self.move_to(2 * self.lanes + 1);
-            }
-            self.pages.push(Page::default());
+    /// Appends zeros.
+    pub(super) fn extend_by(&mut self, bytes: usize) {
+        let pages = (self.len + bytes).div_ceil(PAGE_BYTES);
+        if pages > self.pages.capacity() {
+            self.move_to((self.len + bytes).max(2 * self.len));
         }
-        self.pages[page].0[at] = lane;
-        self.lanes += 1;
+        // What lies behind the end is zero: nothing was ever taken off.
+        self.pages.resize(pages.max(self.pages.len()), Page::default());
+        self.len += bytes;
     }
 
-    pub(super) fn extend_from_slice(&mut self, lanes: &[Lane]) {
-        lanes.iter().for_each(|lane| self.push(*lane));
+    pub(super) fn extend_from_slice(&mut self, bytes: &[u8]) {
+        let at = self.len;
+        self.extend_by(bytes.len());
+        self[at..].copy_from_slice(bytes);
     }
 
     /// Into other memory: what is left behind is cleared.
     fn move_to(&mut self, capacity: usize) {
         let mut larger = Self::with_capacity(capacity);
         larger.pages.extend_from_slice(&self.pages);
-        larger.lanes = self.lanes;
+        larger.len = self.len;
         *self = larger;
     }
 
@@ -79,17 +78,23 @@ impl Lanes {
     }
 }
 
-impl Deref for Lanes {
-    type Target = [Lane];
+impl Deref for Bytes {
+    type Target = [u8];
 
-    fn deref(&self) -> &[Lane] {
-        const { assert!(size_of::<Page>() == LANES * size_of::<Lane>()) };
-        // SAFETY: a page is its lanes one after another and nothing else, and there are at least `self.lanes` of them.
-        unsafe { std::slice::from_raw_parts(self.pages.as_ptr().cast(), self.lanes) }
+    fn deref(&self) -> &[u8] {
+        // SAFETY: pages are bytes one after another and nothing else, and there are at least `self.len` of them.
+        unsafe { std::slice::from_raw_parts(self.pages.as_ptr().cast(), self.len) }
     }
 }
 
-impl Drop for Lanes {
+impl DerefMut for Bytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and nobody else holds them.
+        unsafe { std::slice::from_raw_parts_mut(self.pages.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+impl Drop for Bytes {
     fn drop(&mut self) {
         self.pages.zeroize();
         unlock(&self.pages);
@@ -136,49 +141,39 @@ pub(super) fn unlock<T>(of: &Vec<T>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system::testing::{emulator_lacks, page_flags};
 
     #[test]
-    fn even_a_single_lane_lies_in_pages_that_are_locked_and_in_no_core_dump_until_it_goes() {
-        let mut lanes = Lanes::with_capacity(1);
-        lanes.push(Lane([7; LANE]));
-        let at = lanes.as_ptr() as usize;
-        let flags = flags_at(at);
-        assert!(flags.contains(&"dd".to_owned()), "{flags:?}");
+    fn even_a_single_byte_lies_in_a_page_that_is_locked_and_in_no_core_dump_until_it_goes() {
+        let mut bytes = Bytes::with_capacity(1);
+        bytes.extend_from_slice(&[7]);
+        let at = bytes.as_ptr() as usize;
+        let flags = page_flags(at);
+        assert!(emulator_lacks("pages that no core dump holds") || flags.contains(&"dd".to_owned()), "{flags:?}");
         if process::lockable_bytes(FOR_KEYS).is_none_or(|room| room > 1 << 20) {
             assert!(flags.contains(&"lo".to_owned()), "{flags:?}");
         } else {
             println!("SKIPPED: the system locks no more memory for this user");
         }
         // Whatever the allocator does with the page: it is not locked any more.
-        let pages = std::mem::take(&mut lanes.pages);
+        let pages = std::mem::take(&mut bytes.pages);
         unlock(&pages);
-        let flags = flags_at(at);
+        let flags = page_flags(at);
         assert!(!flags.contains(&"dd".to_owned()) && !flags.contains(&"lo".to_owned()), "{flags:?}");
         assert!(super::pages(&Vec::<Page>::new()).is_none());
     }
 
     #[test]
-    fn lanes_are_what_was_pushed_however_many_were_expected() {
-        let lane = |n: usize| Lane([n as u8; LANE]);
-        let mut lanes = Lanes::with_capacity(3);
-        (0..500).for_each(|n| lanes.push(lane(n)));
-        lanes.extend_from_slice(&[lane(500), lane(501)]);
-        assert!(lanes.len() == 502 && lanes.iter().enumerate().all(|(n, held)| held.0 == lane(n).0));
-        assert!(lanes.bytes() >= 502 * LANE);
-    }
-
-    fn flags_at(at: usize) -> Vec<String> {
-        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let mut within = false;
-        let flags = smaps.lines().find_map(|line| {
-            if let Some((range, _)) = line.split_once(' ')
-                && let Some((from, to)) = range.split_once('-')
-                && let (Ok(from), Ok(to)) = (usize::from_str_radix(from, 16), usize::from_str_radix(to, 16))
-            {
-                within = (from..to).contains(&at);
-            }
-            line.strip_prefix("VmFlags:").filter(|_| within)
-        });
-        flags.expect("the kernel tells each range's flags").split_whitespace().map(str::to_owned).collect()
+    fn bytes_are_what_was_appended_however_many_were_expected() {
+        let mut bytes = Bytes::with_capacity(3);
+        let part = |n: usize| [n as u8; 37];
+        (0..500).for_each(|n| bytes.extend_from_slice(&part(n)));
+        bytes.extend_by(5_000);
+        bytes[500 * 37 + 4_999] = 9;
+        bytes.extend_from_slice(&[8]);
+        assert!(bytes.len() == 500 * 37 + 5_001 && bytes.bytes() >= bytes.len());
+        assert!(bytes[..500 * 37].chunks(37).enumerate().all(|(n, held)| held == part(n)));
+        assert!(bytes[500 * 37..500 * 37 + 4_999].iter().all(|byte| *byte == 0));
+        assert_eq!(bytes[500 * 37 + 4_999..], [9, 8]);
     }
 }

@@ -1,27 +1,33 @@
-//! The exact search. Every row's ceiling is worked out from its coarse nibbles, a quarter of its bits; then the rows that may be best
-//! are looked at more closely, the most promising first: by both nibbles, and by all bits where that leaves a hope. A row that is
-//! passed over cannot be among the best, whatever its other bits hold.
+//! The exact search. Every row's ceiling is worked out from its top bits, an eighth of all; then the rows that may be best are looked at
+//! more closely, the most promising first: by their coarse nibbles, and by all bits where that leaves a hope. What is passed over is
+//! not among the best, but for a chance of 10⁻⁷ a search (see [`Probe::reach`]).
+
+use std::cell::Cell;
 
 use zeroize::Zeroize;
 
 use super::kernel::Kernel;
 use super::matrix::{Matrix, Segment};
-use super::template::{FloatLane, LANE, Probe};
+use super::probe::Probe;
+use super::template::{BLOCK as TOPS_BLOCK, FloatLane, LANE};
 
 /// Rows whose ceilings are worked out at once: a line of them.
 const BLOCK: usize = LANE;
-/// Blocks, those with the highest ceilings, among whose rows the first to be scored are found.
-const FIRST_BLOCKS: usize = 12;
-/// Rows, those with the highest ceilings, that are scored first, so that the floor is high when the others' turn comes.
-const FIRST_ROWS: usize = 12;
+/// Blocks of which the best rows are looked at first, so that the floor is high when the others' turn comes.
+const FIRST: usize = 12;
 
-/// Some rows of a segment with their ceilings.
-struct Block {
-    /// The block's first row, in the segment.
-    start: usize,
-    /// The highest of the ceilings.
-    most: f32,
-    ceilings: FloatLane,
+thread_local! {
+    /// Room for a search, kept so that none has to be made: making some for a large gallery takes as long as a scan.
+    static ROOM: Cell<Room> = const { Cell::new(Room { mosts: Vec::new(), lines: Vec::new() }) };
+}
+
+/// What a search knows of blocks of rows.
+#[derive(Default)]
+struct Room {
+    /// The highest ceiling of each block.
+    mosts: Vec<f32>,
+    /// The ceilings of each block's rows. There may be more lines than blocks.
+    lines: Vec<FloatLane>,
 }
 
 /// A segment and its blocks.
@@ -30,6 +36,13 @@ struct Part<'a> {
     /// The number of the segment's first row among all rows.
     base: usize,
     blocks: std::ops::Range<usize>,
+}
+
+impl Part<'_> {
+    /// Each block's first row in the segment, and its number among all blocks.
+    fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        (0..).step_by(BLOCK).zip(self.blocks.clone())
+    }
 }
 
 /// Goes over all rows. `visit` hears of every row that reaches the floor, with its true score, and gives the floor from then on: the
@@ -46,57 +59,49 @@ pub(super) fn scan_segments<'a>(
     mut floor: f32,
     visit: &mut impl FnMut(usize, f32) -> f32,
 ) -> f32 {
-    let (parts, mut blocks) = ceilings(kernel, segments, probe);
-    for (block, at) in most_promising(&blocks) {
-        let part = &parts[parts.partition_point(|part| part.blocks.end <= block)];
-        let row = blocks[block].start + at;
-        if let Some(score) = part.segment.score_above(kernel, probe, row, floor) {
-            floor = visit(part.base + row, score);
+    let mut room = ROOM.take();
+    let parts = ceilings(kernel, segments, probe, &mut room);
+    let Room { mosts, lines } = &mut room;
+    // Lowered first, so that only those few of them are scored that can be the best.
+    let mut first = Vec::with_capacity(2 * BLOCK);
+    let most = first_floor(mosts);
+    for part in &parts {
+        for (start, block) in part.blocks() {
+            if mosts[block] >= most && first.len() < BLOCK {
+                for at in reaching(kernel, &lines[block], most) {
+                    let (row, mut ceiling) = (start + at, lines[block].0[at]);
+                    part.segment.lower(kernel, probe, &[row as u32], &mut [0], std::slice::from_mut(&mut ceiling));
+                    first.push((ceiling, part, row));
+                    // Nobody is to hear of it twice.
+                    lines[block].0[at] = f32::NEG_INFINITY;
+                }
+            }
         }
-        // Nobody is to hear of it twice.
-        blocks[block].ceilings.0[at] = f32::NEG_INFINITY;
+    }
+    first.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    for (ceiling, part, row) in first {
+        if ceiling >= floor {
+            floor = visit(part.base + row, part.segment.score(kernel, probe, row));
+        }
     }
     let mut open = Open::new();
-    for part in parts {
-        for block in &blocks[part.blocks.clone()] {
-            if block.most >= floor {
-                // Minus infinity is where no row is, or one that was scored.
-                let mut reaching = kernel.reaching(&block.ceilings, floor.max(f32::MIN));
-                while reaching != 0 {
-                    let at = reaching.trailing_zeros() as usize;
-                    open.push(block.start + at, block.ceilings.0[at]);
-                    reaching &= reaching - 1;
+    for part in &parts {
+        for (start, block) in part.blocks() {
+            if mosts[block] >= floor {
+                for at in reaching(kernel, &lines[block], floor) {
+                    open.push(start + at, lines[block].0[at]);
                 }
             }
             if open.is_full() {
-                floor = open.look(kernel, &part, probe, floor, visit);
+                floor = open.look(kernel, part, probe, floor, visit);
             }
         }
-        floor = open.look(kernel, &part, probe, floor, visit);
+        floor = open.look(kernel, part, probe, floor, visit);
     }
     // How far a face is from everybody tells something of the face.
-    blocks.iter_mut().for_each(|block| block.ceilings.zeroize());
-    floor
-}
-
-/// As [`scan`], for some rows of one segment alone.
-pub(super) fn look_at(
-    kernel: Kernel,
-    segment: &Segment,
-    base: usize,
-    rows: &[u32],
-    probe: &Probe,
-    mut floor: f32,
-    visit: &mut impl FnMut(usize, f32) -> f32,
-) -> f32 {
-    let part = Part { segment, base, blocks: 0..0 };
-    let (mut dots, mut ceilings, mut open) = ([0; BLOCK], [0.0; BLOCK], Open::new());
-    for rows in rows.chunks(BLOCK) {
-        segment.ceilings_of(kernel, probe, rows, &mut dots, &mut ceilings);
-        let hopeful = rows.iter().zip(&ceilings).filter(|(_, ceiling)| **ceiling >= floor);
-        hopeful.for_each(|(row, ceiling)| open.push(*row as usize, *ceiling));
-        floor = open.look(kernel, &part, probe, floor, visit);
-    }
+    mosts.as_mut_slice().zeroize();
+    lines[..mosts.len()].zeroize();
+    ROOM.set(room);
     floor
 }
 
@@ -105,53 +110,58 @@ fn ceilings<'a>(
     kernel: Kernel,
     segments: impl Iterator<Item = (usize, &'a Segment)> + Clone,
     probe: &Probe,
-) -> (Vec<Part<'a>>, Vec<Block>) {
+    room: &mut Room,
+) -> Vec<Part<'a>> {
     let count = segments.clone().map(|(_, segment)| segment.rows().div_ceil(BLOCK)).sum();
-    let (mut parts, mut blocks) = (Vec::new(), Vec::with_capacity(count));
-    let mut dots = [0i32; BLOCK];
+    room.mosts.resize(count, 0.0);
+    // Never fewer: a smaller gallery's search is not to make room for the next of a larger.
+    room.lines.resize(room.lines.len().max(count), FloatLane::default());
+    let (mut parts, mut sums, mut block) = (Vec::new(), [0i32; BLOCK], 0);
     for (base, segment) in segments {
-        let first = blocks.len();
-        for start in (0..segment.rows()).step_by(BLOCK) {
+        let blocks = block..block + segment.rows().div_ceil(BLOCK);
+        block = blocks.end;
+        let part = Part { segment, base, blocks };
+        for (start, block) in part.blocks() {
             let rows = BLOCK.min(segment.rows() - start);
-            let mut ceilings = FloatLane([f32::NEG_INFINITY; BLOCK]);
-            let most = segment.ceilings(kernel, probe, start..start + rows, &mut dots[..rows], &mut ceilings.0[..rows]);
-            blocks.push(Block { start, most, ceilings });
+            let (here, beyond) = room.lines[block].0.split_at_mut(rows);
+            let sums = &mut sums[..rows.next_multiple_of(TOPS_BLOCK)];
+            room.mosts[block] = segment.ceilings(kernel, probe, start..start + rows, sums, here);
+            beyond.fill(f32::NEG_INFINITY);
         }
-        parts.push(Part { segment, base, blocks: first..blocks.len() });
+        parts.push(part);
     }
-    dots.zeroize();
-    (parts, blocks)
+    sums.zeroize();
+    parts
 }
 
-/// The block and the place in it of the rows to score first, the highest ceiling first.
-fn most_promising(blocks: &[Block]) -> Vec<(usize, usize)> {
-    let mut order: Vec<usize> = (0..blocks.len()).collect();
-    if order.len() > FIRST_BLOCKS {
-        order.select_nth_unstable_by(FIRST_BLOCKS, |a, b| blocks[*b].most.total_cmp(&blocks[*a].most));
-        order.truncate(FIRST_BLOCKS);
-    }
-    let in_block = |block: usize| blocks[block].ceilings.0.iter().enumerate().map(move |(at, ceiling)| (*ceiling, block, at));
-    let mut rows: Vec<(f32, usize, usize)> = order.into_iter().flat_map(in_block).filter(|row| row.0 > f32::NEG_INFINITY).collect();
-    let by_ceiling = |a: &(f32, usize, usize), b: &(f32, usize, usize)| b.0.total_cmp(&a.0);
-    if rows.len() > FIRST_ROWS {
-        rows.select_nth_unstable_by(FIRST_ROWS, by_ceiling);
-        rows.truncate(FIRST_ROWS);
-    }
-    rows.sort_unstable_by(by_ceiling);
-    rows.into_iter().map(|(_, block, at)| (block, at)).collect()
+/// A ceiling that few blocks have a row with, and that no better rows than these are below.
+fn first_floor(mosts: &[f32]) -> f32 {
+    let mut most = mosts.to_vec();
+    let nth = FIRST.min(most.len() / 2);
+    if most.is_empty() { f32::NEG_INFINITY } else { *most.select_nth_unstable_by(nth, |a, b| b.total_cmp(a)).1 }
 }
 
-/// Rows of one segment that their coarse nibbles leave open. They are looked at many at a time, so that their memory is waited for once.
+/// Which of a line's ceilings reach the floor. Minus infinity never does: it is where no row is, or one that was looked at.
+fn reaching(kernel: Kernel, line: &FloatLane, floor: f32) -> impl Iterator<Item = usize> + use<> {
+    let mut bits = kernel.reaching(line, floor.max(f32::MIN));
+    std::iter::from_fn(move || {
+        let at = bits.trailing_zeros() as usize;
+        bits &= bits.wrapping_sub(1);
+        (at < LANE).then_some(at)
+    })
+}
+
+/// Rows of one segment that their top bits leave open. They are looked at many at a time, so that their memory is waited for once.
 struct Open {
     rows: Vec<u32>,
     ceilings: Vec<f32>,
-    dots: Vec<i32>,
+    products: Vec<i32>,
 }
 
 impl Open {
     fn new() -> Self {
         let most = 2 * BLOCK;
-        Self { rows: Vec::with_capacity(most), ceilings: Vec::with_capacity(most), dots: vec![0; most] }
+        Self { rows: Vec::with_capacity(most), ceilings: Vec::with_capacity(most), products: vec![0; most] }
     }
 
     /// Whether another block may not find room.
@@ -173,7 +183,7 @@ impl Open {
         mut floor: f32,
         visit: &mut impl FnMut(usize, f32) -> f32,
     ) -> f32 {
-        part.segment.lower(kernel, probe, &self.rows, &mut self.dots[..self.rows.len()], &mut self.ceilings);
+        part.segment.lower(kernel, probe, &self.rows, &mut self.products[..self.rows.len()], &mut self.ceilings);
         for (row, ceiling) in self.rows.drain(..).zip(self.ceilings.drain(..)) {
             if ceiling >= floor {
                 floor = visit(part.base + row as usize, part.segment.score(kernel, probe, row as usize));
@@ -295,9 +305,10 @@ mod tests {
             templates.iter().for_each(|row| matrix.push(row));
             let probe = Probe::new(&templates[0]);
             for (first, segment) in matrix.segments() {
-                let (mut dots, mut ceilings) = ([0; 40], [0.0; 40]);
+                let (mut sums, mut ceilings) = ([0; 48], [0.0; 40]);
                 let rows = segment.rows();
-                segment.ceilings(Kernel::best(), &probe, 0..rows, &mut dots[..rows], &mut ceilings[..rows]);
+                let blocks = rows.next_multiple_of(TOPS_BLOCK);
+                segment.ceilings(Kernel::best(), &probe, 0..rows, &mut sums[..blocks], &mut ceilings[..rows]);
                 for (row, ceiling) in ceilings[..rows].iter().enumerate() {
                     // In 64 bits, from the numbers themselves.
                     let exact: f64 = matrix.values(first + row..first + row + 1).zip(&templates[0])
@@ -305,7 +316,8 @@ mod tests {
                     let score = f64::from(segment.score(Kernel::best(), &probe, row));
                     let mut lowered = [*ceiling];
                     segment.lower(Kernel::best(), &probe, &[row as u32], &mut [0], &mut lowered);
-                    for (ceiling, loose) in [(*ceiling, 0.5), (lowered[0], 0.06)] {
+                    let loose = if dimension < 256 { (1.6, 0.7) } else { (0.4, 0.1) };
+                    for (ceiling, loose) in [(*ceiling, loose.0), (lowered[0], loose.1)] {
                         let ceiling = f64::from(ceiling);
                         prop_assert!(exact <= ceiling && score <= ceiling);
                         prop_assert!(ceiling - exact < loose, "a bound this loose would be no use");

@@ -1,6 +1,5 @@
-//! Which rows are worth scoring, by their sketches: a sixteenth of what templates take, looked at one after another or by a graph. The
-//! rows named are scored exactly, but a row that is not named is not found, so a shortlist serves only after trials have shown that it
-//! names whom the exact scan finds.
+//! Which rows are worth scoring, by a graph over their sketches. The rows named are scored exactly, but a row that is not named is not
+//! found, so a shortlist serves only after trials have shown that it names whom the exact scan finds.
 //!
 //! It stands for the segments of the matrix it was made of. A segment that a change replaced is masked at once, and the one in its
 //! place is scanned, until the shortlist is made again.
@@ -9,26 +8,16 @@ use std::sync::{Mutex, PoisonError};
 
 use instant_distance::Search;
 use thiserror::Error;
-use zeroize::{DefaultIsZeroes, Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::graph::Graph;
 use super::kernel::Kernel;
-use super::locked;
 use super::matrix::Matrix;
+use super::probe::Probe;
 use super::scan::scan_segments;
-use super::sketch::{BITS, Sketch, Sketcher};
-use super::template::Probe;
+use super::sketch::{Sketch, Sketcher};
 use crate::system::Stop;
 
-/// Of the sketches, one in so many is near enough to name its row where the nearest person alone is asked for: at a threshold's cosine
-/// that person is among them but for one time in thousands, whatever the size.
-const ONE_IN: usize = 200;
-/// The same where more people are asked for: whoever makes a match ambiguous is a little farther away, and as surely named.
-const ONE_IN_OF_MORE: usize = 32;
-/// Of the rows named, so many are scored one by one, the nearest first, so that the floor is high when the others' turn comes.
-const FIRST: usize = 16;
-/// Rows named at least.
-const FEWEST: usize = 64;
 /// The share of rows that may lie outside, in segments that are scanned, before scanning them all is the better way.
 const MOST_OUTSIDE: f64 = 0.5;
 /// The share of rows outside from which it is made again.
@@ -54,13 +43,6 @@ pub enum GraphError {
     },
 }
 
-enum Source {
-    /// One sketch a row, in order.
-    Flat(Vec<Sketch>),
-    /// A graph, and the row of each of its nodes.
-    Graph(Graph, Vec<u32>),
-}
-
 /// A segment that was there when the shortlist was made.
 struct Base {
     serial: u64,
@@ -71,35 +53,16 @@ struct Base {
 
 /// The shortlist. No `Debug`: sketches are biometric data.
 pub(crate) struct Shortlist {
-    source: Source,
+    graph: Graph,
+    /// The row of each of its nodes.
+    rows: Vec<u32>,
     sketcher: Sketcher,
     base: Vec<Base>,
     /// Rows, counted as in [`Base::first`], that no sketch stands for.
     loose: Vec<u32>,
     /// Room for searches, kept so that none has to be made.
-    rooms: Mutex<Vec<Room>>,
+    rooms: Mutex<Vec<Search>>,
 }
-
-#[derive(Default)]
-struct Room {
-    search: Search,
-    differing: Vec<Line>,
-}
-
-/// Of so many sketches, how many bits of each differ. A line of its own, so that clearing it is one store and not many.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line([u16; LINE]);
-
-const LINE: usize = 32;
-
-impl Default for Line {
-    fn default() -> Self {
-        Self([u16::MAX; LINE])
-    }
-}
-
-impl DefaultIsZeroes for Line {}
 
 /// How a matrix lies to a shortlist.
 pub(crate) struct Cover {
@@ -113,42 +76,28 @@ pub(crate) struct Cover {
     pub(crate) is_worn: bool,
 }
 
-impl Drop for Shortlist {
-    fn drop(&mut self) {
-        if let Source::Flat(sketches) = &self.source {
-            locked::unlock(sketches);
-        }
-    }
-}
-
 impl Shortlist {
-    /// Sketches alone: made in moments, looked at one after another.
-    pub(crate) fn flat(matrix: &Matrix) -> Self {
-        let sketcher = Sketcher::new(matrix.dimension());
-        let sketches = matrix.each_row(|row| sketcher.sketch(row));
-        locked::lock(&sketches);
-        Self::over(matrix, Source::Flat(sketches), sketcher, Vec::new())
-    }
-
-    /// With a graph, built on `threads` threads of low priority; `None` when told to stop meanwhile.
-    pub(crate) fn graph(matrix: &Matrix, threads: usize, stop: &Stop) -> Option<Self> {
+    /// Built on `threads` threads of low priority; `None` when told to stop meanwhile.
+    pub(crate) fn build(matrix: &Matrix, threads: usize, stop: &Stop) -> Option<Self> {
         let sketcher = Sketcher::new(matrix.dimension());
         let (graph, rows) = Graph::build(matrix.each_row(|row| sketcher.sketch(row)), threads, stop)?;
-        Some(Self::over(matrix, Source::Graph(graph, rows), sketcher, Vec::new()))
+        Some(Self::over(matrix, graph, rows, sketcher, Vec::new()))
     }
 
     /// Sketches that stand for the wrong rows.
     #[cfg(test)]
     pub(crate) fn astray(matrix: &Matrix) -> Self {
         let sketcher = Sketcher::new(matrix.dimension());
+        let (_handle, stop) = crate::system::stop::pair();
         let mut sketches = matrix.each_row(|row| sketcher.sketch(row));
         sketches.rotate_left(matrix.rows() / 2);
-        Self::over(matrix, Source::Flat(sketches), sketcher, Vec::new())
+        let (graph, rows) = Graph::build(sketches, 1, &stop).unwrap();
+        Self::over(matrix, graph, rows, sketcher, Vec::new())
     }
 
-    fn over(matrix: &Matrix, source: Source, sketcher: Sketcher, loose: Vec<u32>) -> Self {
+    fn over(matrix: &Matrix, graph: Graph, rows: Vec<u32>, sketcher: Sketcher, loose: Vec<u32>) -> Self {
         let base = matrix.segments().map(|(first, segment)| Base { serial: segment.serial(), first, rows: segment.rows() });
-        Self { source, sketcher, base: base.collect(), loose, rooms: Mutex::new(Vec::new()) }
+        Self { graph, rows, sketcher, base: base.collect(), loose, rooms: Mutex::new(Vec::new()) }
     }
 
     /// Where this shortlist's rows are in `matrix`.
@@ -170,30 +119,14 @@ impl Shortlist {
         Cover { starts, fresh, is_thin: share > MOST_OUTSIDE, is_worn: share > WORN }
     }
 
-    /// Tells `visit` rows that are near `values`, with their true scores: those named where so many people are asked for, and of what
-    /// the shortlist does not stand for whatever reaches the floor that `visit` gives.
-    pub(crate) fn search(
-        &self,
-        matrix: &Matrix,
-        cover: &Cover,
-        values: &[f32],
-        people: usize,
-        mut visit: impl FnMut(usize, f32) -> f32,
-    ) {
+    /// Tells `visit` rows that are near `values`, with their true scores: those that the graph names, and of what it does not stand for
+    /// whatever reaches the floor that `visit` gives.
+    pub(crate) fn search(&self, matrix: &Matrix, cover: &Cover, values: &[f32], mut visit: impl FnMut(usize, f32) -> f32) {
         let probe = Probe::new(values);
         let mut floor = f32::NEG_INFINITY;
-        let Named { first, rest } = self.named(values, people);
-        for row in first.iter().chain(&self.loose) {
-            let Some(row) = self.place(cover, *row) else { continue };
-            if let Some(score) = matrix.score_above(&probe, row, floor) {
-                floor = visit(row, score);
-            }
+        for row in self.named(values).iter().chain(&self.loose).filter_map(|row| self.place(cover, *row)) {
+            floor = visit(row, matrix.score(&probe, row));
         }
-        // Those that are less likely lie all over the memory: many are asked for at a time.
-        let mut rest: Vec<usize> = rest.iter().filter_map(|row| self.place(cover, *row)).collect();
-        // In order nearly always: segments keep theirs.
-        rest.sort();
-        floor = matrix.look_at(&probe, &rest, floor, &mut visit);
         if !cover.fresh.is_empty() {
             let segments = matrix.segments().enumerate().filter(|(at, _)| cover.fresh.binary_search(at).is_ok());
             scan_segments(Kernel::best(), segments.map(|(_, segment)| segment), &probe, floor, &mut visit);
@@ -201,23 +134,13 @@ impl Shortlist {
     }
 
     /// Rows of the base that are near by their sketches.
-    fn named(&self, values: &[f32], people: usize) -> Named {
-        let one_in = if people > 1 { ONE_IN_OF_MORE } else { ONE_IN };
+    fn named(&self, values: &[f32]) -> Vec<u32> {
         let sketch = self.sketcher.sketch(values);
         let lock = || self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         let mut room = lock().pop().unwrap_or_default();
-        let found = match &self.source {
-            Source::Flat(sketches) => nearest(sketches, &sketch, one_in, &mut room.differing),
-            Source::Graph(graph, rows) => {
-                let mut first: Vec<u32> =
-                    graph.nearest(&sketch, &mut room.search).into_iter().map(|node| rows[node as usize]).collect();
-                let mut rest = first.split_off(FIRST.min(first.len()));
-                rest.sort_unstable();
-                Named { first, rest }
-            }
-        };
+        let nodes = self.graph.nearest(&sketch, &mut room);
         lock().push(room);
-        found
+        nodes.into_iter().map(|node| self.rows[node as usize]).collect()
     }
 
     /// Where a row of the base is now.
@@ -230,18 +153,12 @@ impl Shortlist {
 
     /// Bytes of memory held.
     pub(crate) fn bytes(&self) -> usize {
-        match &self.source {
-            Source::Flat(sketches) => sketches.capacity() * size_of::<Sketch>(),
-            Source::Graph(graph, rows) => graph.bytes() + rows.capacity() * 4,
-        }
+        self.graph.bytes() + self.rows.capacity() * 4
     }
 
-    /// The graph as bytes, to be sealed like the gallery; `None` when there is no graph.
+    /// The graph as bytes, to be sealed like the gallery; `None` where it cannot be written.
     pub(crate) fn to_bytes(&self) -> Option<Zeroizing<Vec<u8>>> {
-        match &self.source {
-            Source::Flat(_) => None,
-            Source::Graph(graph, _) => graph.to_bytes().map(Zeroizing::new),
-        }
+        self.graph.to_bytes().map(Zeroizing::new)
     }
 
     /// A graph that was kept, for the templates of now: each node finds its row by its sketch, so that no state of the gallery need be
@@ -267,56 +184,8 @@ impl Shortlist {
         if missing as f64 > MOST_LOOSE * templates as f64 {
             return Err(GraphError::Stale { missing, templates });
         }
-        Ok(Self::over(matrix, Source::Graph(graph, rows), sketcher, loose))
+        Ok(Self::over(matrix, graph, rows, sketcher, loose))
     }
-}
-
-/// Rows that a shortlist names.
-struct Named {
-    /// The nearest, [`FIRST`] or some more.
-    first: Vec<u32>,
-    /// The others, in order.
-    rest: Vec<u32>,
-}
-
-/// One in so many of the sketches, or some more where bits are equal: those that differ least.
-fn nearest(sketches: &[Sketch], sketch: &Sketch, one_in: usize, lines: &mut Vec<Line>) -> Named {
-    let wanted = sketches.len().div_ceil(one_in).max(FEWEST).min(sketches.len());
-    lines.clear();
-    lines.resize(sketches.len().div_ceil(LINE), Line::default());
-    // Several counts of each number, since one that waits for its neighbour's to be stored is what would take the time.
-    let mut counts = [[0u32; BITS + 1]; 4];
-    for (sketches, line) in sketches.chunks(LINE).zip(&mut *lines) {
-        Kernel::best().differing(sketches, sketch, &mut line.0[..sketches.len()]);
-        for four in line.0[..sketches.len()].chunks(4) {
-            four.iter().zip(&mut counts).for_each(|(bits, counts)| counts[usize::from(*bits)] += 1);
-        }
-    }
-    // The fewest bits that so many rows differ by or less, and how many rows these are.
-    let reach = |wanted: usize| {
-        let mut total = 0;
-        let mut added = (0..=BITS).map(|bits| {
-            total += counts.iter().map(|counts| counts[bits] as usize).sum::<usize>();
-            (bits as u16, total)
-        });
-        added.find(|(_, total)| *total >= wanted).unwrap_or((BITS as u16, sketches.len()))
-    };
-    let ((near, nearest), (limit, total)) = (reach(FIRST), reach(wanted));
-    let mut named = Named { first: Vec::with_capacity(nearest), rest: Vec::with_capacity(total - nearest) };
-    for (line, first) in lines.iter().zip((0u32..).step_by(LINE)) {
-        if line.0.iter().fold(u16::MAX, |least, bits| least.min(*bits)) <= limit {
-            for (bits, row) in line.0.iter().zip(first..) {
-                match *bits {
-                    bits if bits <= near => named.first.push(row),
-                    bits if bits <= limit => named.rest.push(row),
-                    _ => {}
-                }
-            }
-        }
-    }
-    // How far a face is from everybody tells something of the face.
-    lines.zeroize();
-    named
 }
 
 #[cfg(test)]
@@ -343,24 +212,22 @@ mod tests {
 
     fn best(shortlist: &Shortlist, matrix: &Matrix, probe: &[f32]) -> Option<usize> {
         let mut top = Top::new(1);
-        shortlist.search(matrix, &shortlist.cover(matrix), probe, 1, |row, score| {
+        shortlist.search(matrix, &shortlist.cover(matrix), probe, |row, score| {
             top.offer(score, row);
             top.floor()
         });
         top.into_best().first().map(|(_, row)| *row)
     }
 
-    fn both(matrix: &Matrix) -> [Shortlist; 2] {
+    fn built(matrix: &Matrix) -> Shortlist {
         let (_handle, stop) = stop::pair();
-        [Shortlist::flat(matrix), Shortlist::graph(matrix, 1, &stop).unwrap()]
+        Shortlist::build(matrix, 1, &stop).unwrap()
     }
 
     #[test]
     fn bytes_that_are_no_graph_are_refused_and_never_panic() {
         let (matrix, rows) = drawn(300);
-        let [flat, graph] = both(&matrix);
-        let bytes = graph.to_bytes().unwrap();
-        assert!(flat.to_bytes().is_none());
+        let bytes = built(&matrix).to_bytes().unwrap();
         for length in [0, 1, bytes.len() / 2, bytes.len() - 1] {
             assert_eq!(Shortlist::from_bytes(&bytes[..length], &matrix).err(), Some(GraphError::Malformed));
         }
@@ -382,7 +249,7 @@ mod tests {
     fn a_build_that_is_stopped_gives_nothing() {
         let (handle, stop) = stop::pair();
         handle.stop();
-        assert!(Shortlist::graph(&drawn(400).0, 1, &stop).is_none());
+        assert!(Shortlist::build(&drawn(400).0, 1, &stop).is_none());
     }
 
     #[test]
@@ -393,23 +260,22 @@ mod tests {
         next.push_rows(&matrix, 0..1_500);
         next.push(&added);
         next.push_rows(&matrix, 1_501..2_600);
-        for shortlist in both(&matrix) {
-            assert_eq!(best(&shortlist, &matrix, &rows[1_500]), Some(1_500));
-            assert!(shortlist.cover(&matrix).fresh.is_empty());
-            assert_eq!(best(&shortlist, &next, &added), Some(1_500), "the new row stands where the old one was");
-            assert_ne!(best(&shortlist, &next, &rows[1_500]), None);
-            for row in [0, 1_499, 1_501, 2_000, 2_599] {
-                assert_eq!(best(&shortlist, &next, &rows[row]), Some(row));
-            }
-            let cover = shortlist.cover(&next);
-            assert!(!cover.fresh.is_empty() && cover.is_worn && !cover.is_thin);
+        let shortlist = built(&matrix);
+        assert_eq!(best(&shortlist, &matrix, &rows[1_500]), Some(1_500));
+        assert!(shortlist.cover(&matrix).fresh.is_empty());
+        assert_eq!(best(&shortlist, &next, &added), Some(1_500), "the new row stands where the old one was");
+        assert_ne!(best(&shortlist, &next, &rows[1_500]), None);
+        for row in [0, 1_499, 1_501, 2_000, 2_599] {
+            assert_eq!(best(&shortlist, &next, &rows[row]), Some(row));
         }
+        let cover = shortlist.cover(&next);
+        assert!(!cover.fresh.is_empty() && cover.is_worn && !cover.is_thin);
     }
 
     #[test]
     fn a_kept_graph_serves_the_gallery_of_a_later_start() {
         let (matrix, rows) = drawn(500);
-        let kept = both(&matrix)[1].to_bytes().unwrap();
+        let kept = built(&matrix).to_bytes().unwrap();
         // One removed, one added, and everything at another place.
         let added = random_row(&mut fastrand::Rng::with_seed(78));
         let mut later = Matrix::with_capacity(DIMENSION, 500);

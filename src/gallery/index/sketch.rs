@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
-use super::kernel;
+use super::kernel::{self, Kernel};
 
 /// Bits in a sketch.
 pub(super) const BITS: usize = 512;
@@ -21,11 +21,6 @@ impl Sketch {
     /// How many bits differ.
     pub(super) fn differing(&self, other: &Self) -> u32 {
         kernel::differing(&self.0, &other.0)
-    }
-
-    #[cfg(test)]
-    pub(super) fn of(words: kernel::Bits) -> Self {
-        Self(words)
     }
 }
 
@@ -71,9 +66,9 @@ impl Sketcher {
             for ((mixed, value), sign) in mixed.iter_mut().zip(values).zip(first) {
                 *mixed = value * sign;
             }
-            transform(&mut mixed);
+            Kernel::best().hadamard(&mut mixed);
             mixed.iter_mut().zip(second).for_each(|(mixed, sign)| *mixed *= sign);
-            transform(&mut mixed);
+            Kernel::best().hadamard(&mut mixed);
             for value in mixed.iter().take(BITS - bit) {
                 words[bit / 64] |= u64::from(*value > 0.0) << (bit % 64);
                 bit += 1;
@@ -81,20 +76,6 @@ impl Sketcher {
         }
         mixed.zeroize();
         Sketch(words)
-    }
-}
-
-/// The Walsh and Hadamard transform, unscaled, in place.
-fn transform(values: &mut [f32]) {
-    let mut half = 1;
-    while half < values.len() {
-        for pair in values.chunks_exact_mut(2 * half) {
-            let (low, high) = pair.split_at_mut(half);
-            for (low, high) in low.iter_mut().zip(high) {
-                (*low, *high) = (*low + *high, *low - *high);
-            }
-        }
-        half *= 2;
     }
 }
 

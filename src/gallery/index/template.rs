@@ -1,4 +1,4 @@
-//! A template as 16-bit numbers, and a probe as what a scan needs of it.
+//! A template as 16-bit numbers.
 //!
 //! A row `v` becomes whole numbers `q` with `v ≈ q·2⁻ᵉ`, where `e` is the largest exponent that keeps every `|q|` at or below
 //! [`LIMIT`]. The step is a power of two, so `q·2⁻ᵉ` is exact in `f32`, and rounding that again finds the same `e` and the same `q`:
@@ -13,7 +13,7 @@ use std::ops::Range;
 use zeroize::{DefaultIsZeroes, Zeroize};
 
 use super::kernel::Kernel;
-use super::locked::Lanes;
+use super::locked::Bytes;
 
 /// Numbers in a lane: one cache line of 8-bit numbers.
 pub(crate) const LANE: usize = 64;
@@ -24,46 +24,14 @@ pub(super) const LIMIT: f32 = 32_639.0;
 /// What is taken off the lower 12 bits of a level, so that they are kept without a sign.
 const CENTRE: i32 = 2_048;
 
-/// What rounding in `f32` can add to a score of unit vectors: sums of up to 4,096 products in 32 accumulators, and the handful of
-/// operations around them.
-const ROUNDING: f32 = 2e-5;
+/// Bytes of the top plane or the second that hold a pair of lanes of a row, four numbers in each: the number at `32·f + j` of the pair
+/// lies in bits `2·f` and `2·f + 1` of byte `j`.
+pub(super) const QUARTER: usize = 2 * LANE / 4;
 
-/// A cache line of a plane, zero where a row's end is padded.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-pub(crate) struct Lane(pub(crate) [u8; LANE]);
+/// Rows of the top plane that lie together, column by column: a column is one byte of each.
+pub(super) const BLOCK: usize = 16;
 
-impl Default for Lane {
-    fn default() -> Self {
-        Self([0; LANE])
-    }
-}
-
-impl DefaultIsZeroes for Lane {}
-
-impl Lane {
-    /// Two lanes of nibbles as one: these in the lower four bits, those of another in the upper.
-    fn with_upper(&self, other: &Self) -> Self {
-        let mut both = *self;
-        both.0.iter_mut().zip(&other.0).for_each(|(lower, upper)| *lower |= upper << 4);
-        both
-    }
-}
-
-/// As many 8-bit numbers of a probe as a [`Lane`] has of a row.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-pub(crate) struct ProbeLane(pub(crate) [i8; LANE]);
-
-impl Default for ProbeLane {
-    fn default() -> Self {
-        Self([0; LANE])
-    }
-}
-
-impl DefaultIsZeroes for ProbeLane {}
-
-/// As many numbers as a [`Lane`], in `f32`.
+/// A lane of numbers in `f32`.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(crate) struct FloatLane(pub(crate) [f32; LANE]);
@@ -77,7 +45,7 @@ impl Default for FloatLane {
 impl DefaultIsZeroes for FloatLane {}
 
 /// The largest magnitude. Magnitudes are in the order of their bits, and those the compiler compares many at a time.
-fn largest_of(row: &[f32]) -> f32 {
+pub(super) fn largest_of(row: &[f32]) -> f32 {
     f32::from_bits(row.iter().fold(0, |most, v| most.max(v.abs().to_bits())))
 }
 
@@ -95,7 +63,7 @@ fn step_of(largest: f32) -> (f32, f32) {
 /// The whole number nearest to one of less than 2²² in size, of two the even one: where a number lies by 1.5·2²³ its last bit is worth
 /// one. Casts say what becomes of any number, which the compiler makes no vectors of.
 #[inline(always)]
-fn nearest(value: f32) -> i32 {
+pub(super) fn nearest(value: f32) -> i32 {
     (value + BY_ONES).to_bits().cast_signed().wrapping_sub(BY_ONES.to_bits().cast_signed())
 }
 
@@ -114,25 +82,32 @@ pub(super) fn level_of(steps: f32) -> i32 {
 }
 
 /// A lane of levels taken apart, a byte for each of a level's three parts.
-#[derive(Default)]
+#[derive(Clone, Copy)]
 pub(super) struct Apart {
-    coarse: Lane,
-    middle: Lane,
-    low: Lane,
+    coarse: [u8; LANE],
+    middle: [u8; LANE],
+    low: [u8; LANE],
 }
 
-/// Sums of squares over a row: whole numbers below 2³⁰, at most 4,096 of them, so the sums are exact.
+impl Default for Apart {
+    fn default() -> Self {
+        Self { coarse: [0; LANE], middle: [0; LANE], low: [0; LANE] }
+    }
+}
+
+impl DefaultIsZeroes for Apart {}
+
+/// Sums over a row: of whole numbers below 2³⁰, at most 4,096 of them, so they are exact.
 #[derive(Default)]
-pub(super) struct Squares {
-    /// Of the levels.
+pub(super) struct Sums {
+    /// Squares of the levels.
     length: i64,
-    /// Of what the coarse nibbles leave.
-    rest: i64,
-    /// Of twice what both nibbles leave.
-    twice_fine: i64,
+    /// Of what the top bits stand for, and of what the coarse nibble does: products with the levels, and squares.
+    tops: [i64; 2],
+    coarse: [i64; 2],
 }
 
-/// As many levels as a [`Lane`] has bytes.
+/// A lane of levels.
 #[derive(Clone, Copy)]
 struct Levels([i32; LANE]);
 
@@ -149,51 +124,87 @@ impl Apart {
     ///
     /// Sums wrap where they cannot: a check for overflow in the loop keeps the compiler from making vectors of it.
     #[inline(always)]
-    pub(super) fn take(&mut self, values: &[f32], scale: f32, half: i32, squares: &mut Squares) {
+    pub(super) fn take(&mut self, values: &[f32], scale: f32, half: i32, sums: &mut Sums) {
         // A product that rounds across a border gives the neighbouring nibble, and leaves one more.
         let per_stride = 1.0 / half.wrapping_mul(2) as f32;
         let span = half.wrapping_mul(16);
         let mut levels = Levels::default();
         levels.0.iter_mut().zip(values).for_each(|(level, value)| *level = level_of(value * scale));
         let levels_here = &levels.0[..values.len().min(LANE)];
-        // Of 64 numbers of less than 2^12 in size.
-        let (mut rest, mut twice_fine) = (0i32, 0i32);
-        let parts = self.coarse.0.iter_mut().zip(&mut self.middle.0).zip(&mut self.low.0);
-        for (level, ((coarse, middle), low)) in levels_here.iter().zip(parts) {
+        // Of 64 products of less than 2^15 with 2^4.
+        let (mut tops, mut coarse) = ([0i32; 2], [0i32; 2]);
+        let parts = self.coarse.iter_mut().zip(&mut self.middle).zip(&mut self.low);
+        for (level, ((nibble_out, middle), low)) in levels_here.iter().zip(parts) {
             let nibble = nearest(level.wrapping_add(span) as f32 * per_stride - 0.5).clamp(0, 15);
+            let stands_for = nibble.wrapping_mul(2).wrapping_sub(15);
             // At most `half` away from nothing, or one more, which is at most 2,041.
-            let left = level.wrapping_sub(half.wrapping_mul(nibble.wrapping_mul(2).wrapping_sub(15)));
-            let kept = left.wrapping_add(CENTRE);
-            let fine = (kept & 0xff).wrapping_mul(2).wrapping_sub(TWICE_LOW_CENTRE);
-            (*coarse, *middle, *low) = (nibble as u8, (kept >> 8) as u8, (kept & 0xff) as u8);
-            rest = rest.wrapping_add(left.wrapping_mul(left));
-            twice_fine = twice_fine.wrapping_add(fine.wrapping_mul(fine));
+            let kept = level.wrapping_sub(half.wrapping_mul(stands_for)).wrapping_add(CENTRE);
+            (*nibble_out, *middle, *low) = (nibble as u8, (kept >> 8) as u8, (kept & 0xff) as u8);
+            let top = (nibble >> 2).wrapping_mul(2).wrapping_sub(3);
+            tops = [tops[0].wrapping_add(top.wrapping_mul(*level)), tops[1].wrapping_add(top.wrapping_mul(top))];
+            coarse = [
+                coarse[0].wrapping_add(stands_for.wrapping_mul(*level)),
+                coarse[1].wrapping_add(stands_for.wrapping_mul(stands_for)),
+            ];
         }
         let length = levels_here.iter().fold(0i64, |sum, level| sum.wrapping_add(i64::from(level.wrapping_mul(*level))));
-        squares.length += length;
-        squares.rest += i64::from(rest);
-        squares.twice_fine += i64::from(twice_fine);
+        sums.length += length;
+        for (sums, here) in [(&mut sums.tops, tops), (&mut sums.coarse, coarse)] {
+            sums.iter_mut().zip(here).for_each(|(sum, here)| *sum += i64::from(here));
+        }
         levels.zeroize();
     }
 }
 
-/// Lanes in a nibble plane's row, each with the nibbles of two lanes of numbers: the first in the lower four bits of its bytes, the
-/// second in the upper four.
+/// Pairs of lanes in a row.
 pub(super) fn pairs(dimension: usize) -> usize {
     dimension.div_ceil(2 * LANE)
 }
 
 /// Rows of 16-bit levels, taken apart so that a search reads only what it must. With a row's stride `2·half`, a sixteenth of the span
 /// from its lowest possible level to its highest, a level is `half·(2·coarse − 15) + 256·middle + low − 2048`: four bits, four, eight.
+/// The upper two of the coarse four are the top plane, the lower two the second.
 #[derive(Default)]
 pub(super) struct Planes {
-    /// Nibbles, [`pairs`] lanes a row.
-    pub(super) coarse: Lanes,
-    /// Nibbles, [`pairs`] lanes a row.
-    pub(super) middle: Lanes,
-    /// Bytes, twice as many lanes.
-    pub(super) low: Lanes,
+    /// Pairs of lanes in a row.
+    pairs: usize,
+    rows: usize,
+    /// Blocks of [`BLOCK`] rows, each `pairs` times [`QUARTER`] columns. What is left of the last block is zero.
+    tops: Bytes,
+    /// Rows of `pairs` times [`QUARTER`] bytes.
+    seconds: Bytes,
+    /// Rows of nibbles, a lane a pair: the first lane's in the lower four bits, the second's in the upper.
+    middle: Bytes,
+    /// Rows of bytes.
+    low: Bytes,
 }
+
+/// How an inner product with what some bits of a row stand for tells the row's own. With `w` for what they stand for, `x` for the row
+/// and `r` for the part of `w` that is orthogonal to `x`, it is `w·p = (w·x / x·x) x·p + r·p`, so that `x·p` is `gain·(w·p)` but for
+/// `gain·(r·p)`, which is at most `gain·|r||p|`, and far less where the directions have nothing to do with each other.
+#[derive(Clone, Copy)]
+pub(super) struct Estimate {
+    /// `x·x / w·x`.
+    pub(super) gain: f64,
+    /// `|r|`.
+    pub(super) left: f64,
+}
+
+impl Estimate {
+    /// From sums over levels of which one unit is `step`.
+    fn of(length: i64, [product, square]: [i64; 2], step: f32) -> Self {
+        let (length, product, square) = (length as f64, product as f64, square as f64);
+        if product <= 0.0 {
+            // Of zeros alone. It is next to nothing and not nothing, so that it divides.
+            return Self { gain: LEAST_GAIN, left: square.sqrt() };
+        }
+        let gain = (length / product * f64::from(step)).max(LEAST_GAIN);
+        Self { gain, left: (square - product * product / length).max(0.0).sqrt() }
+    }
+}
+
+/// No gain is less.
+const LEAST_GAIN: f64 = 1e-30;
 
 /// What goes with a row besides its planes.
 pub(super) struct Kept {
@@ -201,19 +212,31 @@ pub(super) struct Kept {
     pub(super) step: f32,
     /// Half a step of the coarse nibble, in units of the level.
     pub(super) half: i32,
-    /// The length of what the coarse nibbles leave, in units of the level.
-    pub(super) rest: f64,
-    /// The length of what both nibbles leave.
-    pub(super) fine_rest: f64,
+    /// What the top bits tell.
+    pub(super) tops: Estimate,
+    /// What the coarse nibbles tell.
+    pub(super) coarse: Estimate,
     /// The row's own length.
     pub(super) length: f64,
 }
 
 impl Planes {
-    /// With room for so many lanes of nibbles.
-    pub(super) fn with_capacity(lanes_of_nibbles: usize) -> Self {
-        let lanes = Lanes::with_capacity;
-        Self { coarse: lanes(lanes_of_nibbles), middle: lanes(lanes_of_nibbles), low: lanes(2 * lanes_of_nibbles) }
+    /// For rows of so many pairs of lanes, with room for so many.
+    pub(super) fn with_capacity(pairs: usize, rows: usize) -> Self {
+        let bytes = Bytes::with_capacity;
+        Self {
+            pairs,
+            rows: 0,
+            tops: bytes(pairs * QUARTER * rows.next_multiple_of(BLOCK)),
+            seconds: bytes(pairs * QUARTER * rows),
+            middle: bytes(pairs * LANE * rows),
+            low: bytes(pairs * 2 * LANE * rows),
+        }
+    }
+
+    /// Bytes of a block of the top plane.
+    fn block(&self) -> usize {
+        BLOCK * self.pairs * QUARTER
     }
 
     /// Rounds a row to 16 bits and appends it.
@@ -222,81 +245,176 @@ impl Planes {
         let largest = largest_of(row);
         let (scale, step) = step_of(largest);
         let half = ((level_of(largest * scale) + 15) / 16).max(1);
-        let mut squares = Squares::default();
-        for pair in row.chunks(2 * LANE) {
-            let mut parts = [Apart::default(), Apart::default()];
-            for (values, part) in pair.chunks(LANE).zip(&mut parts) {
-                kernel.take_apart(values, scale, half, part, &mut squares);
+        let mut sums = Sums::default();
+        let (at, start) = self.begin_row();
+        for (pair, values) in row.chunks(2 * LANE).enumerate() {
+            let mut parts = [Apart::default(); 2];
+            for (values, part) in values.chunks(LANE).zip(&mut parts) {
+                kernel.take_apart(values, scale, half, part, &mut sums);
             }
-            let [first, second] = parts;
-            self.coarse.push(first.coarse.with_upper(&second.coarse));
-            self.middle.push(first.middle.with_upper(&second.middle));
-            self.low.extend_from_slice(&[first.low, second.low]);
+            let (mut tops, mut seconds) = ([0; QUARTER], [0; QUARTER]);
+            for (field, nibbles) in parts.iter().flat_map(|part| part.coarse.as_chunks::<QUARTER>().0).enumerate() {
+                for ((nibble, top), second) in nibbles.iter().zip(&mut tops).zip(&mut seconds) {
+                    *top |= nibble >> 2 << (2 * field);
+                    *second |= (nibble & 3) << (2 * field);
+                }
+            }
+            let columns = self.tops[start..].as_chunks_mut::<BLOCK>().0[pair * QUARTER..].iter_mut();
+            columns.zip(tops).for_each(|(column, top)| column[at] = top);
+            self.seconds.extend_from_slice(&seconds);
+            let [first, second] = &parts;
+            let mut middle = first.middle;
+            middle.iter_mut().zip(&second.middle).for_each(|(lower, upper)| *lower |= upper << 4);
+            self.middle.extend_from_slice(&middle);
+            self.low.extend_from_slice(&first.low);
+            self.low.extend_from_slice(&second.low);
+            parts.zeroize();
         }
-        let root = |sum: i64| (sum as f64).sqrt();
-        Kept { step, half, rest: root(squares.rest), fine_rest: root(squares.twice_fine) / 2.0, length: root(squares.length) }
+        let estimate = |of| Estimate::of(sums.length, of, step);
+        let (tops, coarse) = (estimate(sums.tops), estimate(sums.coarse));
+        Kept { step, half, tops, coarse, length: (sums.length as f64).sqrt() }
     }
 
-    /// Appends rows of others, `pairs` lanes each.
-    pub(super) fn extend(&mut self, other: &Self, rows: Range<usize>, pairs: usize) {
-        let lanes = rows.start * pairs..rows.end * pairs;
-        self.coarse.extend_from_slice(&other.coarse[lanes.clone()]);
-        self.middle.extend_from_slice(&other.middle[lanes.clone()]);
-        self.low.extend_from_slice(&other.low[2 * lanes.start..2 * lanes.end]);
+    /// Makes room for a row in the top plane: its place in its block, and where the block begins.
+    fn begin_row(&mut self) -> (usize, usize) {
+        let at = self.rows % BLOCK;
+        if at == 0 {
+            self.tops.extend_by(self.block());
+        }
+        self.rows += 1;
+        (at, self.tops.len() - self.block())
     }
 
-    /// One row of `pairs` lanes.
-    pub(super) fn row(&self, row: usize, pairs: usize) -> Row<'_> {
-        let lanes = row * pairs..(row + 1) * pairs;
+    /// Appends rows of others of the same width.
+    pub(super) fn extend(&mut self, other: &Self, rows: Range<usize>) {
+        for (plane, others) in [(&mut self.seconds, &other.seconds), (&mut self.middle, &other.middle), (&mut self.low, &other.low)]
+        {
+            let width = others.len() / other.rows.max(1);
+            plane.extend_from_slice(&others[rows.start * width..rows.end * width]);
+        }
+        let block = self.block();
+        let mut from = rows.start;
+        while from < rows.end {
+            let source = from / BLOCK * block;
+            let source = &other.tops[source..source + block];
+            if self.rows.is_multiple_of(BLOCK) && from.is_multiple_of(BLOCK) && rows.end - from >= BLOCK {
+                self.tops.extend_from_slice(source);
+                self.rows += BLOCK;
+                from += BLOCK;
+                continue;
+            }
+            let (at, start) = self.begin_row();
+            let columns = self.tops[start..].as_chunks_mut::<BLOCK>().0.iter_mut().zip(source.as_chunks::<BLOCK>().0);
+            columns.for_each(|(column, source)| column[at] = source[from % BLOCK]);
+            from += 1;
+        }
+    }
+
+    /// The blocks of the top plane that rows from `start` on lie in; `start` is the first of a block.
+    pub(super) fn tops(&self, rows: Range<usize>) -> &[u8] {
+        debug_assert!(rows.start.is_multiple_of(BLOCK));
+        &self.tops[rows.start / BLOCK * self.block()..rows.end.div_ceil(BLOCK) * self.block()]
+    }
+
+    /// The second plane.
+    pub(super) fn seconds(&self) -> &[u8] {
+        &self.seconds
+    }
+
+    /// One row.
+    pub(super) fn row(&self, row: usize) -> Row<'_> {
+        let of = |width: usize| row * self.pairs * width..(row + 1) * self.pairs * width;
         Row {
-            coarse: &self.coarse[lanes.clone()],
-            middle: &self.middle[lanes.clone()],
-            low: &self.low[2 * lanes.start..2 * lanes.end],
+            tops: self.tops[row / BLOCK * self.block()..][..self.block()].as_chunks().0,
+            at: row % BLOCK,
+            seconds: self.seconds[of(QUARTER)].as_chunks().0,
+            middle: self.middle[of(LANE)].as_chunks().0,
+            low: self.low[of(2 * LANE)].as_chunks().0,
         }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.coarse.bytes() + self.middle.bytes() + self.low.bytes()
+        [&self.tops, &self.seconds, &self.middle, &self.low].iter().map(|plane| plane.bytes()).sum()
     }
 }
-
-/// Twice the middle of what a low byte can be.
-const TWICE_LOW_CENTRE: i32 = 255;
-
-/// What is added to 256 times the middle nibble for what it tells of a level, the low byte taken as its middle.
-pub(super) const MIDDLE_CENTRE: f32 = TWICE_LOW_CENTRE as f32 / 2.0 - CENTRE as f32;
 
 /// A row of [`Planes`].
 #[derive(Clone, Copy)]
 pub(super) struct Row<'a> {
-    pub(super) coarse: &'a [Lane],
-    pub(super) middle: &'a [Lane],
-    pub(super) low: &'a [Lane],
+    /// The columns of its block.
+    tops: &'a [[u8; BLOCK]],
+    /// Its place in the block.
+    at: usize,
+    seconds: &'a [[u8; QUARTER]],
+    middle: &'a [[u8; LANE]],
+    low: &'a [[u8; 2 * LANE]],
+}
+
+/// A pair of lanes of a row.
+pub(super) struct Pair<'a> {
+    tops: Quarter,
+    seconds: &'a [u8; QUARTER],
+    middle: &'a [u8; LANE],
+    low: &'a [u8; 2 * LANE],
+}
+
+/// A row's bytes of the top plane for a pair of lanes, gathered.
+#[derive(Clone, Copy)]
+struct Quarter([u8; QUARTER]);
+
+impl Default for Quarter {
+    fn default() -> Self {
+        Self([0; QUARTER])
+    }
+}
+
+impl DefaultIsZeroes for Quarter {}
+
+impl Drop for Pair<'_> {
+    fn drop(&mut self) {
+        self.tops.zeroize();
+    }
+}
+
+impl Pair<'_> {
+    /// The 16-bit level of number `at` of a field: the number `32·field + at` of the pair.
+    #[inline(always)]
+    pub(super) fn level(&self, half: i32, field: usize, at: usize) -> i32 {
+        let (lane, byte) = (field / 2, QUARTER * (field % 2) + at);
+        let bits = |plane: &[u8; QUARTER]| plane[at] >> (2 * field) & 3;
+        let coarse = bits(&self.tops.0) << 2 | bits(self.seconds);
+        level(half, coarse, self.middle[byte] >> (4 * lane) & 15, self.low[LANE * lane + byte])
+    }
 }
 
 impl<'a> Row<'a> {
+    /// One pair of its lanes.
+    #[inline(always)]
+    pub(super) fn pair(self, pair: usize) -> Pair<'a> {
+        let mut tops = Quarter::default();
+        let columns = &self.tops[pair * QUARTER..(pair + 1) * QUARTER];
+        tops.0.iter_mut().zip(columns).for_each(|(top, column)| *top = column[self.at]);
+        Pair { tops, seconds: &self.seconds[pair], middle: &self.middle[pair], low: &self.low[pair] }
+    }
+
     /// Its levels, and a few more where the end is padded.
     pub(super) fn levels(self, half: i32) -> impl Iterator<Item = i32> + 'a {
-        let pairs = self.coarse.iter().zip(self.middle).zip(self.low.chunks_exact(2));
-        pairs.flat_map(move |((coarse, middle), low)| {
-            (0..2 * LANE).map(move |at| {
-                let (lane, byte) = (at / LANE, at % LANE);
-                let nibble = |plane: &Lane| plane.0[byte] >> (4 * lane) & 15;
-                level(half, nibble(coarse), nibble(middle), low[lane].0[byte])
-            })
+        (0..self.low.len()).flat_map(move |pair| {
+            let pair = self.pair(pair);
+            (0..2 * LANE).map(move |at| pair.level(half, at / QUARTER, at % QUARTER))
         })
     }
 
     /// Whether the bytes are the same.
     pub(super) fn is(self, other: Self) -> bool {
-        let same = |a: &[Lane], b: &[Lane]| a.iter().zip(b).all(|(a, b)| a.0 == b.0);
-        same(self.coarse, other.coarse) && same(self.middle, other.middle) && same(self.low, other.low)
+        let tops = self.tops.iter().map(|column| column[self.at]).eq(other.tops.iter().map(|column| column[other.at]));
+        tops && self.seconds == other.seconds && self.middle == other.middle && self.low == other.low
     }
 }
 
 /// The 16-bit level of one number.
 #[inline(always)]
-pub(super) fn level(half: i32, coarse: u8, middle: u8, low: u8) -> i32 {
+fn level(half: i32, coarse: u8, middle: u8, low: u8) -> i32 {
     // Far within 32 bits; checked sums would not become vectors.
     half.wrapping_mul(2 * i32::from(coarse) - 15).wrapping_add((i32::from(middle) << 8) + i32::from(low) - CENTRE)
 }
@@ -307,65 +425,6 @@ pub(crate) fn as_kept(row: &mut [f32]) {
     row.iter_mut().for_each(|value| *value = level_of(*value * scale) as f32 * step);
 }
 
-/// A probe, ready for the scan. No `Debug`: it is biometric data, and cleared when it goes.
-pub(crate) struct Probe {
-    /// As it came, padded to whole pairs of lanes.
-    pub(super) exact: Vec<FloatLane>,
-    /// Rounded to 8 bits.
-    pub(super) coarse: Vec<ProbeLane>,
-    /// What one unit of `coarse` is.
-    pub(super) step: f32,
-    /// The sum of `coarse`.
-    pub(super) sum: i32,
-    /// The length of what the rounding took away.
-    error: f32,
-    /// Its length.
-    norm: f32,
-}
-
-impl Probe {
-    /// Takes a probe of any length.
-    pub(crate) fn new(values: &[f32]) -> Self {
-        let largest = largest_of(values);
-        let step = if largest > 0.0 { largest / 127.0 } else { 1.0 };
-        // Rounded twice, so now and then to the neighbour of the nearest level: the error counts it.
-        let per_step = 1.0 / step;
-        let lanes = 2 * pairs(values.len());
-        let (mut exact, mut coarse) = (Vec::with_capacity(lanes), Vec::with_capacity(lanes));
-        let (mut error, mut norm, mut sum) = (0.0f64, 0.0f64, 0i32);
-        for part in values.chunks(LANE) {
-            let (mut floats, mut levels) = (FloatLane::default(), ProbeLane::default());
-            for ((value, float), level) in part.iter().zip(&mut floats.0).zip(&mut levels.0) {
-                let rounded = level_of(value * per_step).clamp(-127, 127);
-                (*float, *level) = (*value, rounded as i8);
-                sum = sum.wrapping_add(rounded);
-                let left = f64::from(value - rounded as f32 * step);
-                error += left * left;
-                norm += f64::from(*value) * f64::from(*value);
-            }
-            exact.push(floats);
-            coarse.push(levels);
-        }
-        exact.resize(lanes, FloatLane::default());
-        coarse.resize(lanes, ProbeLane::default());
-        Self { exact, coarse, step, sum, error: error.sqrt() as f32, norm: norm.sqrt() as f32 }
-    }
-
-    /// How far a row's score by some of its planes can lie from its true one, as `a + b·r` for a row no longer than `longest` of which
-    /// the planes left out have the length `r`. With `x = h + l` (what is looked at, and what is left out) and `p = c + d` (coarse and
-    /// rest), `x·p = h·c + h·d + l·p`, and the last two are at most `|h||d| + |l||p|`, where `|h| ≤ |x| + |l|`.
-    pub(super) fn bound(&self, longest: f32) -> (f32, f32) {
-        (longest * (self.error + ROUNDING * self.norm), self.error + self.norm)
-    }
-}
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        self.exact.zeroize();
-        self.coarse.zeroize();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -373,9 +432,9 @@ mod tests {
     use super::*;
 
     fn rounded(row: &[f32]) -> (f32, Vec<i32>) {
-        let mut planes = Planes::default();
+        let mut planes = Planes::with_capacity(pairs(row.len()), 1);
         let kept = planes.push(row);
-        (kept.step, planes.row(0, pairs(row.len())).levels(kept.half).take(row.len()).collect())
+        (kept.step, planes.row(0).levels(kept.half).take(row.len()).collect())
     }
 
     #[test]

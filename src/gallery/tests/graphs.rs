@@ -28,7 +28,7 @@ fn kept() -> (Simulated, SealingKey, Gallery) {
 fn serve(gallery: &Gallery) {
     let (_handle, ear) = stop::pair();
     let snapshot = gallery.snapshot();
-    snapshot.serve_by(Shortlist::graph(snapshot.matrix(), 1, &ear).map(Arc::new));
+    snapshot.serve_by(Shortlist::build(snapshot.matrix(), 1, &ear).map(Arc::new));
 }
 
 /// Keeps what serves.

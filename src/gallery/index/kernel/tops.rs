@@ -1,0 +1,181 @@
+//! Sums of table entries over the top plane: sixteen rows' codes are a vector, which the instruction that shuffles bytes looks up at
+//! once (after André, Kermarrec and Le Scouarnec, "Cache locality is not enough", VLDB 2015).
+#![expect(unsafe_code, reason = "loads of a processor's widest vectors")]
+
+#[cfg(target_arch = "x86_64")]
+use super::load_256;
+use crate::gallery::index::probe::Tables;
+use crate::gallery::index::template::BLOCK;
+
+#[inline(always)]
+pub(super) fn plain(plane: &[u8], tables: &Tables, out: &mut [i32]) {
+    for (block, out) in plane.chunks_exact(BLOCK * tables.columns()).zip(out.as_chunks_mut::<BLOCK>().0) {
+        *out = [0; BLOCK];
+        for ((codes, low), high) in block.as_chunks::<BLOCK>().0.iter().zip(&tables.low).zip(&tables.high) {
+            for (code, sum) in codes.iter().zip(&mut *out) {
+                // At most 2,048 entries of less than 2^7: far within 32 bits.
+                let entries = i32::from(low[usize::from(code & 15)]).wrapping_add(i32::from(high[usize::from(code >> 4)]));
+                *sum = sum.wrapping_add(entries);
+            }
+        }
+    }
+}
+
+/// Columns after which sums in 16 bits are widened: two entries of less than 2⁷ a column.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const COLUMNS: usize = 128;
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+pub(super) fn neon(plane: &[u8], tables: &Tables, out: &mut [i32]) {
+    use std::arch::aarch64::{
+        uint8x16_t, vaddq_u8, vaddw_high_u8, vaddw_u8, vandq_u8, vdupq_n_u8, vdupq_n_u16, vget_low_u8, vld1q_u8, vqtbl1q_u8,
+        vshrq_n_u8, vst1q_u16,
+    };
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn load(bytes: &[u8; 16]) -> uint8x16_t {
+        // SAFETY: sixteen bytes, and no alignment is asked for.
+        unsafe { vld1q_u8(bytes.as_ptr()) }
+    }
+    let nibble = vdupq_n_u8(15);
+    for (block, out) in plane.chunks_exact(BLOCK * tables.columns()).zip(out.as_chunks_mut::<BLOCK>().0) {
+        *out = [0; BLOCK];
+        let columns = block.as_chunks::<BLOCK>().0.chunks(COLUMNS);
+        for ((columns, low), high) in columns.zip(tables.low.chunks(COLUMNS)).zip(tables.high.chunks(COLUMNS)) {
+            let (mut first, mut second) = (vdupq_n_u16(0), vdupq_n_u16(0));
+            for ((codes, low), high) in columns.iter().zip(low).zip(high) {
+                let codes = load(codes);
+                let low = vqtbl1q_u8(load(low), vandq_u8(codes, nibble));
+                let high = vqtbl1q_u8(load(high), vshrq_n_u8::<4>(codes));
+                let both = vaddq_u8(low, high);
+                first = vaddw_u8(first, vget_low_u8(both));
+                second = vaddw_high_u8(second, both);
+            }
+            let mut sums = [0u16; BLOCK];
+            let (halves, _) = sums.as_chunks_mut::<8>();
+            for (half, sum) in halves.iter_mut().zip([first, second]) {
+                // SAFETY: eight numbers of 16 bits, and no alignment is asked for.
+                unsafe { vst1q_u16(half.as_mut_ptr(), sum) };
+            }
+            out.iter_mut().zip(sums).for_each(|(out, sum)| *out = out.wrapping_add(i32::from(sum)));
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+pub(super) fn avx2(plane: &[u8], tables: &Tables, out: &mut [i32]) {
+    let size = BLOCK * tables.columns();
+    let (twos, rest) = out.as_chunks_mut::<{ 2 * BLOCK }>();
+    let (plane, last) = plane.split_at(twos.len() * 2 * size);
+    for (blocks, out) in plane.chunks_exact(2 * size).zip(twos) {
+        let (a, b) = blocks.split_at(size);
+        // Two at a time: a table is loaded once for both, and their additions do not wait for each other.
+        blocks_256([a, b], tables, out);
+    }
+    for (block, out) in last.chunks_exact(size).zip(rest.as_chunks_mut::<BLOCK>().0) {
+        blocks_256([block], tables, out);
+    }
+}
+
+/// Two columns of sixteen rows are a vector.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2")]
+fn blocks_256<const BLOCKS: usize>(blocks: [&[u8]; BLOCKS], tables: &Tables, out: &mut [i32]) {
+    use std::arch::x86_64::{
+        _mm256_add_epi8, _mm256_add_epi16, _mm256_and_si256, _mm256_set1_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8,
+        _mm256_srli_epi16,
+    };
+    const STEP: usize = COLUMNS / 2;
+    let (nibble, nothing) = (_mm256_set1_epi8(15), _mm256_setzero_si256());
+    let mut codes: [&[[u8; 32]]; BLOCKS] = [&[]; BLOCKS];
+    for (codes, block) in codes.iter_mut().zip(blocks) {
+        *codes = block.as_chunks().0;
+    }
+    let (low, high) = (tables.low.as_flattened().as_chunks::<32>().0, tables.high.as_flattened().as_chunks::<32>().0);
+    out.fill(0);
+    for start in (0..low.len()).step_by(STEP) {
+        let end = low.len().min(start + STEP);
+        let (low, high) = (&low[start..end], &high[start..end]);
+        let mut columns = codes;
+        for columns in &mut columns {
+            *columns = &columns[start..end];
+        }
+        // All sums in 16 bits, even rows' with the odd ones' above them, and the odd rows' alone.
+        let (mut all, mut odd) = ([nothing; BLOCKS], [nothing; BLOCKS]);
+        // By numbers: of iterators side by side the compiler makes twice the instructions here.
+        for at in 0..low.len() {
+            let (low, high) = (load_256(&low[at]), load_256(&high[at]));
+            for block in 0..BLOCKS {
+                let codes = load_256(&columns[block][at]);
+                let low = _mm256_shuffle_epi8(low, _mm256_and_si256(codes, nibble));
+                let high = _mm256_shuffle_epi8(high, _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble));
+                let both = _mm256_add_epi8(low, high);
+                all[block] = _mm256_add_epi16(all[block], both);
+                odd[block] = _mm256_add_epi16(odd[block], _mm256_srli_epi16::<8>(both));
+            }
+        }
+        for ((out, all), odd) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(all).zip(odd) {
+            add_sums(all, odd, out);
+        }
+    }
+}
+
+/// Adds sixteen rows' sums, of which each half of the vectors has a part.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_sums(all: std::arch::x86_64::__m256i, odd: std::arch::x86_64::__m256i, out: &mut [i32; BLOCK]) {
+    use std::arch::x86_64::{
+        __m256i, _mm_add_epi16, _mm_unpackhi_epi16, _mm_unpacklo_epi16, _mm256_add_epi32, _mm256_castsi256_si128,
+        _mm256_cvtepu16_epi32, _mm256_extracti128_si256, _mm256_loadu_si256, _mm256_slli_epi16, _mm256_storeu_si256,
+        _mm256_sub_epi16,
+    };
+    let even = _mm256_sub_epi16(all, _mm256_slli_epi16::<8>(odd));
+    let both = [even, odd].map(|sums| _mm_add_epi16(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums)));
+    let rows = [_mm_unpacklo_epi16(both[0], both[1]), _mm_unpackhi_epi16(both[0], both[1])];
+    for (out, rows) in out.as_chunks_mut::<8>().0.iter_mut().zip(rows) {
+        let out: *mut __m256i = out.as_mut_ptr().cast();
+        // SAFETY: eight numbers of 32 bits, and no alignment is asked for.
+        unsafe { _mm256_storeu_si256(out, _mm256_add_epi32(_mm256_loadu_si256(out), _mm256_cvtepu16_epi32(rows))) };
+    }
+}
+
+/// As [`blocks_256`], four columns a vector.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
+pub(super) fn avx512(plane: &[u8], tables: &Tables, out: &mut [i32]) {
+    use std::arch::x86_64::{
+        __m512i, _mm256_add_epi16, _mm512_add_epi8, _mm512_add_epi16, _mm512_and_si512, _mm512_castsi512_si256,
+        _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_set1_epi8, _mm512_setzero_si512, _mm512_shuffle_epi8,
+        _mm512_srli_epi16,
+    };
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn load(bytes: &[u8; 64]) -> __m512i {
+        // SAFETY: 64 bytes, any of which are a vector, and no alignment is asked for.
+        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+    }
+    const STEP: usize = COLUMNS / 4;
+    let nibble = _mm512_set1_epi8(15);
+    let (low, high) = (tables.low.as_flattened().as_chunks::<64>().0, tables.high.as_flattened().as_chunks::<64>().0);
+    for (block, out) in plane.chunks_exact(BLOCK * tables.columns()).zip(out.as_chunks_mut::<BLOCK>().0) {
+        *out = [0; BLOCK];
+        let columns = block.as_chunks::<64>().0.chunks(STEP);
+        for ((columns, low), high) in columns.zip(low.chunks(STEP)).zip(high.chunks(STEP)) {
+            let (mut all, mut odd) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+            for ((codes, low), high) in columns.iter().zip(low).zip(high) {
+                let codes = load(codes);
+                let low = _mm512_shuffle_epi8(load(low), _mm512_and_si512(codes, nibble));
+                let high = _mm512_shuffle_epi8(load(high), _mm512_and_si512(_mm512_srli_epi16::<4>(codes), nibble));
+                let both = _mm512_add_epi8(low, high);
+                all = _mm512_add_epi16(all, both);
+                odd = _mm512_add_epi16(odd, _mm512_srli_epi16::<8>(both));
+            }
+            let [all, odd] = [all, odd].map(|v| _mm256_add_epi16(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64::<1>(v)));
+            add_sums(all, odd, out);
+        }
+    }
+}
