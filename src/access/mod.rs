@@ -40,7 +40,7 @@ pub use policy::{CredentialNumber, PolicySettings};
 pub use rules::{Clock, Rules};
 pub use state::State;
 use state::{Lockdown, Ms, ms};
-use throttle::{Places, Throttle};
+use throttle::{Places, Throttle, Told};
 use verdict::Verdict;
 use witness::Witnesses;
 
@@ -71,7 +71,8 @@ pub struct Settings {
     /// How long after its first usable face a track may still gather better evidence before it is denied, in milliseconds (0 to 10000).
     pub patience_ms: u64,
     /// For how long after a grant the same person at the same door is the same approach and is not decided again, on whatever track or
-    /// camera, in milliseconds (0 to 60000). A person whom a rule refuses is not refused again for the same reason as long.
+    /// camera, in milliseconds (0 to 60000). A person whom a rule refuses is not refused again for the same reason as long, and a failure
+    /// that two cameras see is charged once.
     pub approach_ms: u64,
     /// Evidence older than this when it is decided is stale and denied, in milliseconds (50 to 60000).
     pub max_age_ms: u64,
@@ -180,12 +181,15 @@ pub struct Decider {
     gathered: HashMap<DoorId, Vec<(PersonId, Ms)>>,
     places: Places,
     throttle: Throttle,
+    /// Failures that a second camera may tell of.
+    told: Told,
     passback: Passback,
     lockdown: Lockdown,
     witnesses: Witnesses,
     /// Who was asked to turn the head and has not yet.
     pending: HashMap<(CameraId, TrackId, DoorId), Pending>,
     prompts: Vec<Prompt>,
+    recognised: Vec<PersonId>,
     /// Where the side comes from that nobody can foresee; without it a challenge is failed.
     sides: Option<Sides>,
     changed: bool,
@@ -227,11 +231,13 @@ impl Decider {
             gathered: HashMap::new(),
             places: Places::default(),
             throttle: Throttle::new(rules.throttle.clone()),
+            told: Told::default(),
             passback: Passback::new(rules.areas.clone()),
             lockdown: Lockdown::default(),
             witnesses: Witnesses::new(doors.iter().filter_map(|door| door.liveness.witness.as_ref())),
             pending: HashMap::new(),
             prompts: Vec::new(),
+            recognised: Vec::new(),
             sides: None,
             changed: false,
             rules,
@@ -246,6 +252,7 @@ impl Decider {
     /// Takes an observation and gives a decision for each door of its camera, or none while the track should gather more evidence or
     /// is decided already. `grant_id` gives a fresh single-use id for every grant.
     pub fn decide(&mut self, observation: &Observation, now: Moment, grant_id: &mut dyn FnMut() -> String) -> Vec<Decision> {
+        self.recognised.clear();
         let Some(doors) = self.cameras.get(&observation.camera).cloned() else { return Vec::new() };
         let track = (observation.camera.clone(), observation.track);
         let mut decisions = Vec::new();
@@ -263,6 +270,11 @@ impl Decider {
             decisions.extend(self.conclude(observation, door, verdict, now, grant_id));
         }
         decisions
+    }
+
+    /// Who was recognised by the last call of [`Decider::decide`] without a decision, because their approach has had its own.
+    pub fn take_recognised(&mut self) -> Vec<PersonId> {
+        std::mem::take(&mut self.recognised)
     }
 
     /// Whether this track is decided at every door of its camera.
@@ -377,7 +389,8 @@ impl Decider {
     ) -> Option<Decision> {
         let (person, factors, marks) = match verdict {
             Verdict::Refused { reason, person, weight, .. } => {
-                self.charge(&door, weight, now);
+                let owed = self.owed(observation, &door, (reason, weight), now);
+                self.charge(&door, owed, now);
                 if reason == Reason::Spoof && self.rules.throttle.cool_down_ms > 0 {
                     self.places.heat(&observation.camera, observation.track, observation.bounding_box, ms(now.monotonic));
                 }
@@ -389,6 +402,7 @@ impl Decider {
             return self.refuse_once(observation, door, Reason::Stale, Some(person), now);
         }
         if self.is_same_approach(&door, &person, now) {
+            self.recognised.push(person);
             return None;
         }
         let Some(company) = self.gather(&door, &person, now) else {
@@ -429,7 +443,11 @@ impl Decider {
         if let Some(person) = &person {
             let key = (door.clone(), person.clone(), reason);
             let was_refused = self.refusals.get(&key).is_some_and(|at| self.is_of_late(*at, now));
-            if was_refused || self.is_same_approach(&door, person, now) {
+            let was_let_through = self.is_same_approach(&door, person, now);
+            if was_let_through && reason != Reason::Stale {
+                self.recognised.push(person.clone());
+            }
+            if was_refused || was_let_through {
                 return None;
             }
             let within = Ms::try_from(self.settings.approach_ms).unwrap_or(Ms::MAX);
@@ -472,6 +490,17 @@ impl Decider {
             self.throttle.charge(door, weight, ms(now.monotonic));
             self.changed = true;
         }
+    }
+
+    /// What a failure costs, when another camera of the door may have told of it: an approach is charged once. Each challenge is a try
+    /// of its own, whose side is drawn anew.
+    fn owed(&mut self, observation: &Observation, door: &DoorId, (reason, weight): (Reason, u32), now: Moment) -> u32 {
+        if reason == Reason::Challenge {
+            return weight;
+        }
+        let within = Ms::try_from(self.settings.approach_ms).unwrap_or(Ms::MAX);
+        let matching = self.rules.door(door).thresholds(self.thresholds).matching;
+        self.told.owed(door, observation, weight, (ms(now.monotonic), within, matching))
     }
 
     /// The only place where a grant is made.

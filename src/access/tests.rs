@@ -1,8 +1,11 @@
 //! The decider's rules, each by its history.
 
 use super::*;
-use crate::types::{BoundingBox, Candidate, Monotonic, Place, Profile, Sighting, Trajectory, Wall, WitnessKind};
+use crate::types::{
+    BoundingBox, Candidate, Embedding, ModelId, Monotonic, Place, Probe, Profile, Sighting, Trajectory, Wall, WitnessKind,
+};
 
+mod beyond;
 mod history;
 mod policy;
 
@@ -28,6 +31,7 @@ pub(super) fn observation(candidates: Vec<Candidate>, liveness: Option<f32>) -> 
         track: TrackId(1),
         captured_at: moment(2000),
         first_usable_at: moment(0),
+        probe: None,
         candidates,
         profiles,
         gallery: true,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::policy::ThrottleSettings;
 use super::state::Ms;
-use crate::types::{BoundingBox, CameraId, DoorId, TrackId};
+use crate::types::{BoundingBox, CameraId, DoorId, Observation, Probe, Score, TrackId};
 
 /// The most failures of one door that are remembered; a block comes long before.
 const MAX_CHARGES: usize = 128;
@@ -15,6 +15,8 @@ const MAX_CHARGES: usize = 128;
 const MAX_LEVEL: u32 = 16;
 /// The most places that cool down; the oldest has long cooled.
 const MAX_PLACES: usize = 64;
+/// The most failures that another camera may still tell of; they last for seconds.
+const MAX_TOLD: usize = 64;
 /// A place whose track's end was never told is cold after this, in milliseconds.
 const UNTOLD_MS: Ms = 10_000;
 
@@ -80,6 +82,12 @@ impl Throttle {
         slate.charges.clear();
     }
 
+    /// What a door's failures amount to by now.
+    #[cfg(test)]
+    pub(super) fn weighs(&self, door: &DoorId) -> u32 {
+        self.doors.get(door).into_iter().flat_map(|slate| &slate.charges).map(|(_, weight)| weight).sum()
+    }
+
     pub(super) fn state(&self, now: Ms) -> Vec<ThrottledDoor> {
         let mut doors: Vec<ThrottledDoor> = self
             .doors
@@ -105,6 +113,54 @@ impl Throttle {
             };
             self.doors.insert(door.door, slate);
         }
+    }
+}
+
+/// Failures of a moment ago, so that one face that several cameras of a door see costs the door one failure.
+///
+/// Only faces that are as alike as a match are one, so nobody's failure hides another's, nor a stranger's the picture in the hand. Each
+/// camera may tell of a failure once: who fails again before either of two cameras is charged again. What the second camera finds worse
+/// is charged as far as it is worse. All this is forgotten by a restart, which charges twice what it no longer knows.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Told(VecDeque<Failure>);
+
+#[derive(Debug, Clone)]
+struct Failure {
+    door: DoorId,
+    at: Ms,
+    probe: Probe,
+    weight: u32,
+    /// Which cameras told of it.
+    cameras: Vec<CameraId>,
+}
+
+impl Told {
+    /// What is still to be charged of a failure of this weight, after what another camera told within the last `within_ms`.
+    pub(super) fn owed(
+        &mut self,
+        door: &DoorId,
+        observation: &Observation,
+        weight: u32,
+        (now, within_ms, matching): (Ms, Ms, Score),
+    ) -> u32 {
+        self.0.retain(|failure| now.saturating_sub(failure.at) < within_ms);
+        let Some(probe) = observation.probe.as_ref().filter(|_| weight > 0) else { return weight };
+        let known = self.0.iter_mut().find(|failure| {
+            let is_alike = || failure.probe.compare(probe).is_some_and(|score| score >= matching);
+            failure.door == *door && !failure.cameras.contains(&observation.camera) && is_alike()
+        });
+        if let Some(failure) = known {
+            failure.cameras.push(observation.camera.clone());
+            let owed = weight.saturating_sub(failure.weight);
+            failure.weight = failure.weight.max(weight);
+            return owed;
+        }
+        if self.0.len() >= MAX_TOLD {
+            self.0.pop_front();
+        }
+        let cameras = vec![observation.camera.clone()];
+        self.0.push_back(Failure { door: door.clone(), at: now, probe: probe.clone(), weight, cameras });
+        weight
     }
 }
 
@@ -267,5 +323,19 @@ mod tests {
         }
         (10..1000).for_each(|n| places.heat(&camera, TrackId(n), area, 5000));
         assert_eq!(places.0.len(), MAX_PLACES);
+    }
+
+    #[test]
+    fn what_another_camera_may_tell_of_is_bounded_and_forgotten_with_its_approach() {
+        let mut told = Told::default();
+        let embedding = crate::types::Embedding::normalised(crate::types::ModelId::new("m").unwrap(), vec![1.0, 0.0]);
+        let seen = crate::access::tests::observation(Vec::new(), None);
+        let seen = Observation { probe: embedding.map(Probe::from), ..seen };
+        let matching = Score::new(0.3).unwrap();
+        (0..1000).for_each(|_| assert_eq!(told.owed(&door(), &seen, 1, (0, 3000, matching)), 1));
+        assert_eq!(told.0.len(), MAX_TOLD);
+        assert_eq!(told.owed(&door(), &seen, 0, (0, 3000, matching)), 0);
+        told.owed(&door(), &seen, 1, (3000, 3000, matching));
+        assert_eq!(told.0.len(), 1, "the faces of an approach that is over are gone");
     }
 }

@@ -97,6 +97,11 @@ mod tests {
 
     /// What a second camera says of a face that the door's camera saw from `from` to 1500 ms, having looked itself at `looks`.
     fn said(from: u64, looks: impl Iterator<Item = (u64, Option<Place>)>) -> Testimony {
+        said_of(1500, from, looks)
+    }
+
+    /// The same of a face whose newest evidence was captured at a time.
+    fn said_of(captured: u64, from: u64, looks: impl Iterator<Item = (u64, Option<Place>)>) -> Testimony {
         let camera = CameraId::new("beside").unwrap();
         let settings = WitnessSettings { camera: camera.clone(), kind: WitnessKind::Infrared, tolerance_percent: 15 };
         let mut witnesses = Witnesses::new(std::iter::once(&settings));
@@ -107,7 +112,7 @@ mod tests {
         let mut trajectory = Trajectory::default();
         (from..=1500).step_by(100).for_each(|ms| trajectory.push(at(ms).monotonic, walk(ms)));
         let seen = crate::access::tests::observation(Vec::new(), None);
-        witnesses.testimony(&settings, &Observation { captured_at: at(1500), trajectory, ..seen })
+        witnesses.testimony(&settings, &Observation { captured_at: at(captured), trajectory, ..seen })
     }
 
     fn every(ms: usize, from: u64, to: u64) -> impl Iterator<Item = u64> {
@@ -134,6 +139,28 @@ mod tests {
         // Sometimes there and sometimes not is neither.
         let flickers = every(100, 500, 1500).map(|ms| (ms, Some(walk(ms)).filter(|_| ms % 200 == 0)));
         assert_eq!(said(0, flickers), Testimony::Silent);
+    }
+
+    #[test]
+    fn what_was_seen_long_before_the_evidence_or_after_it_is_not_asked() {
+        let then_gone = every(33, 0, 490).map(|ms| (ms, Some(walk(ms)))).chain(every(66, 1300, 1500).map(|ms| (ms, None)));
+        assert_eq!(said(0, then_gone), Testimony::Disagrees);
+        let after = |from| every(50, from, 1500).map(|ms| (ms, Some(walk(ms))));
+        assert_eq!((said_of(1000, 0, after(1301)), said_of(1000, 0, after(1200))), (Testimony::Silent, Testimony::Agrees));
+    }
+
+    #[test]
+    fn what_a_camera_saw_is_bounded_and_what_others_see_is_not_kept() {
+        let [camera, other] = ["beside", "other"].map(|name| CameraId::new(name).unwrap());
+        let settings = WitnessSettings { camera: camera.clone(), kind: WitnessKind::Infrared, tolerance_percent: 15 };
+        let mut witnesses = Witnesses::new(std::iter::once(&settings));
+        for camera in [&camera, &other] {
+            (0..1000).for_each(|ms| {
+                witnesses.hear(Sighting { camera: camera.clone(), captured_at: at(ms), faces: Vec::new() });
+            });
+        }
+        assert_eq!((witnesses.0.len(), witnesses.0[&camera].len()), (1, REMEMBERED));
+        assert_eq!(witnesses.0[&camera].back().unwrap().captured_at, at(999), "the newest stay");
     }
 
     #[test]

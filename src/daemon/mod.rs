@@ -22,6 +22,7 @@ mod reports;
 pub mod service;
 pub mod signals;
 mod snapshots;
+mod standing;
 pub mod supervisor;
 pub mod workers;
 

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use zeroize::Zeroizing;
 
 use crate::access::{Command, CredentialRead, Passage};
+use crate::pipeline::Continued;
 use crate::types::{Attempt, BoundingBox, CameraId, Observation, Sighting, TrackId};
 
 /// When full, what the next frame brings anew is dropped and counted; what no later frame brings waits ([`Reporter`]).
@@ -20,6 +21,8 @@ pub(super) enum Report {
     Observed(Observation, Option<Zeroizing<Vec<u8>>>),
     /// A track is over; where its face was last.
     Ended(CameraId, TrackId, BoundingBox),
+    /// A track shows the face of a decided one that was out of sight.
+    GoesOn(CameraId, Continued),
     /// How many faces stand there now.
     Standing(CameraId, u32),
     /// A track is over that nobody could be decided on.
@@ -95,11 +98,11 @@ impl Reporter {
     }
 }
 
-/// Whether no later frame says it again: that a track is over, what it ended in, how many stand there.
+/// Whether no later frame says it again: that a track is over, what it ended in, whose face it shows again, how many stand there.
 fn is_last_word(report: &Report) -> bool {
     match report {
         Report::Observed(observation, _) => observation.ended,
-        Report::Ended(..) | Report::Standing(..) | Report::Missed(_) => true,
+        Report::Ended(..) | Report::GoesOn(..) | Report::Standing(..) | Report::Missed(_) => true,
         _ => false,
     }
 }

@@ -14,11 +14,12 @@ use super::events;
 use super::guards;
 use super::reports::{Report, Reporter};
 use super::snapshots::Snapshots;
+use super::standing::Standing;
 use super::supervisor::{Heartbeat, WorkerContext, WorkerError};
 use crate::access::{Clock, Command, Decider, Input};
 use crate::capture::{self, CameraEvent, CameraSettings, CameraState, Slot, Slots, Taken};
 use crate::gallery::{Gallery, IndexReport, IndexVerdict};
-use crate::pipeline::{Pipeline, Seen};
+use crate::pipeline::{Continued, Pipeline, Seen};
 use crate::publish::{Audit, Event, Publisher};
 use crate::system::metrics::{Counter, Histogram};
 use crate::system::{clock, messages};
@@ -236,8 +237,9 @@ impl Vision {
             Report::Observed(observation, portrait)
         });
         let missed = seen.attempts.into_iter().map(Report::Missed);
+        let continued = seen.continued.into_iter().map(|continued| Report::GoesOn(camera.clone(), continued));
         let ended = seen.ended.into_iter().map(|(track, area)| Report::Ended(camera.clone(), track, area));
-        for report in sighting.into_iter().chain(observed).chain(missed).chain(ended).chain(standing) {
+        for report in sighting.into_iter().chain(observed).chain(missed).chain(ended).chain(standing).chain(continued) {
             if !self.reports.tell(report) {
                 self.counts.reports_lost.increment();
             }
@@ -264,13 +266,6 @@ pub(super) struct Decisions {
     pub(super) watcher: Option<DecisionWatcher>,
     pub(super) standing: HashMap<CameraId, Standing>,
     pub(super) snapshots: Snapshots,
-}
-
-/// Who stands before one camera.
-#[derive(Default)]
-pub(super) struct Standing {
-    faces: u32,
-    people: HashMap<TrackId, PersonId>,
 }
 
 impl Decisions {
@@ -315,10 +310,14 @@ impl Decisions {
                 self.standing.entry(camera.clone()).or_default().faces = faces;
                 self.tell_presence(&camera);
             }
+            Report::GoesOn(camera, Continued { track, before }) => {
+                if self.standing.entry(camera.clone()).or_default().goes_on(track, before) {
+                    self.tell_presence(&camera);
+                }
+            }
             Report::Ended(camera, track, area) => {
                 self.tell(Input::TrackEnded(camera.clone(), track, area), clock::now());
-                let standing = self.standing.entry(camera.clone()).or_default();
-                if standing.people.remove(&track).is_some() {
+                if self.standing.entry(camera.clone()).or_default().ended(track) {
                     self.tell_presence(&camera);
                 }
             }
@@ -348,6 +347,14 @@ impl Decisions {
         self.tell(Input::Clock(clock), now);
         let decisions = self.decider.decide(observation, now, &mut grant_id);
         self.keep_state(now);
+        let of_this_approach = self.decider.take_recognised();
+        let granted = decisions.iter().filter(|decision| decision.outcome == Outcome::Granted);
+        let recognised: Vec<PersonId> = granted.filter_map(|decision| decision.person.clone()).chain(of_this_approach).collect();
+        for person in recognised.into_iter().filter(|_| !observation.ended) {
+            if self.standing.entry(observation.camera.clone()).or_default().recognised(observation.track, person) {
+                self.tell_presence(&observation.camera);
+            }
+        }
         for decision in decisions {
             let took = decision.decided_at.monotonic.since(observation.first_usable_at.monotonic);
             let is_granted = decision.outcome == Outcome::Granted;
@@ -355,12 +362,6 @@ impl Decisions {
                 self.counts.grant_time.record(took)
             } else {
                 self.counts.refusal_time.record(took)
-            }
-            if let (true, false, Some(person)) = (is_granted, observation.ended, &decision.person) {
-                let standing = self.standing.entry(decision.camera.clone()).or_default();
-                if standing.people.insert(decision.track, person.clone()).is_none() {
-                    self.tell_presence(&decision.camera);
-                }
             }
             let snapshot =
                 portrait.and_then(|jpeg| self.snapshots.event(&decision, jpeg, now.monotonic, observation.captured_at.wall));
@@ -463,10 +464,8 @@ impl Decisions {
 
     fn tell_presence(&self, camera: &CameraId) {
         if let Some(standing) = self.standing.get(camera) {
-            let mut people: Vec<PersonId> = standing.people.values().cloned().collect();
-            people.sort();
-            people.dedup();
-            self.publisher.publish(events::presence(Presence { camera: camera.clone(), faces: standing.faces, people }));
+            let (faces, people) = (standing.faces, standing.people());
+            self.publisher.publish(events::presence(Presence { camera: camera.clone(), faces, people }));
         }
     }
 }

@@ -2,7 +2,9 @@
 //! liveness, embedding, match. Stages never name each other; they meet here.
 //!
 //! Effort follows need. Nobody moves: no network runs. Nobody is undecided: detection alone runs, at a slower pace. A track is undecided:
-//! every frame is looked at, liveness and embedding run on its usable faces until it is decided, then only when it jumps or was out of sight, to see whether it is still the same face.
+//! every frame is looked at, liveness and embedding run on its usable faces (its best ones, then every second) until it is decided, then
+//! only when it jumps or was out of sight, to see whether it is still the same face. A frame's face counts when it was held against the
+//! visit's others, or not at all.
 
 mod portrait;
 mod still;
@@ -128,6 +130,15 @@ pub struct SeenFace {
     pub best: Option<Score>,
 }
 
+/// A decided visit that goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Continued {
+    /// On which track now.
+    pub track: TrackId,
+    /// On which it was before.
+    pub before: TrackId,
+}
+
 /// What one frame gave.
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -139,6 +150,8 @@ pub struct Seen {
     pub observations: Vec<Observation>,
     /// Tracks that ended without a usable face.
     pub attempts: Vec<Attempt>,
+    /// Tracks whose face was compared with that of a decided one that was out of sight, and is its: they go on with its visit.
+    pub continued: Vec<Continued>,
     /// Tracks that ended in this frame, decided or not, and where their faces were last.
     pub ended: Vec<(TrackId, BoundingBox)>,
     /// How many faces stand there, when that has changed.
@@ -364,8 +377,10 @@ impl View {
                 self.visits.insert(std::mem::replace(&mut track, next), std::mem::replace(&mut visit, other));
             }
             let has_news = visit.take_news() && visit.is_open();
-            if has_news && self.is_continuation(&visit, settings, stack.thresholds.matching) {
+            let before = if has_news { self.continued_by(&visit, settings, stack.thresholds.matching) } else { None };
+            if let Some(before) = before {
                 visit.settle();
+                seen.continued.push(Continued { track, before });
             } else if has_news && visit.has_evidence() {
                 let observation = visit.observe(&frame.camera, track, snapshot, timings, false);
                 best = observation.candidates.first().map(|c| c.score);
@@ -388,18 +403,22 @@ impl View {
     ) {
         for track in self.tracker.ended() {
             let Some(visit) = self.visits.remove(&track) else { continue };
-            self.recent.extend(visit.recent());
+            self.recent.extend(visit.recent(track));
             finish(seen, (camera, track), visit, snapshot, settings, timings);
         }
     }
 
-    /// Whether `visit` is the face of a decided visit that was out of sight a moment ago, its track ended or not. Two faces of one
-    /// frame are never one person.
-    fn is_continuation(&self, visit: &Visit, settings: &Settings, matching: Score) -> bool {
-        let out_of_sight = self.visits.values().filter(|other| !other.is_open() && other.last_seen() < visit.first_seen());
-        let unseen = out_of_sight.filter_map(Visit::recent);
-        self.recent.iter().any(|recent| recent.continues(visit, settings, matching))
-            || unseen.into_iter().any(|recent| recent.continues(visit, settings, matching))
+    /// The track of the decided visit whose face `visit` shows, when that was out of sight a moment ago, its track ended or not. Two
+    /// faces of one frame are never one person.
+    fn continued_by(&self, visit: &Visit, settings: &Settings, matching: Score) -> Option<TrackId> {
+        let goes_on = |recent: &Recent| recent.continues(visit, settings, matching);
+        let ended = self.recent.iter().rev().find(|recent| goes_on(recent)).map(|recent| recent.track);
+        ended.or_else(|| {
+            let is_unseen = |other: &Visit| !other.is_open() && other.last_seen() < visit.first_seen();
+            let unseen = self.visits.iter().filter(|(_, other)| is_unseen(other));
+            let mut unseen = unseen.filter_map(|(track, other)| other.recent(*track));
+            unseen.find(goes_on).map(|recent| recent.track)
+        })
     }
 
     /// Whether somebody stands there who is not decided, or may be about to.
@@ -445,6 +464,10 @@ fn gather(
         visit.refuse(&quality.refusals);
         return Ok((None, None));
     }
+    if !visit.wants_look(quality.score, settings) {
+        visit.pass_over(frame.captured_at);
+        return Ok((None, None));
+    }
     let liveness = match &mut stack.liveness {
         Some(network) => match timings.time(Stage::Liveness, || network.score(picture, &detection.bounding_box)) {
             Ok(score) => Some(score),
@@ -454,15 +477,11 @@ fn gather(
         },
         None => None,
     };
-    let embedding = if visit.wants_embedding(quality.score, settings) {
-        match timings.time(Stage::Embed, || stack.embedder.embed(&face)) {
-            Ok(embedding) => Some(embedding),
-            // A face that cannot be told from others is no evidence either: frames that count must agree on who it is.
-            Err(VisionError::NoAnswer { .. }) => return Ok((None, None)),
-            Err(error) => return Err(error.into()),
-        }
-    } else {
-        None
+    let embedding = match timings.time(Stage::Embed, || stack.embedder.embed(&face)) {
+        Ok(embedding) => embedding,
+        // A face that cannot be told from others is no evidence either: frames that count must agree on who it is.
+        Err(VisionError::NoAnswer { .. }) => return Ok((None, None)),
+        Err(error) => return Err(error.into()),
     };
     let points = detection.landmarks;
     let usable = Face { at: frame.captured_at, quality: quality.score, liveness, embedding, points };

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::{Settings, Stage, Timings};
 use crate::gallery::Snapshot;
 use crate::types::{
-    Attempt, BoundingBox, CameraId, Detection, Embedding, Landmarks, Moment, Monotonic, Observation, PadScore, Place, Refusal,
-    Score, TrackId, Trajectory,
+    Attempt, BoundingBox, CameraId, Detection, Embedding, Landmarks, Moment, Monotonic, Observation, PadScore, Place, Probe,
+    Refusal, Score, TrackId, Trajectory,
 };
 use crate::vision::quality::Pose;
 use crate::vision::{Motion, Parallax};
@@ -29,8 +29,9 @@ const CANDIDATES: usize = 5;
 /// of 0.07; the share asks for 0.38 and 0.22.
 const SAME_PERSON_SHARE: f32 = 0.6;
 
-/// A usable face is embedded at least this often, wanted among the best or not, so that nobody lends a live face to another's picture.
-const CHECK_EVERY: u32 = 3;
+/// Once the best faces are kept, one in so many usable faces is looked at whole: its liveness, and whose it is. The others are nothing:
+/// a face that is not held against the visit's own is no evidence, or somebody could lend a live face to another's picture.
+const LOOK_EVERY: u32 = 2;
 
 /// A face whose box overlaps the one before less than this (intersection over union) has jumped, and one that was out of sight for longer
 /// than this may have been relieved by another: whose it is, is asked anew.
@@ -50,7 +51,7 @@ pub(super) struct Face {
     pub(super) at: Moment,
     pub(super) quality: f32,
     pub(super) liveness: Option<PadScore>,
-    pub(super) embedding: Option<Embedding>,
+    pub(super) embedding: Embedding,
     pub(super) points: Landmarks,
 }
 
@@ -75,12 +76,14 @@ pub(super) struct Visit {
     usable: u32,
     first_usable_at: Option<Moment>,
     last_usable_at: Option<Moment>,
+    /// When a usable face was last looked at or passed over.
+    last_judged_at: Option<Moment>,
     quality_sum: f32,
     liveness: Vec<f32>,
     liveness_count: u32,
     shots: Vec<Shot>,
-    /// Usable faces since one was embedded.
-    unchecked: u32,
+    /// Usable faces since one was looked at.
+    passed_over: u32,
     doubted: Option<Face>,
     /// Whether the face has jumped or was out of sight since it was last looked at whose it is.
     has_jumped: bool,
@@ -103,11 +106,12 @@ impl Visit {
             usable: 0,
             first_usable_at: None,
             last_usable_at: None,
+            last_judged_at: None,
             quality_sum: 0.0,
             liveness: Vec::new(),
             liveness_count: 0,
             shots: Vec::new(),
-            unchecked: 0,
+            passed_over: 0,
             doubted: None,
             has_jumped: false,
             parallax: Parallax::default(),
@@ -132,7 +136,7 @@ impl Visit {
     pub(super) fn wants_evidence(&self, at: Moment, settings: &Settings) -> bool {
         let pace = Duration::from_millis(settings.evidence_interval_ms);
         let is_asked = !self.settled || (!self.shots.is_empty() && (self.has_jumped || self.doubted.is_some()));
-        is_asked && self.last_usable_at.is_none_or(|last| at.monotonic.since(last.monotonic) >= pace)
+        is_asked && self.last_judged_at.is_none_or(|last| at.monotonic.since(last.monotonic) >= pace)
     }
 
     /// A face did not pass the quality gate.
@@ -148,9 +152,16 @@ impl Visit {
         self.settled && !limit.is_zero() && at.monotonic.since(self.first_seen.monotonic) >= limit
     }
 
-    /// Whether a face of this quality is to be embedded: for being among the best, or to see whether it is still the same person.
-    pub(super) fn wants_embedding(&self, quality: f32, settings: &Settings) -> bool {
-        self.is_better(quality, settings) || self.doubted.is_some() || self.has_jumped || self.unchecked + 1 >= CHECK_EVERY
+    /// Whether a usable face of this quality is to be looked at: for being among the best, because another may have come in its place,
+    /// or because it is its turn.
+    pub(super) fn wants_look(&self, quality: f32, settings: &Settings) -> bool {
+        self.is_better(quality, settings) || self.doubted.is_some() || self.has_jumped || self.passed_over + 1 >= LOOK_EVERY
+    }
+
+    /// A usable face is not looked at.
+    pub(super) fn pass_over(&mut self, at: Moment) {
+        self.passed_over = self.passed_over.saturating_add(1);
+        self.last_judged_at = Some(at);
     }
 
     fn is_better(&self, quality: f32, settings: &Settings) -> bool {
@@ -163,12 +174,10 @@ impl Visit {
     pub(super) fn take(&mut self, face: Face, settings: &Settings, matching: Score) -> Taken {
         let least = SAME_PERSON_SHARE * matching.value();
         let alike = |a: &Embedding, b: &Embedding| a.compare(b).is_some_and(|score| score.value() >= least);
-        if let (Some(probe), Some(known)) = (&face.embedding, self.fused())
-            && !alike(probe, &known)
-        {
+        let is_known = self.shots.is_empty() || self.fused().is_some_and(|known| alike(&face.embedding, &known));
+        if !is_known {
             let before = self.doubted.take();
-            let agrees = |doubt: &Face| doubt.embedding.as_ref().is_some_and(|embedding| alike(embedding, probe));
-            let Some(first) = before.filter(agrees) else {
+            let Some(first) = before.filter(|doubt| alike(&doubt.embedding, &face.embedding)) else {
                 self.doubted = Some(face);
                 return Taken::Doubted;
             };
@@ -180,9 +189,7 @@ impl Visit {
             other.count(face, settings);
             return Taken::AnotherPerson(Box::new(other));
         }
-        if face.embedding.is_some() {
-            (self.doubted, self.has_jumped) = (None, false);
-        }
+        (self.doubted, self.has_jumped) = (None, false);
         self.count(face, settings);
         Taken::Counted
     }
@@ -191,6 +198,7 @@ impl Visit {
         self.usable = self.usable.saturating_add(1);
         self.first_usable_at.get_or_insert(face.at);
         self.last_usable_at = Some(face.at);
+        self.last_judged_at = Some(face.at);
         self.quality_sum += face.quality;
         self.parallax.see(&face.points);
         self.yaw = Some(Pose::estimate(&face.points).yaw).filter(|yaw| yaw.is_finite());
@@ -202,9 +210,9 @@ impl Visit {
             }
             self.liveness_count = self.liveness_count.saturating_add(1);
         }
-        self.unchecked = if face.embedding.is_some() { 0 } else { self.unchecked + 1 };
-        if let Some(embedding) = face.embedding.filter(|_| self.is_better(face.quality, settings)) {
-            self.keep_shot(face.quality, embedding, settings);
+        self.passed_over = 0;
+        if self.is_better(face.quality, settings) {
+            self.keep_shot(face.quality, face.embedding, settings);
         }
         self.news = true;
     }
@@ -285,6 +293,7 @@ impl Visit {
             captured_at: self.last_usable_at.unwrap_or(self.last_seen),
             first_usable_at: self.first_usable_at.unwrap_or(self.last_seen),
             gallery: candidates.is_some(),
+            probe: probe.map(Probe::from),
             candidates: candidates.unwrap_or_default(),
             profiles,
             liveness_frames: self.liveness_count,
@@ -306,11 +315,11 @@ impl Visit {
     }
 
     /// What is remembered of a decided visit, so that a track broken by an occlusion is not decided twice.
-    pub(super) fn recent(&self) -> Option<Recent> {
+    pub(super) fn recent(&self, track: TrackId) -> Option<Recent> {
         if self.is_open() {
             return None;
         }
-        Some(Recent { embedding: self.fused()?, last_seen: self.last_seen })
+        Some(Recent { track, embedding: self.fused()?, last_seen: self.last_seen })
     }
 }
 
@@ -327,6 +336,7 @@ fn fused_liveness(scores: &[f32]) -> Option<PadScore> {
 
 /// A decided visit that ended a moment ago.
 pub(super) struct Recent {
+    pub(super) track: TrackId,
     embedding: Embedding,
     last_seen: Moment,
 }
@@ -350,7 +360,7 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::ModelId;
+    use crate::types::{ModelId, Point};
 
     const MATCHING: f32 = 0.6;
 
@@ -363,7 +373,7 @@ mod tests {
         let mut values = vec![0.0; 8];
         let angle = drift * std::f32::consts::FRAC_PI_2;
         (values[who], values[7]) = (angle.cos(), angle.sin());
-        let embedding = Embedding::normalised(ModelId::new("m").unwrap(), values);
+        let embedding = Embedding::normalised(ModelId::new("m").unwrap(), values).unwrap();
         Face { at: at(ms), quality: 0.5, liveness: Some(PadScore::new(liveness).unwrap()), embedding, points: Landmarks::default() }
     }
 
@@ -421,17 +431,30 @@ mod tests {
     }
 
     #[test]
-    fn every_third_usable_face_is_looked_at_however_good_the_kept_ones_are() {
-        let mut visit = Visit::new(at(0));
+    fn every_second_usable_face_is_looked_at_however_good_the_kept_ones_are_and_the_others_are_no_evidence() {
+        let (mut visit, settings) = (Visit::new(at(0)), Settings::default());
         (0..5).for_each(|n| drop(take(&mut visit, face(0, 0.0, 0.9, n * 60))));
-        let mut embedded = Vec::new();
-        for n in 0..9u64 {
-            let wanted = visit.wants_embedding(0.5, &Settings::default());
-            embedded.push(wanted);
-            let next = face(0, 0.0, 0.9, 400 + n * 60);
-            drop(take(&mut visit, Face { embedding: next.embedding.filter(|_| wanted), ..next }));
+        let mut looks = Vec::new();
+        for ms in (400..).step_by(60).take(6) {
+            assert!(visit.wants_evidence(at(ms), &settings), "{ms} ms");
+            looks.push(visit.wants_look(0.5, &settings));
+            match looks.last() {
+                Some(true) => drop(take(&mut visit, face(0, 0.0, 0.9, ms))),
+                _ => visit.pass_over(at(ms)),
+            }
+            assert!(!visit.wants_evidence(at(ms + 59), &settings), "passing over is judging, too");
         }
-        assert_eq!(embedded, [false, false, true, false, false, true, false, false, true]);
+        assert_eq!(looks, [false, true, false, true, false, true]);
+        assert_eq!((observed(&visit).frames, observed(&visit).liveness_frames, observed(&visit).captured_at), (8, 8, at(700)));
+    }
+
+    #[test]
+    fn a_face_of_another_model_than_the_visits_own_is_not_mixed_with_them() {
+        let mut visit = Visit::new(at(0));
+        drop(take(&mut visit, face(0, 0.0, 0.9, 0)));
+        let other = Embedding::normalised(ModelId::new("n").unwrap(), face(0, 0.0, 0.9, 0).embedding.values().to_vec());
+        assert!(matches!(take(&mut visit, Face { embedding: other.unwrap(), ..face(0, 0.0, 0.9, 60) }), Taken::Doubted));
+        assert_eq!(observed(&visit).frames, 1);
     }
 
     #[test]
@@ -450,5 +473,94 @@ mod tests {
         visit.settle();
         assert!(visit.is_over(at(60_000), &limited) && !visit.is_over(at(59_999), &limited));
         assert!(!visit.is_over(at(1_000_000_000), &Settings::default()));
+    }
+
+    fn seen_at(visit: &mut Visit, x: f32, ms: u64) {
+        let bounding_box = BoundingBox { x, y: 0.0, width: 100.0, height: 100.0 };
+        let detection = Detection { bounding_box, landmarks: Landmarks::default(), confidence: 0.9 };
+        visit.meet(&detection, (1000, 1000), at(ms));
+    }
+
+    #[test]
+    fn whose_a_face_is_is_asked_anew_when_it_jumps_was_out_of_sight_or_is_doubted_decided_or_not() {
+        let settings = Settings::default();
+        for (x, ms, is_asked) in [(50.0, 300, false), (60.0, 300, true), (0.0, 300, false), (0.0, 301, true)] {
+            for is_decided in [false, true] {
+                let mut visit = Visit::new(at(0));
+                seen_at(&mut visit, 0.0, 0);
+                assert!(!visit.has_jumped, "it has come");
+                // More than are kept, so that none is wanted for its quality.
+                (0..6).for_each(|n| drop(take(&mut visit, face(0, 0.0, 0.9, n))));
+                if is_decided {
+                    visit.settle();
+                }
+                seen_at(&mut visit, x, ms);
+                assert_eq!(visit.wants_evidence(at(ms), &settings), is_asked || !is_decided, "{x} px, {ms} ms");
+                assert_eq!(visit.wants_look(0.5, &settings), is_asked, "{x} px, {ms} ms");
+                drop(take(&mut visit, face(0, 0.0, 0.9, ms)));
+                assert!(!visit.wants_look(0.5, &settings), "it is the same");
+                assert!(matches!(take(&mut visit, face(1, 0.0, 0.9, ms)), Taken::Doubted));
+                assert!(visit.wants_look(0.5, &settings) && visit.wants_evidence(at(ms + 60), &settings), "doubted");
+            }
+        }
+    }
+
+    #[test]
+    fn another_persons_walk_begins_where_that_person_was_first_seen() {
+        let mut visit = Visit::new(at(0));
+        (0..20).for_each(|n| seen_at(&mut visit, 0.0, n * 60));
+        drop(take(&mut visit, face(0, 0.0, 0.9, 900)));
+        drop(take(&mut visit, face(1, 0.0, 0.9, 1080)));
+        let Taken::AnotherPerson(other) = take(&mut visit, face(1, 0.0, 0.9, 1140)) else { panic!("not split") };
+        assert!(visit.place_at(at(600).monotonic).is_some());
+        assert_eq!((other.place_at(at(1079).monotonic), other.place_at(at(1080).monotonic).is_some()), (None, true));
+    }
+
+    #[test]
+    fn only_the_same_face_clearly_and_back_in_time_goes_on_with_a_decided_visit() {
+        let settings = Settings::default();
+        let mut visit = Visit::new(at(0));
+        drop(take(&mut visit, face(0, 0.0, 0.9, 0)));
+        seen_at(&mut visit, 0.0, 1000);
+        assert!(visit.recent(TrackId(1)).is_none(), "undecided");
+        visit.settle();
+        let recent = visit.recent(TrackId(1)).unwrap();
+        // The match threshold is 0.6, which a turn by 0.59 of a right angle falls to, and 0.7 by 0.51.
+        for (who, drift, ms, goes_on) in
+            [(0, 0.0, 2200, true), (0, 0.0, 2201, false), (0, 0.48, 2200, true), (0, 0.53, 2200, false), (1, 0.0, 2200, false)]
+        {
+            let mut back = Visit::new(at(ms));
+            drop(take(&mut back, face(who, drift, 0.9, ms + 500)));
+            assert_eq!(recent.continues(&back, &settings, Score::new(MATCHING).unwrap()), goes_on, "{who}, {drift}, {ms}");
+        }
+        assert!(!recent.continues(&Visit::new(at(1500)), &settings, Score::new(MATCHING).unwrap()), "no face was looked at");
+        assert!(recent.is_live(at(5200), &settings) && !recent.is_live(at(5201), &settings));
+    }
+
+    #[test]
+    fn what_is_told_of_a_visit_is_its_newest_usable_face_and_how_its_points_moved() {
+        // Eyes, nose and mouth of a picture that is turned: the nose stays in the plane.
+        let turned = |degrees: f32| {
+            let plane = [[-0.5, 0.0], [0.5, 0.0], [0.0, 0.57], [-0.41, 1.16], [0.42, 1.15]];
+            let point = |[x, y]: [f32; 2]| Point { x: 300.0 + 80.0 * x * degrees.to_radians().cos(), y: 200.0 + 80.0 * y };
+            Landmarks(plane.map(point))
+        };
+        let mut visit = Visit::new(at(0));
+        for n in 0..40u8 {
+            let (ms, degrees) = (u64::from(n) * 60, 40.0 * (f32::from(n) / 6.0).sin());
+            drop(take(&mut visit, Face { points: turned(degrees), ..face(0, 0.0, 0.9, ms) }));
+        }
+        let nose_right = Landmarks(
+            [[260.0, 200.0], [340.0, 200.0], [325.0, 245.0], [268.0, 292.0], [334.0, 292.0]].map(|[x, y]| Point { x, y }),
+        );
+        drop(take(&mut visit, Face { points: nose_right, ..face(0, 0.0, 0.9, 2400) }));
+        seen_at(&mut visit, 0.0, 2900);
+        let observed = observed(&visit);
+        assert!(observed.is_flat && observed.yaw.unwrap() > 10.0, "{:?}", observed.yaw);
+        assert_eq!(
+            (observed.captured_at, observed.first_usable_at),
+            (at(2400), at(0)),
+            "later sights without a face are no evidence"
+        );
     }
 }

@@ -25,7 +25,7 @@ const SEGMENTS: u64 = 32;
 const BEGINNING: &str = "";
 /// The longest text of an entry that came from outside, in characters.
 const MAX_OUTSIDE_CHARS: usize = 300;
-const PURPOSE: &str = "audit";
+pub(super) const PURPOSE: &str = "audit";
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,8 +110,13 @@ impl Audit {
 
     fn try_append(&self, kind: &str, detail: Value, now: Wall) -> Result<Head, SealedError> {
         let mut trail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry =
-            Entry { n: trail.head.n + 1, time: now.rfc3339(), prev: trail.head.hash.clone(), kind: kind.to_owned(), detail };
+        let entry = Entry {
+            n: trail.head.n.saturating_add(1),
+            time: now.rfc3339(),
+            prev: trail.head.hash.clone(),
+            kind: kind.to_owned(),
+            detail,
+        };
         // An entry of texts and numbers always serialises.
         let text = serde_json::to_vec(&entry).unwrap_or_default();
         // The very same text again in a fresh segment: an entry that is there twice is one entry.
@@ -181,7 +186,7 @@ fn link(plain: &[u8], report: &mut Report, show: &mut impl FnMut(&Entry, &str)) 
         report.first = entry.n;
     } else if report.head.hash == hash {
         return Ok(());
-    } else if entry.n != report.head.n + 1 || entry.prev != report.head.hash {
+    } else if Some(entry.n) != report.head.n.checked_add(1) || entry.prev != report.head.hash {
         return Err(format!("entry {} does not follow it", entry.n));
     }
     report.head = Head { n: entry.n, hash };

@@ -14,6 +14,8 @@ use super::sealed::{Limits, Location, SealedError, SealedLog, StateKey};
 
 /// Segments a log is divided into: the part that is given up at once.
 const SEGMENTS: u64 = 16;
+/// What its log is for.
+pub(super) const PURPOSE: &str = "outbox";
 
 #[derive(Serialize, Deserialize)]
 enum Record {
@@ -42,7 +44,11 @@ impl Journal {
         let limits = Limits { total_bytes: max_bytes, segment_bytes: max_bytes / SEGMENTS, max_age };
         let mut decisions = BTreeMap::new();
         let mut unconfirmed = BTreeSet::new();
-        let log = SealedLog::open(folder, key.share(), "outbox", limits, |location, plain| match postcard::from_bytes(plain) {
+        let log = SealedLog::open(folder, key.share(), PURPOSE, limits, |location, plain| match postcard::from_bytes(plain) {
+            // Nothing could follow it, and it would be handed out for ever.
+            Ok(Record::Decision { sequence: u64::MAX, .. }) => {
+                log::warn!("a decision of the outbox has no number and is passed over")
+            }
             Ok(Record::Decision { sequence, .. }) => {
                 decisions.insert(sequence, location);
                 unconfirmed.insert(sequence);
@@ -122,6 +128,21 @@ impl Journal {
 /// Records of numbers and texts always serialise; an empty one would be passed over when it is read.
 fn encode(record: &Record) -> Vec<u8> {
     postcard::to_stdvec(record).unwrap_or_default()
+}
+
+/// Records as a run writes them, for the fuzzer to edit.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn sound_records() -> Vec<Vec<u8>> {
+    let decision =
+        |sequence| Record::Decision { sequence, topic: "door/front/decision".into(), payload: format!("{{\"n\":{sequence}}}") };
+    [decision(1), decision(2), Record::Confirmed { sequence: 1 }, decision(3)].iter().map(encode).collect()
+}
+
+/// Records with the highest numbers there are.
+#[cfg(test)]
+pub(super) fn highest_records() -> Vec<Vec<u8>> {
+    let decision = |sequence| Record::Decision { sequence, topic: String::new(), payload: String::new() };
+    [decision(u64::MAX), decision(u64::MAX - 1), Record::Confirmed { sequence: u64::MAX }].iter().map(encode).collect()
 }
 
 #[cfg(test)]

@@ -11,6 +11,9 @@ pub mod certificates;
 pub mod command;
 pub mod connect;
 pub mod discovery;
+#[cfg(any(test, feature = "fuzzing"))]
+#[expect(clippy::expect_used, reason = "it is there to panic")]
+pub mod fuzzing;
 pub mod journal;
 pub mod mqtt;
 pub mod outbox;

@@ -163,7 +163,7 @@ impl Outbox {
         let mut sequence = 0;
         if is_decision {
             sequence = self.next_sequence;
-            self.next_sequence += 1;
+            self.next_sequence = self.next_sequence.saturating_add(1);
             self.write(&event, sequence);
         }
         let kept_all = self.line.len() < self.capacity || self.make_room(is_decision);
@@ -200,7 +200,7 @@ impl Outbox {
             {
                 self.backlog.insert(entry.sequence);
                 if entry.handed_out {
-                    self.backlog_from = entry.sequence + 1;
+                    self.backlog_from = entry.sequence.saturating_add(1);
                 }
                 return true;
             }

@@ -784,5 +784,15 @@ pub(super) mod tests {
         assert_eq!(is(&birth()), ("birth".into(), true, true));
         assert_eq!(is(&camera(CameraWord::Dark)), ("camera/porch/status".into(), true, true));
         assert_eq!(is(&stats()), ("stats".into(), false, false));
+        let (porch, front) = (CameraId::new("porch").unwrap(), DoorId::new("front").unwrap());
+        let at = Wall(1_700_000_000_000);
+        let presence = Presence { camera: porch.clone(), faces: 1, people: Vec::new() };
+        assert_eq!(is(&Event::Presence(PresenceEvent { presence, at })), ("camera/porch/presence".into(), true, false));
+        for kind in AlarmKind::ALL {
+            let alarm = Alarm { kind, door: Some(front.clone()), camera: None, detail: String::new(), at };
+            assert_eq!(is(&Event::Alarm(alarm)), (format!("alarm/{}", kind.as_str()), false, true));
+        }
+        let attempt = Attempt { camera: porch, track: TrackId(7), refusal: None, frames: 9 };
+        assert_eq!(is(&Event::Attempt(AttemptEvent { attempt, at })), ("camera/porch/attempt".into(), false, false));
     }
 }

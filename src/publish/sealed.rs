@@ -369,13 +369,9 @@ impl SealedLog {
         let segment = self.next_segment;
         let path = path(&self.folder, segment);
         let io = |source| SealedError::Io { path: path.clone(), source };
-        let mut header = [0; HEADER_BYTES];
-        header[..FIRST_AT].copy_from_slice(&MAGIC);
-        header[FIRST_AT..SALT_AT].copy_from_slice(&segment.to_le_bytes());
-        getrandom::fill(&mut header[SALT_AT..COMMITMENT_AT]).map_err(|error| SealedError::Random(error.to_string()))?;
-        let (_, commitment) = Cipher::new(&self.key, self.purpose, &header);
-        header[COMMITMENT_AT..].copy_from_slice(commitment.as_slice());
-        let (cipher, _) = Cipher::new(&self.key, self.purpose, &header);
+        let mut salt = [0; SALT_BYTES];
+        getrandom::fill(&mut salt).map_err(|error| SealedError::Random(error.to_string()))?;
+        let (header, cipher) = header(&self.key, self.purpose, segment, &salt);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(io)?;
         self.next_segment += 1;
         file.write_all(&header).and_then(|()| file.sync_all()).map_err(io)?;
@@ -434,7 +430,29 @@ impl SealedLog {
     }
 }
 
-fn path(folder: &Path, segment: u64) -> PathBuf {
+/// A segment's header, and its cipher.
+fn header(key: &StateKey, purpose: &str, segment: u64, salt: &[u8; SALT_BYTES]) -> ([u8; HEADER_BYTES], Cipher) {
+    let mut header = [0; HEADER_BYTES];
+    header[..FIRST_AT].copy_from_slice(&MAGIC);
+    header[FIRST_AT..SALT_AT].copy_from_slice(&segment.to_le_bytes());
+    header[SALT_AT..COMMITMENT_AT].copy_from_slice(salt);
+    let (_, commitment) = Cipher::new(key, purpose, &header);
+    header[COMMITMENT_AT..].copy_from_slice(commitment.as_slice());
+    let (cipher, _) = Cipher::new(key, purpose, &header);
+    (header, cipher)
+}
+
+/// A sound segment of any records, for the fuzzer: its key seals nothing else.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn segment(key: &StateKey, purpose: &str, segment: u64, records: &[&[u8]]) -> Vec<u8> {
+    let (header, cipher) = header(key, purpose, segment, &[7; SALT_BYTES]);
+    (0..).zip(records).fold(header.to_vec(), |mut bytes, (number, record)| {
+        bytes.extend(cipher.seal(number, record));
+        bytes
+    })
+}
+
+pub(super) fn path(folder: &Path, segment: u64) -> PathBuf {
     folder.join(format!("{segment:012}.{EXTENSION}"))
 }
 

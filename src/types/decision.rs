@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BoundingBox, CameraId, Candidate, DoorId, Moment, PadScore, PersonId, PolicyId, Profile, TrackId, Trajectory};
+use super::{BoundingBox, CameraId, Candidate, DoorId, Moment, PadScore, PersonId, PolicyId, Probe, Profile, TrackId, Trajectory};
 
 /// What a decision says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -136,7 +136,7 @@ impl Refusal {
 }
 
 /// What the pipeline learnt about one track, once its evidence was enough.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Observation {
     /// Where.
     pub camera: CameraId,
@@ -146,6 +146,8 @@ pub struct Observation {
     pub captured_at: Moment,
     /// When the track's first usable face was captured: decision latency counts from here.
     pub first_usable_at: Moment,
+    /// What was searched for: tells whether two cameras saw one face. `None` where there is nothing to compare.
+    pub probe: Option<Probe>,
     /// The most alike people, best first; empty when the gallery is empty.
     pub candidates: Vec<Candidate>,
     /// What the gallery says of each candidate.

@@ -1,6 +1,8 @@
 //! Embeddings: biometric data. They have no `Debug`, no `Serialize` and no content in any error, and their memory is cleared when
 //! they go.
 
+use std::fmt;
+
 use zeroize::Zeroize;
 
 use super::{ModelId, Score};
@@ -63,6 +65,29 @@ impl Embedding {
             return None;
         }
         Some(Score::saturating(self.values.iter().zip(&other.values).map(|(a, b)| a * b).sum()))
+    }
+}
+
+/// The embedding that an observation was searched with: it may be compared with another observation's, and shows nothing of itself.
+#[derive(Clone)]
+pub struct Probe(Embedding);
+
+impl Probe {
+    /// The cosine with another's; `None` for another model or another length.
+    pub fn compare(&self, other: &Probe) -> Option<Score> {
+        self.0.compare(&other.0)
+    }
+}
+
+impl From<Embedding> for Probe {
+    fn from(embedding: Embedding) -> Self {
+        Self(embedding)
+    }
+}
+
+impl fmt::Debug for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a probe of {}", self.0.model)
     }
 }
 

@@ -12,7 +12,7 @@ pub mod time;
 pub mod witness;
 
 pub use decision::{Attempt, Decision, Evidence, Factor, Mark, Observation, Outcome, PolicyVersion, Presence, Reason, Refusal};
-pub use embedding::Embedding;
+pub use embedding::{Embedding, Probe};
 pub use face::{AlignedFace, BoundingBox, Detection, Landmarks, Place, Point};
 pub use frame::{Colorimetry, Frame, Layout, Picture, PlaneSource};
 pub use id::{AreaId, CameraId, DeviceId, DoorId, GroupId, InvalidId, ModelId, PersonId, PolicyId, ScheduleId, TrackId};

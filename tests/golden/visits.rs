@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use faceid_plus::inference::manifest::Manifest;
 use faceid_plus::inference::{self, BackendChoice};
-use faceid_plus::pipeline::{Pipeline, Seen, Settings};
+use faceid_plus::pipeline::{Continued, Pipeline, Seen, Settings};
 use faceid_plus::types::{CameraId, Frame, Moment, Observation, Refusal, TrackId, Wall};
 use faceid_plus::vision::stack::Stack;
 use image::{Rgb, RgbImage, imageops};
@@ -128,6 +128,42 @@ fn another_face_in_the_same_place_is_another_visit_with_nothing_of_the_first() {
     let lent = after.observations().filter(|o| o.track == second && o.first_usable_at.monotonic <= switched_at.monotonic);
     assert_eq!(lent.count(), 0, "the second visit begins with the first one's faces");
     assert!(after.observations().any(|o| o.track == second && o.frames >= 3), "and is gathered as any other");
+}
+
+#[test]
+fn a_face_that_stands_in_for_a_single_frame_is_no_evidence_whenever_it_comes() {
+    let (a, b) = (photo("person-a"), photo("person-b"));
+    for (stays, stands_in) in [(&a, &b), (&b, &a)] {
+        let mut hall = Hall::new(Settings::default());
+        let track = stand(&mut hall, stays);
+        let mut counted = 0;
+        for n in 0..6 {
+            let lent = hall.show(1, &[(stands_in, 400)], 0);
+            assert!(lent.observations().next().is_none(), "evidence from another's face, turn {n}: {:?}", lent.0);
+            let own = hall.show(3 + n % 3, &[(stays, 400)], 0);
+            counted += own.observations().count();
+            assert_eq!(own.last_tracks(), [track], "one bad picture is not another person");
+        }
+        assert!(counted >= 6, "the visit goes on: {counted}");
+    }
+}
+
+#[test]
+fn whoever_comes_back_on_another_track_goes_on_with_the_visit_only_when_the_face_is_the_same() {
+    let (a, b) = (photo("person-a"), photo("person-b"));
+    for (next, is_same) in [(&a, true), (&b, false)] {
+        let mut hall = Hall::new(Settings { rejoin_ms: 3000, ..Settings::default() });
+        let first = stand(&mut hall, &a);
+        hall.settle(first);
+        // Long enough for the tracker to give the face up, not for the visit to be forgotten.
+        assert_eq!(hall.show(14, &[], 0).ended(), [first]);
+        let after = hall.show(12, &[(next, 400)], 0);
+        let continued: Vec<Continued> = after.0.iter().flat_map(|seen| seen.continued.clone()).collect();
+        let expected = Continued { track: after.last_tracks()[0], before: first };
+        assert_ne!(expected.track, first);
+        assert_eq!(continued, if is_same { vec![expected] } else { vec![] });
+        assert_eq!(after.observations().count() == 0, is_same, "the same face is not decided again, another is");
+    }
 }
 
 #[test]

@@ -13,11 +13,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use faceid_plus::publish::{
-    Birth, CameraStatus, CameraWord, Clock, Context, DecisionEvent, Discovery, Event, Notice, Policy, Problem, Publisher, Received,
-    Said, Settings, State, Subscriber, Tls, discovery,
+    Alarm, AlarmKind, Birth, CameraStatus, CameraWord, Clock, Context, DecisionEvent, Discovery, Event, Notice, Policy,
+    PresenceEvent, Problem, Publisher, Received, Said, Settings, State, Subscriber, Tls, discovery,
 };
 use faceid_plus::system::stop::{self, StopHandle};
-use faceid_plus::types::{CameraId, Decision, DeviceId, DoorId, Evidence, Moment, Outcome, PersonId, Reason, TrackId, Wall};
+use faceid_plus::types::{
+    CameraId, Decision, DeviceId, DoorId, Evidence, Moment, Outcome, PersonId, Presence, Reason, TrackId, Wall,
+};
 use mosquitto::{Certificates, Mosquitto, PATIENCE, Wire, secret, wait_for};
 use serde_json::Value;
 use uuid::Uuid;
@@ -481,6 +483,73 @@ fn the_demos_broker_does_all_that_the_demo_needs() {
     });
     running.stop();
     assert_eq!(next_status(&subscriber).0, "offline");
+}
+
+#[test]
+fn what_home_assistant_shows_as_a_state_awaits_whoever_comes_late_and_no_event_does() {
+    let broker = Mosquitto::open();
+    let running = Running::start(settings(broker.port), nowhere());
+    let listener = subscriber(&settings(broker.port), nowhere());
+    let (front, porch) = (DoorId::new("front").unwrap(), CameraId::new("porch").unwrap());
+    let presence = Presence { camera: porch.clone(), faces: 1, people: Vec::new() };
+    running.publisher.publish(camera(CameraWord::Online));
+    running.publisher.publish(Event::Presence(PresenceEvent { presence, at: Wall(0) }));
+    running.decide(1, MINUTE);
+    let detail = String::new();
+    running.publisher.publish(Event::Alarm(Alarm {
+        kind: AlarmKind::Spoof,
+        door: Some(front.clone()),
+        camera: None,
+        detail,
+        at: Wall(0),
+    }));
+    // The device is told of at home, and its door's controller tells the door's state.
+    let text = discovery::payload(&DeviceId::new("gate").unwrap(), "faceid/gate", "0.1.0", &[porch], &[front]);
+    let topic = "faceid/gate/door/front/state".to_owned();
+    listener.say(Said { topic, payload: "locked".into(), retained: true, ..Said::default() });
+
+    let heard = |subscriber: &Subscriber, until: usize| {
+        let mut heard = BTreeMap::new();
+        wait_for("what was published", || {
+            if let Notice::Message(message) = subscriber.next(PATIENCE)? {
+                heard.insert(message.topic, message.retained);
+            }
+            (heard.len() >= until).then_some(())
+        });
+        heard
+    };
+    let mut live = heard(&listener, 6);
+    live.retain(|_, retained| !*retained);
+    running.wait_until_delivered(1);
+    let late = subscriber(&settings(broker.port), nowhere());
+    let kept = heard(&late, 4);
+    // Nothing else comes: the broker hands out what it keeps before it answers to a later word.
+    late.say(Said { topic: "faceid/gate/end".into(), payload: "end".into(), ..Said::default() });
+    wait_for("the end of what is kept", || match late.next(PATIENCE)? {
+        Notice::Message(message) => {
+            assert!(message.topic == "faceid/gate/end" || kept.contains_key(&message.topic), "{message:?} is kept");
+            (message.topic == "faceid/gate/end").then_some(())
+        }
+        _ => None,
+    });
+    assert!(kept.values().all(|retained| *retained));
+    let message: Value = serde_json::from_str(&text).unwrap();
+    let matches = |filter: &str, topic: &str| filter.strip_suffix('+').map_or(filter == topic, |stem| topic.starts_with(stem));
+    let (mut states, mut events) = (0, 0);
+    for (name, component) in message["components"].as_object().unwrap() {
+        let Some(filter) = component["state_topic"].as_str() else { continue };
+        let is_kept = kept.keys().any(|topic| matches(filter, topic));
+        if component["platform"] == "event" {
+            events += 1;
+            assert!(!is_kept, "{name}: whoever subscribes would hear an old event as a new one");
+            assert!(live.keys().any(|topic| matches(filter, topic)), "{name} was told to those who listened");
+        } else {
+            states += 1;
+            assert!(is_kept, "{name} would be unknown after a restart of Home Assistant");
+        }
+    }
+    assert!(states >= 4 && events == 2, "{states} states, {events} events");
+    assert!(kept.contains_key("faceid/gate/status"), "its availability");
 }
 
 #[test]

@@ -226,6 +226,12 @@ fn testify(dice: &mut Dice<'_>, now: Moment) -> Option<Vec<Sighting>> {
         .collect()
 }
 
+/// A probe of one of five faces that are not alike.
+fn probe_of(face: usize) -> Option<Probe> {
+    let values = (0..=PEOPLE.len()).map(|n| if n == face { 1.0 } else { 0.0 }).collect();
+    Embedding::normalised(ModelId::new("m").unwrap(), values).map(Probe::from)
+}
+
 fn place(x: f32) -> Place {
     Place::of(&BoundingBox { x, y: 100.0, width: 80.0, height: 90.0 }, 640, 480)
 }
@@ -273,6 +279,7 @@ fn seen(
     if second != best {
         candidates.push(candidate(PEOPLE[second], score - behind));
     }
+    let face = dice.mostly(&[Some(best), Some(PEOPLE.len()), None])?;
     let expires_at = dice.mostly(&[None, Some(-1), Some(0), Some(HOUR)])?.map(|after| Wall(now.wall.0 + after));
     let groups = if dice.of(8)? == 0 { vec![GroupId::new("staff").unwrap()] } else { Vec::new() };
     let profiles = candidates.iter().map(|c| (c.person.clone(), Profile { groups: groups.clone(), expires_at })).collect();
@@ -282,6 +289,7 @@ fn seen(
         track: TrackId(track),
         captured_at: at(captured),
         first_usable_at: at(first),
+        probe: face.and_then(probe_of),
         candidates,
         profiles,
         gallery: dice.mostly(&[true, false])?,

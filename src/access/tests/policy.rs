@@ -256,6 +256,66 @@ fn failures_block_a_door_for_everybody_also_after_a_restart_and_nobody_there_cos
     assert_eq!(decide(&mut again, &visit("front", 2, "ada", 20_100)), GRANTED);
 }
 
+/// A probe of face `who`, or of nobody else's.
+fn probe_of(who: usize) -> Option<Probe> {
+    let values = (0..8).map(|n| if n == who { 1.0 } else { 0.0 }).collect();
+    Embedding::normalised(ModelId::new("m").unwrap(), values).map(Probe::from)
+}
+
+#[test]
+fn one_face_that_two_cameras_of_a_door_see_fails_once_and_hides_no_other_failure() {
+    // Two cameras look at one door: each case is what they saw, and what it weighs.
+    let (unknown, attack) = (1, 2);
+    let fails = |camera: &'static str, face: Option<usize>, weight: u32, ms: u64| (camera, face, weight, ms);
+    let cases = [
+        (vec![fails("a", Some(0), unknown, 0), fails("b", Some(0), unknown, 900)], 1, "one stranger, two cameras"),
+        (vec![fails("a", Some(0), attack, 0), fails("b", Some(0), attack, 2900)], 2, "one picture, two cameras"),
+        (vec![fails("a", Some(0), unknown, 0), fails("b", Some(0), attack, 900)], 2, "as much as the worse one"),
+        (vec![fails("a", Some(0), attack, 0), fails("b", Some(0), unknown, 900)], 2, "in either order"),
+        (vec![fails("a", Some(0), unknown, 0), fails("b", Some(1), unknown, 900)], 2, "another face, at the same time"),
+        (vec![fails("a", Some(0), unknown, 0), fails("b", Some(1), attack, 900)], 3, "a picture in the hand"),
+        (vec![fails("a", Some(0), unknown, 0), fails("a", Some(0), unknown, 900)], 2, "one camera, a second try"),
+        (vec![fails("a", Some(0), unknown, 0), fails("b", Some(0), unknown, 3000)], 2, "another approach"),
+        (vec![fails("a", None, unknown, 0), fails("b", None, unknown, 900)], 2, "nothing to compare"),
+        (
+            vec![
+                fails("a", Some(0), unknown, 0),
+                fails("b", Some(0), unknown, 300),
+                fails("b", Some(0), unknown, 600),
+                fails("a", Some(0), unknown, 900),
+                fails("a", Some(0), unknown, 1200),
+            ],
+            3,
+            "tries at both cameras: each failure is told once by each camera",
+        ),
+    ];
+    for (seen, expected, why) in cases {
+        let policy: PolicySettings = toml::from_str("throttle = { failures = 100 }").unwrap();
+        let cameras = ["a", "b"].map(|name| CameraId::new(name).unwrap()).to_vec();
+        let doors = [DoorSettings::new(door("front"), cameras)];
+        let thresholds = Thresholds { matching: Score::new(0.3).unwrap(), margin: 0.05, liveness: PadScore::new(0.5).unwrap() };
+        let (device, key) = (DeviceId::new("unit").unwrap(), GrantKey::from_seed(&[7; 32]).unwrap());
+        let mut decider = Decider::new(device, Settings::default(), thresholds, &doors, Rules::new(&policy).unwrap(), key);
+        for (track, (camera, face, weight, ms)) in (1..).zip(seen) {
+            let failed = Observation {
+                candidates: vec![candidate("ada", 0.1)],
+                liveness: PadScore::new(if weight == attack { 0.1 } else { 0.9 }).ok(),
+                probe: face.and_then(probe_of),
+                ..visit(camera, track, "ada", ms)
+            };
+            let reason = if weight == attack { Reason::Spoof } else { Reason::Unknown };
+            assert_eq!(decide(&mut decider, &Observation { bounding_box: beside(track), ..failed }), denied(reason), "{why}");
+        }
+        assert_eq!(decider.throttle.weighs(&door("front")), expected, "{why}");
+    }
+}
+
+/// A place of its own for each track, so that no attack heats another's.
+#[expect(clippy::cast_precision_loss, reason = "track numbers are small")]
+fn beside(track: u64) -> BoundingBox {
+    BoundingBox { x: 500.0 * track as f32, y: 0.0, width: 80.0, height: 80.0 }
+}
+
 #[test]
 fn an_attack_is_not_retried_into_a_pass_by_waiting_or_by_a_new_track_at_its_place() {
     let mut site = site("[throttle]\nfailures = 0");
@@ -280,6 +340,29 @@ fn one_approach_is_one_grant_whatever_track_or_camera_saw_it() {
     assert!(site.is_decided(&CameraId::new("front").unwrap(), TrackId(2)));
     assert_eq!(decide(&mut site, &visit("in", 3, "ada", 2000)), GRANTED, "another door is another approach");
     assert_eq!(decide(&mut site, &visit("front", 4, "ada", 4000)), GRANTED);
+}
+
+#[test]
+fn whoever_was_let_through_is_recognised_on_another_track_and_nobody_else_is() {
+    let mut site =
+        site("areas = [{ id = 'lab', entries = ['in'], exits = ['out'], kind = 'hard' }]\nthrottle = { cool-down-ms = 0 }");
+    let mut recognised = |observation: &Observation, after_ms| {
+        let now = observation.captured_at.plus(Duration::from_millis(after_ms));
+        drop(site.decide(observation, now, &mut || "id".into()));
+        site.take_recognised()
+    };
+    let (ada, nobody) = (vec![person("ada")], Vec::new());
+    assert_eq!(recognised(&visit("front", 1, "ada", 0), 10), nobody, "the decision names her");
+    assert_eq!(recognised(&visit("front", 2, "ada", 500), 10), ada);
+    assert_eq!(recognised(&visit("front", 2, "ada", 600), 10), nobody, "told once");
+    assert_eq!(recognised(&visit("in", 3, "ada", 500), 10), nobody);
+    assert_eq!(recognised(&visit("in", 4, "ada", 1000), 10), ada, "anti-passback would refuse her, but for the approach");
+    assert_eq!(recognised(&visit("front", 5, "ada", 1000), 1100), nobody, "old evidence");
+    let unlike = Observation { candidates: vec![candidate("ada", 0.2)], ..visit("front", 6, "ada", 1000) };
+    assert_eq!(recognised(&unlike, 10), nobody);
+    let picture = Observation { liveness: PadScore::new(0.1).ok(), ..visit("front", 7, "ada", 1000) };
+    assert_eq!(recognised(&picture, 10), nobody);
+    assert_eq!(recognised(&visit("front", 8, "bob", 1000), 10), nobody, "a decision of his own");
 }
 
 #[test]

@@ -46,9 +46,11 @@ pub(super) enum Blind {
     Soft,
     Duress,
     Carried,
+    TwoCameras,
+    OtherFaces,
 }
 
-pub(super) const ALL_BLIND: [Blind; 41] = [
+pub(super) const ALL_BLIND: [Blind; 43] = [
     Blind::Schedule,
     Blind::Expiry,
     Blind::Validity,
@@ -90,6 +92,8 @@ pub(super) const ALL_BLIND: [Blind; 41] = [
     Blind::Soft,
     Blind::Duress,
     Blind::Carried,
+    Blind::TwoCameras,
+    Blind::OtherFaces,
 ];
 
 pub(super) fn guard(door: &str, blind: Option<Blind>) -> DoorLiveness {
@@ -172,6 +176,9 @@ pub(super) fn perceived(observation: &Observation, blind: Option<Blind>, number:
     match blind {
         Some(Blind::Expiry) => perceived.profiles.values_mut().for_each(|profile| profile.expires_at = None),
         Some(Blind::Gallery) => perceived.gallery = true,
+        // Charges what two cameras see twice, or takes every two faces for one.
+        Some(Blind::TwoCameras) => perceived.probe = None,
+        Some(Blind::OtherFaces) => perceived.probe = observation.probe.as_ref().and_then(|_| probe_of(0)),
         Some(Blind::Decided) => perceived.track = TrackId(1000 + number as u64),
         // Takes whoever turns the head for whoever was asked to.
         Some(Blind::Turner) if observation.camera.as_str() == "c-front" => {

@@ -93,22 +93,58 @@ fn is_locked(before: &[Entry], door: &str) -> bool {
     locked.contains(&door)
 }
 
+/// A face that failed, when, how badly, and before which cameras.
+struct FailedApproach {
+    face: usize,
+    at: i64,
+    weight: u32,
+    cameras: Vec<CameraId>,
+}
+
+/// What a failure adds to what another camera told of the same face at this door less than three seconds ago.
+fn first_told(approaches: &mut Vec<FailedApproach>, seen: &Observation, weight: u32, at: i64) -> u32 {
+    let Some(face) = (0..=PEOPLE.len()).find(|face| is_face(seen, *face)).filter(|_| weight > 0) else { return weight };
+    let same = approaches.iter_mut().find(|a| a.face == face && at - a.at < 3000 && !a.cameras.contains(&seen.camera));
+    let Some(approach) = same else {
+        approaches.push(FailedApproach { face, at, weight, cameras: vec![seen.camera.clone()] });
+        return weight;
+    };
+    approach.cameras.push(seen.camera.clone());
+    let worse = weight.max(approach.weight);
+    worse - std::mem::replace(&mut approach.weight, worse)
+}
+
+fn is_face(seen: &Observation, face: usize) -> bool {
+    let likeness = seen.probe.as_ref().zip(probe_of(face)).and_then(|(probe, other)| probe.compare(&other));
+    likeness.is_some_and(|score| score.value() > 0.99)
+}
+
 /// Blocks, from the failures themselves, by the wall clock, which restarts do not touch here.
 fn is_blocked(facts: &Facts, before: &[Entry], door: &str, now: i64) -> bool {
     let (limit, spoof) = if facts.vault { (3, 3) } else { (5, 2) };
     let (mut failures, mut blocked_until, mut blocks): (Vec<(i64, u32)>, i64, u32) = (Vec::new(), i64::MIN, 0);
+    let mut approaches: Vec<FailedApproach> = Vec::new();
     for (index, entry) in before.iter().enumerate() {
         let at = entry.now.wall.0;
-        let of_decisions = entry.decisions.iter().filter(|d| d.door.as_str() == door).map(|d| match d.reason {
-            Reason::Unknown | Reason::Ambiguous => 1,
-            Reason::Spoof => spoof,
-            // Only a card that is another's is a failure: with none at hand the person may have forgotten it.
-            Reason::SecondFactor => u32::from(card(&before[..index], door, at).is_some()),
-            // Nobody fails what was never asked.
-            Reason::Challenge => u32::from(prompt(since_restart(&before[..index]), d.door.as_str(), &d.camera, d.track).is_some()),
-            _ => 0,
-        });
-        let mut weight: u32 = of_decisions.sum();
+        if matches!(entry.step, Step::Restart) {
+            approaches.clear();
+        }
+        let mut weight = 0;
+        for d in entry.decisions.iter().filter(|d| d.door.as_str() == door) {
+            let failed = match d.reason {
+                Reason::Unknown | Reason::Ambiguous => 1,
+                Reason::Spoof => spoof,
+                // Only a card that is another's is a failure: with none at hand the person may have forgotten it.
+                Reason::SecondFactor => u32::from(card(&before[..index], door, at).is_some()),
+                // Nobody fails what was never asked; and each time it is asked is a try of its own.
+                Reason::Challenge => {
+                    weight += u32::from(prompt(since_restart(&before[..index]), d.door.as_str(), &d.camera, d.track).is_some());
+                    0
+                }
+                _ => 0,
+            };
+            weight += if let Step::See(seen) = &entry.step { first_told(&mut approaches, seen, failed, at) } else { failed };
+        }
         if let Step::Tell(Input::Credential(read)) = &entry.step
             && read.door.as_str() == door
             && owner(facts, read).is_none()
@@ -354,6 +390,14 @@ pub(super) fn check(policy: usize, log: &[Entry]) -> Result<usize, String> {
                     && (was_let_in(person) || was_refused(run, door, person, Some(decision.reason), entry.now))
                 {
                     let _ = write!(problem, "a second decision on one approach");
+                }
+                let may_not_try = is_blocked(&facts, before, door, entry.now.wall.0) || is_hot(run, seen);
+                match decision.reason {
+                    Reason::Throttled if !may_not_try => problem.push_str("throttled without a reason"),
+                    // The time for a turn of the head runs out at a blocked door, too.
+                    Reason::Throttled | Reason::Lockdown | Reason::Challenge => {}
+                    _ if may_not_try => problem.push_str("tried where nobody may try"),
+                    _ => {}
                 }
                 if is_slander(&facts, run, seen, decision) {
                     let _ = write!(problem, "called an attack without a reason");

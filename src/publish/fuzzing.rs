@@ -1,0 +1,151 @@
+//! What the fuzz target `sealed` feeds (`tests/fuzz`), and what a seeded walk feeds in every test run: records of the outbox and of the
+//! audit trail as they are once they have been opened. Only what was sealed under the device's key comes so far: whoever has stolen it,
+//! or a version that wrote something else. Each function takes any bytes at all and panics when a promise is broken.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::audit::{self, Audit};
+use super::journal::{self, Journal};
+use super::outbox::{Outbox, Ticket};
+use super::payload::{Context, Models};
+use super::sealed::{self, StateKey};
+use crate::types::{DeviceId, Moment, Wall};
+
+const NOW: Wall = Wall(1_700_000_000_000);
+const MAX_BYTES: u64 = 1 << 20;
+const AN_HOUR: Duration = Duration::from_secs(3600);
+
+/// A state folder with an outbox and an audit trail, written anew for each input.
+pub struct Shelf {
+    folder: PathBuf,
+    key: StateKey,
+    /// The texts of a sound trail, a line each.
+    trail: Vec<u8>,
+    /// The records of a sound outbox, each with its length before it.
+    outbox: Vec<u8>,
+}
+
+impl Shelf {
+    /// In an empty folder of its own.
+    pub fn new(folder: &Path) -> Self {
+        let key = StateKey::generate().expect("the system has randomness");
+        let sound = folder.join("sound");
+        let trail = Audit::open(&sound, &key, MAX_BYTES).expect("the folder is sound");
+        for n in 0..3 {
+            trail.append("decision", json!({ "n": n, "outcome": "denied" }), NOW);
+        }
+        let mut lines = Vec::new();
+        let read = audit::verify(&sound, &key, |_, text| lines.push(text.to_owned()));
+        assert_eq!(read.expect("it was just written").head, trail.head());
+        let outbox = framed(&journal::sound_records());
+        Self { folder: folder.join("fed"), key, trail: lines.join("\n").into_bytes(), outbox }
+    }
+
+    /// Records of the outbox: what waits is handed out once, in order and as history, and what was confirmed stays so.
+    pub fn outbox(&self, bytes: &[u8]) {
+        let bytes = edited(&self.outbox, bytes);
+        let mut records = Vec::new();
+        let mut rest = &bytes[..];
+        while let Some((length, behind)) = rest.split_first() {
+            let (record, behind) = behind.split_at(usize::from(*length).min(behind.len()));
+            records.push(record);
+            rest = behind;
+        }
+        self.write(journal::PURPOSE, &records);
+        let journal = self.journal();
+        let next = journal.next_sequence();
+        let device = DeviceId::new("gate").expect("a plain name");
+        let context = Context { device, boot_id: uuid::Uuid::nil(), first_sequence: 1, models: Models::new(), person_names: false };
+        let mut outbox = Outbox::durable(4, context, journal);
+        let mut last = None;
+        while let Some((ticket, message)) = outbox.next(Moment { wall: NOW, ..Moment::default() }) {
+            let Ticket::Decision(sequence) = ticket else { panic!("handed out {ticket:?}") };
+            assert!(last < Some(sequence) && sequence < next, "{sequence} after {last:?}, before {next}");
+            assert!(!message.retained && message.confirmed && message.expiry_s.is_none());
+            last = Some(sequence);
+            outbox.confirmed(&ticket);
+        }
+        let (mut from, mut copies) = (0, Vec::new());
+        loop {
+            let (some, more) = outbox.replay(from, 3);
+            assert!(some.len() <= 3);
+            copies.extend(some);
+            let Some(more) = more else { break };
+            assert!(more > from);
+            from = more;
+        }
+        assert!(copies.len() <= records.len());
+        drop(outbox);
+        let mut again = self.journal();
+        assert!(again.take_unconfirmed().is_empty() && again.next_sequence() == next, "a confirmation or a number was forgotten");
+    }
+
+    fn journal(&self) -> Journal {
+        Journal::open(&self.folder, &self.key, MAX_BYTES, AN_HOUR).expect("the segment's seals are sound")
+    }
+
+    /// Entries of the audit trail: what is shown follows without a gap, and whether it is sound does not change when it is gone on with.
+    pub fn audit(&self, bytes: &[u8]) {
+        let bytes = edited(&self.trail, bytes);
+        let records: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+        self.write(audit::PURPOSE, &records);
+        let verify = |numbers: &mut Vec<u64>| audit::verify(&self.folder, &self.key, |entry, _| numbers.push(entry.n));
+        let mut numbers = Vec::new();
+        let before = verify(&mut numbers);
+        assert!(numbers.windows(2).all(|pair| pair[0].checked_add(1) == Some(pair[1])), "shown {numbers:?}");
+        let trail = Audit::open(&self.folder, &self.key, MAX_BYTES).expect("the segment's seals are sound");
+        let head = trail.append("start", json!({ "said": audit::outside(&String::from_utf8_lossy(&bytes)) }), NOW);
+        let after = verify(&mut Vec::new());
+        match before {
+            Ok(report) if report.head.n < u64::MAX => assert_eq!(after.expect("it was sound").head, head),
+            _ => assert!(after.is_err(), "a broken trail was mended by writing on"),
+        }
+    }
+
+    fn write(&self, purpose: &str, records: &[&[u8]]) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+        std::fs::create_dir_all(&self.folder).expect("the folder's place is ours");
+        let segment = sealed::segment(&self.key, purpose, 1, records);
+        std::fs::write(sealed::path(&self.folder, 1), segment).expect("the folder is ours");
+    }
+}
+
+/// Records, each with its length before it.
+fn framed(records: &[Vec<u8>]) -> Vec<u8> {
+    let frame = |record: &Vec<u8>| [&[u8::try_from(record.len()).unwrap_or(0)], &record[..]].concat();
+    records.iter().flat_map(frame).collect()
+}
+
+/// The input itself, or what is sound with some of its bytes replaced.
+fn edited(sound: &[u8], input: &[u8]) -> Vec<u8> {
+    let Some((b'~', edits)) = input.split_first() else { return input.to_vec() };
+    let mut bytes = sound.to_vec();
+    for edit in edits.chunks_exact(3) {
+        let at = usize::from(u16::from_le_bytes([edit[0], edit[1]])) % bytes.len().max(1);
+        if let Some(byte) = bytes.get_mut(at) {
+            *byte = edit[2];
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::walk::walk;
+
+    #[test]
+    fn a_seeded_walk_over_opened_records_breaks_no_promise() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::new(folder.path());
+        // The highest number there is, which nothing can follow: alone, and confirmed by another record.
+        let highest = framed(&journal::highest_records());
+        walk("outbox", &[&shelf.outbox, &highest, b"~", b"~\x02\x00\xff"], 600, |bytes| shelf.outbox(bytes));
+        let last = format!(r#"{{"n":{},"time":"","prev":"","kind":"stop","detail":null}}"#, u64::MAX);
+        let two = [last.as_bytes(), last.replace("stop", "start").as_bytes()].join(&b'\n');
+        walk("audit", &[&shelf.trail, last.as_bytes(), &two, b"~", b"~\x10\x00!"], 600, |bytes| shelf.audit(bytes));
+    }
+}
