@@ -36,12 +36,13 @@ fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// A template in every form that it has: as the network gives it, rotated, rotated and rounded, and the index's three planes.
+/// A template in every form that it has: as the network gives it, rotated, rotated and rounded, and the index's planes.
 struct Forms {
     plain: Vec<u8>,
     turned: Vec<u8>,
     rounded: Vec<u8>,
-    coarse: Vec<u8>,
+    tops: Vec<u8>,
+    seconds: Vec<u8>,
     middle: Vec<u8>,
     low: Vec<u8>,
 }
@@ -57,12 +58,12 @@ impl Forms {
         let half = ((most + 15) / 16).max(1);
         let nibble = |level: &i32| ((level + 16 * half) / (2 * half)).clamp(0, 15);
         let left = |level: &i32| level - half * (2 * nibble(level) - 15) + 2_048;
-        // Two lanes of 64 numbers lie in one: the first in the lower nibbles, the second in the upper.
-        let packed = |of: &dyn Fn(&i32) -> i32| -> Vec<u8> {
+        // Of a pair of lanes, 128 numbers, `per` lie in a byte, each `bits` wide: those that are `128 / per` apart.
+        let packed = |per: usize, bits: usize, of: &dyn Fn(&i32) -> i32| -> Vec<u8> {
             let pair = |pair: &[i32]| -> Vec<u8> {
-                let (low, high) = pair.split_at(64.min(pair.len()));
-                let upper = |at: usize| high.get(at).map_or(0, |level| of(level) << 4);
-                low.iter().enumerate().map(|(at, level)| (of(level) | upper(at)) as u8).collect()
+                let number = |at: usize| pair.get(at).map_or(0, of);
+                let byte = |at: usize| (0..per).map(|n| number(at + 128 / per * n) << (bits * n)).sum::<i32>() as u8;
+                (0..128 / per).map(byte).collect()
             };
             levels.chunks(128).flat_map(pair).collect()
         };
@@ -70,18 +71,21 @@ impl Forms {
             plain: bytes(plain.values()),
             turned: bytes(turned),
             rounded: bytes(&rounded),
-            coarse: packed(&nibble),
-            middle: packed(&|level| left(level) >> 8),
+            // Gathered from where they lie, between those of other rows.
+            tops: [packed(8, 1, &|level| nibble(level) >> 3), packed(8, 1, &|level| nibble(level) >> 2 & 1)].concat(),
+            seconds: packed(4, 2, &|level| nibble(level) & 3),
+            middle: packed(2, 4, &|level| left(level) >> 8),
             low: levels.iter().map(|level| (left(level) & 0xff) as u8).collect(),
         }
     }
 
-    fn all(&self) -> [(&'static str, &[u8]); 6] {
+    fn all(&self) -> [(&'static str, &[u8]); 7] {
         [
             ("the embedding", &self.plain),
             ("the rotated embedding", &self.turned),
             ("the rounded template", &self.rounded),
-            ("the coarse plane", &self.coarse),
+            ("the planes of single bits", &self.tops),
+            ("the plane of two bits", &self.seconds),
             ("the middle plane", &self.middle),
             ("the low plane", &self.low),
         ]
@@ -167,7 +171,11 @@ fn no_form_of_a_template_lies_in_the_state_folder_or_plain_in_the_daemons_memory
         return;
     };
     let count = |form: &[u8]| memory.iter().map(|range| runs(&range.content, form)).sum::<usize>();
-    assert!(count(&forms.coarse) > 0, "the index's own numbers are not found: the search does not see the memory");
+    let planes = [&forms.seconds, &forms.middle, &forms.low];
+    assert!(
+        planes.iter().all(|plane| count(plane) > 0),
+        "the index's own numbers are not found: the search does not see the memory"
+    );
     for (name, form) in [("the embedding", &forms.plain), ("the rotated embedding", &forms.turned)] {
         assert_eq!(count(form), 0, "{name} was left in the daemon's memory");
     }

@@ -20,7 +20,7 @@ use check::check;
 /// Histories of the long run.
 const HISTORIES: usize = 100_000;
 /// Histories within which a decider that is blind to one rule must be caught.
-const SOON: usize = 4_000;
+const SOON: usize = 40_000;
 
 /// 2026-11-25T07:59:00Z, a minute before the day schedule begins.
 const DAWN: i64 = 1_795_593_540_000;
