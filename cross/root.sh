@@ -9,12 +9,12 @@ set -euo pipefail
 command -v debootstrap >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends debootstrap
 root=$1
 suite=bookworm
-# libosdp asks git for a version. rustc-web is what Debian keeps new enough for its browsers; rustc itself is 1.63 here.
+# libosdp asks git for a version, and the golden tests ffmpeg for a clip's frames. rustc-web is what Debian keeps new enough for its browsers; rustc itself is 1.63 here.
 packages=(gcc libc6-dev gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross pkg-config qemu-user-static dpkg-dev git
     rustc-web cargo-web libstd-rust-web-dev libstd-rust-web-dev:arm64
     libgstreamer1.0-dev:arm64 libgstreamer-plugins-base1.0-dev:arm64 libgstrtspserver-1.0-dev:arm64
     gstreamer1.0-plugins-base:arm64 gstreamer1.0-plugins-good:arm64 gstreamer1.0-plugins-bad:arm64 gstreamer1.0-libav:arm64
-    ca-certificates)
+    ffmpeg ca-certificates)
 # The mirror that this machine itself uses, if it is a Debian of that suite.
 mirror_of() {
     local found
