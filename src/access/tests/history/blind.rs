@@ -46,10 +46,9 @@ pub(super) enum Blind {
     Soft,
     Duress,
     Carried,
-    OtherFaces,
 }
 
-pub(super) const ALL_BLIND: [Blind; 42] = [
+pub(super) const ALL_BLIND: [Blind; 41] = [
     Blind::Schedule,
     Blind::Expiry,
     Blind::Validity,
@@ -91,7 +90,6 @@ pub(super) const ALL_BLIND: [Blind; 42] = [
     Blind::Soft,
     Blind::Duress,
     Blind::Carried,
-    Blind::OtherFaces,
 ];
 
 pub(super) fn guard(door: &str, blind: Option<Blind>) -> DoorLiveness {
@@ -174,8 +172,6 @@ pub(super) fn perceived(observation: &Observation, blind: Option<Blind>, number:
     match blind {
         Some(Blind::Expiry) => perceived.profiles.values_mut().for_each(|profile| profile.expires_at = None),
         Some(Blind::Gallery) => perceived.gallery = true,
-        // Takes every two faces for one. Who takes one for two is caught by `policy`'s table: drawn histories hardly ever tell.
-        Some(Blind::OtherFaces) => perceived.probe = observation.probe.as_ref().and_then(|_| probe_of(0)),
         Some(Blind::Decided) => perceived.track = TrackId(1000 + number as u64),
         // Takes whoever turns the head for whoever was asked to.
         Some(Blind::Turner) if observation.camera.as_str() == "c-front" => {

@@ -391,15 +391,6 @@ pub(super) fn check(policy: usize, log: &[Entry]) -> Result<usize, String> {
                 {
                     let _ = write!(problem, "a second decision on one approach");
                 }
-                let may_not_try = is_blocked(&facts, before, door, entry.now.wall.0) || is_hot(run, seen);
-                // One way alone: where a card and a turn of the head fail in one moment, this account and the decider's differ by which
-                // came first, and the decider blocks sooner.
-                match decision.reason {
-                    // The time for a turn of the head runs out at a blocked door, too.
-                    Reason::Throttled | Reason::Lockdown | Reason::Challenge => {}
-                    _ if may_not_try => problem.push_str("tried where nobody may try"),
-                    _ => {}
-                }
                 if is_slander(&facts, run, seen, decision) {
                     let _ = write!(problem, "called an attack without a reason");
                 }
