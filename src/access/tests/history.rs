@@ -431,7 +431,7 @@ fn a_decider_that_is_blind_to_any_one_rule_is_caught() {
         let sites = Sites::new(Some(blind));
         let caught = (0..SOON as u64).find(|n| {
             let (policy, log) = live(&drawn(7_000_000 + n), &sites);
-            check(policy, &log).is_err()
+            check(policy, &log).is_err_and(|wrong| wrong.contains(blind.is_caught_by()))
         });
         match caught {
             Some(after) => println!("{blind:?}: caught by history {after}"),

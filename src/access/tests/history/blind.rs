@@ -46,9 +46,23 @@ pub(super) enum Blind {
     Soft,
     Duress,
     Carried,
+    TooSoon,
+    TooLate,
+    OtherFaces,
 }
 
-pub(super) const ALL_BLIND: [Blind; 41] = [
+impl Blind {
+    /// What the checker must say of such a decider; anything, mostly.
+    pub(super) fn is_caught_by(self) -> &'static str {
+        match self {
+            Self::TooSoon => "throttled without a reason",
+            Self::TooLate => "tried where nobody may try",
+            _ => "",
+        }
+    }
+}
+
+pub(super) const ALL_BLIND: [Blind; 44] = [
     Blind::Schedule,
     Blind::Expiry,
     Blind::Validity,
@@ -90,6 +104,9 @@ pub(super) const ALL_BLIND: [Blind; 41] = [
     Blind::Soft,
     Blind::Duress,
     Blind::Carried,
+    Blind::TooSoon,
+    Blind::TooLate,
+    Blind::OtherFaces,
 ];
 
 pub(super) fn guard(door: &str, blind: Option<Blind>) -> DoorLiveness {
@@ -126,6 +143,8 @@ pub(super) fn rules(policy: &str, blind: Option<Blind>) -> (Settings, Rules) {
         Some(Blind::Approach) => settings.approach_ms = 0,
         Some(Blind::Passback) => rules.areas.clear(),
         Some(Blind::Throttle) => rules.throttle.failures = 0,
+        Some(Blind::TooSoon) => rules.throttle.failures -= 1,
+        Some(Blind::TooLate) => rules.throttle.failures += 1,
         Some(Blind::Factor) => {
             let doors = rules.doors.iter_mut().filter(|door| door.mode == DoorMode::TwoFactor);
             doors.for_each(|door| door.mode = DoorMode::Normal);
@@ -172,6 +191,8 @@ pub(super) fn perceived(observation: &Observation, blind: Option<Blind>, number:
     match blind {
         Some(Blind::Expiry) => perceived.profiles.values_mut().for_each(|profile| profile.expires_at = None),
         Some(Blind::Gallery) => perceived.gallery = true,
+        // Takes every two faces for one.
+        Some(Blind::OtherFaces) => perceived.probe = observation.probe.as_ref().and_then(|_| probe_of(0)),
         Some(Blind::Decided) => perceived.track = TrackId(1000 + number as u64),
         // Takes whoever turns the head for whoever was asked to.
         Some(Blind::Turner) if observation.camera.as_str() == "c-front" => {

@@ -149,7 +149,7 @@ fn is_blocked(facts: &Facts, before: &[Entry], door: &str, now: i64) -> bool {
             && read.door.as_str() == door
             && owner(facts, read).is_none()
         {
-            weight = 1;
+            weight += 1;
         }
         if weight == 0 || at < blocked_until {
             continue;
@@ -390,6 +390,14 @@ pub(super) fn check(policy: usize, log: &[Entry]) -> Result<usize, String> {
                     && (was_let_in(person) || was_refused(run, door, person, Some(decision.reason), entry.now))
                 {
                     let _ = write!(problem, "a second decision on one approach");
+                }
+                let may_not_try = is_blocked(&facts, before, door, entry.now.wall.0) || is_hot(run, seen);
+                match decision.reason {
+                    Reason::Throttled if !may_not_try => problem.push_str("throttled without a reason"),
+                    // The time for a turn of the head runs out at a blocked door, too.
+                    Reason::Throttled | Reason::Lockdown | Reason::Challenge => {}
+                    _ if may_not_try => problem.push_str("tried where nobody may try"),
+                    _ => {}
                 }
                 if is_slander(&facts, run, seen, decision) {
                     let _ = write!(problem, "called an attack without a reason");
