@@ -40,7 +40,7 @@ pub use policy::{CredentialNumber, PolicySettings};
 pub use rules::{Clock, Rules};
 pub use state::State;
 use state::{Lockdown, Ms, ms};
-use throttle::{Places, Throttle, Told};
+use throttle::{News, Places, Throttle, Told};
 use verdict::Verdict;
 use witness::Witnesses;
 
@@ -71,8 +71,8 @@ pub struct Settings {
     /// How long after its first usable face a track may still gather better evidence before it is denied, in milliseconds (0 to 10000).
     pub patience_ms: u64,
     /// For how long after a grant the same person at the same door is the same approach and is not decided again, on whatever track or
-    /// camera, in milliseconds (0 to 60000). A person whom a rule refuses is not refused again for the same reason as long, and a failure
-    /// that two cameras see is charged once.
+    /// camera, in milliseconds (0 to 60000). A person whom a rule refuses is not refused again for the same reason as long, and what two
+    /// cameras see of a face that nobody knows is told and charged once.
     pub approach_ms: u64,
     /// Evidence older than this when it is decided is stale and denied, in milliseconds (50 to 60000).
     pub max_age_ms: u64,
@@ -181,7 +181,7 @@ pub struct Decider {
     gathered: HashMap<DoorId, Vec<(PersonId, Ms)>>,
     places: Places,
     throttle: Throttle,
-    /// Failures that a second camera may tell of.
+    /// Refusals that a second camera may repeat.
     told: Told,
     passback: Passback,
     lockdown: Lockdown,
@@ -389,10 +389,13 @@ impl Decider {
     ) -> Option<Decision> {
         let (person, factors, marks) = match verdict {
             Verdict::Refused { reason, person, weight, .. } => {
-                let owed = self.owed(observation, &door, (reason, weight), now);
-                self.charge(&door, owed, now);
+                let news = self.news(observation, &door, (reason, person.as_ref(), weight), now);
+                self.charge(&door, news.owed, now);
                 if reason == Reason::Spoof && self.rules.throttle.cool_down_ms > 0 {
                     self.places.heat(&observation.camera, observation.track, observation.bounding_box, ms(now.monotonic));
+                }
+                if !news.is_new {
+                    return None;
                 }
                 return self.refuse_once(observation, door, reason, person, now);
             }
@@ -492,15 +495,21 @@ impl Decider {
         }
     }
 
-    /// What a failure costs, when another camera of the door may have told of it: an approach is charged once. Each challenge is a try
-    /// of its own, whose side is drawn anew.
-    fn owed(&mut self, observation: &Observation, door: &DoorId, (reason, weight): (Reason, u32), now: Moment) -> u32 {
-        if reason == Reason::Challenge {
-            return weight;
+    /// What is left to tell and to charge of a refusal that names nobody, when another camera of the door may have told of it: a face
+    /// that nobody knows is told of and charged once for an approach, too. Each challenge is a try of its own, whose side is drawn anew.
+    fn news(
+        &mut self,
+        observation: &Observation,
+        door: &DoorId,
+        (reason, person, weight): (Reason, Option<&PersonId>, u32),
+        now: Moment,
+    ) -> News {
+        if person.is_some() || reason == Reason::Challenge {
+            return News { owed: weight, is_new: true };
         }
         let within = Ms::try_from(self.settings.approach_ms).unwrap_or(Ms::MAX);
         let matching = self.rules.door(door).thresholds(self.thresholds).matching;
-        self.told.owed(door, observation, weight, (ms(now.monotonic), within, matching))
+        self.told.tell(door, observation, (reason, weight), (ms(now.monotonic), within, matching))
     }
 
     /// The only place where a grant is made.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::policy::ThrottleSettings;
 use super::state::Ms;
-use crate::types::{BoundingBox, CameraId, DoorId, Observation, Probe, Score, TrackId};
+use crate::types::{BoundingBox, CameraId, DoorId, Observation, Probe, Reason, Score, TrackId};
 
 /// The most failures of one door that are remembered; a block comes long before.
 const MAX_CHARGES: usize = 128;
@@ -15,7 +15,7 @@ const MAX_CHARGES: usize = 128;
 const MAX_LEVEL: u32 = 16;
 /// The most places that cool down; the oldest has long cooled.
 const MAX_PLACES: usize = 64;
-/// The most failures that another camera may still tell of; they last for seconds.
+/// The most refusals that another camera may still repeat; they last for seconds.
 const MAX_TOLD: usize = 64;
 /// A place whose track's end was never told is cold after this, in milliseconds.
 const UNTOLD_MS: Ms = 10_000;
@@ -116,51 +116,68 @@ impl Throttle {
     }
 }
 
-/// Failures of a moment ago, so that one face that several cameras of a door see costs the door one failure.
+/// Refusals of a moment ago that name nobody, so that one face that several cameras of a door see is told of and charged once.
 ///
 /// Only faces that are as alike as a match are one, so nobody's failure hides another's, nor a stranger's the picture in the hand. Each
-/// camera may tell of a failure once: who fails again before either of two cameras is charged again. What the second camera finds worse
-/// is charged as far as it is worse. All this is forgotten by a restart, which charges twice what it no longer knows.
+/// camera may repeat a refusal once: who fails again before either of two cameras is told of and charged again. What the second camera
+/// finds worse is told, and charged as far as it is worse; what it finds of another kind that weighs as much is told, too. All this is
+/// forgotten by a restart, which tells and charges twice what it no longer knows.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Told(VecDeque<Failure>);
+pub(super) struct Told(VecDeque<Refusal>);
 
 #[derive(Debug, Clone)]
-struct Failure {
+struct Refusal {
     door: DoorId,
     at: Ms,
     probe: Probe,
+    /// Every reason that was told, and the weight of the worst. Failures are one approach whatever their reasons; what is no failure is
+    /// only ever the same as itself.
+    reasons: Vec<Reason>,
     weight: u32,
     /// Which cameras told of it.
     cameras: Vec<CameraId>,
 }
 
+/// What is left of a refusal after what another camera told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct News {
+    /// What is still to be charged.
+    pub(super) owed: u32,
+    /// Whether it is still to be told; what is not owes nothing.
+    pub(super) is_new: bool,
+}
+
 impl Told {
-    /// What is still to be charged of a failure of this weight, after what another camera told within the last `within_ms`.
-    pub(super) fn owed(
+    /// What a refusal for this reason, which weighs this much as a failure, adds to what another camera told within the last `within_ms`.
+    pub(super) fn tell(
         &mut self,
         door: &DoorId,
         observation: &Observation,
-        weight: u32,
+        (reason, weight): (Reason, u32),
         (now, within_ms, matching): (Ms, Ms, Score),
-    ) -> u32 {
-        self.0.retain(|failure| now.saturating_sub(failure.at) < within_ms);
-        let Some(probe) = observation.probe.as_ref().filter(|_| weight > 0) else { return weight };
-        let known = self.0.iter_mut().find(|failure| {
-            let is_alike = || failure.probe.compare(probe).is_some_and(|score| score >= matching);
-            failure.door == *door && !failure.cameras.contains(&observation.camera) && is_alike()
+    ) -> News {
+        self.0.retain(|refusal| now.saturating_sub(refusal.at) < within_ms);
+        let Some(probe) = &observation.probe else { return News { owed: weight, is_new: true } };
+        let known = self.0.iter_mut().find(|refusal| {
+            let is_alike = || refusal.probe.compare(probe).is_some_and(|score| score >= matching);
+            let is_of_its_kind =
+                if weight > 0 { refusal.weight > 0 } else { refusal.weight == 0 && refusal.reasons.contains(&reason) };
+            refusal.door == *door && is_of_its_kind && !refusal.cameras.contains(&observation.camera) && is_alike()
         });
-        if let Some(failure) = known {
-            failure.cameras.push(observation.camera.clone());
-            let owed = weight.saturating_sub(failure.weight);
-            failure.weight = failure.weight.max(weight);
-            return owed;
+        if let Some(refusal) = known {
+            refusal.cameras.push(observation.camera.clone());
+            let owed = weight.saturating_sub(refusal.weight);
+            let is_new = weight >= refusal.weight && !refusal.reasons.contains(&reason);
+            refusal.weight = refusal.weight.max(weight);
+            refusal.reasons.extend(is_new.then_some(reason));
+            return News { owed, is_new };
         }
         if self.0.len() >= MAX_TOLD {
             self.0.pop_front();
         }
         let cameras = vec![observation.camera.clone()];
-        self.0.push_back(Failure { door: door.clone(), at: now, probe: probe.clone(), weight, cameras });
-        weight
+        self.0.push_back(Refusal { door: door.clone(), at: now, probe: probe.clone(), reasons: vec![reason], weight, cameras });
+        News { owed: weight, is_new: true }
     }
 }
 
@@ -332,10 +349,11 @@ mod tests {
         let seen = crate::access::tests::observation(Vec::new(), None);
         let seen = Observation { probe: embedding.map(Probe::from), ..seen };
         let matching = Score::new(0.3).unwrap();
-        (0..1000).for_each(|_| assert_eq!(told.owed(&door(), &seen, 1, (0, 3000, matching)), 1));
+        let news = |owed| News { owed, is_new: true };
+        (0..1000).for_each(|_| assert_eq!(told.tell(&door(), &seen, (Reason::Unknown, 1), (0, 3000, matching)), news(1)));
         assert_eq!(told.0.len(), MAX_TOLD);
-        assert_eq!(told.owed(&door(), &seen, 0, (0, 3000, matching)), 0);
-        told.owed(&door(), &seen, 1, (3000, 3000, matching));
+        assert_eq!(told.tell(&door(), &seen, (Reason::Lockdown, 0), (0, 3000, matching)), news(0));
+        told.tell(&door(), &seen, (Reason::Unknown, 1), (3000, 3000, matching));
         assert_eq!(told.0.len(), 1, "the faces of an approach that is over are gone");
     }
 }

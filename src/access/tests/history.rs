@@ -131,6 +131,8 @@ struct Entry {
     silent: Vec<DoorId>,
     /// What people were told to do.
     prompts: Vec<Prompt>,
+    /// Why the checker says that a face without a name was refused at the doors where nothing was said of it.
+    unsaid: Vec<(DoorId, Reason)>,
 }
 
 /// Draws from bytes; nothing when they are used up.
@@ -397,7 +399,7 @@ fn live(bytes: &[u8], sites: &Sites) -> (usize, Vec<Entry>) {
             prompts.iter_mut().for_each(|prompt| prompt.side = other(prompt.side));
         }
         decisions.extend(decider.overdue(now));
-        log.push(Entry { step, now, decisions, silent, prompts });
+        log.push(Entry { step, now, decisions, silent, prompts, unsaid: Vec::new() });
     }
     (policy, log)
 }
@@ -416,9 +418,9 @@ fn no_history_of_a_hundred_thousand_grants_outside_the_rules_or_refuses_within_t
     let sites = Sites::new(None);
     let (mut grants, mut steps) = (0, 0);
     for n in 0..HISTORIES as u64 {
-        let (policy, log) = live(&drawn(seed + n), &sites);
+        let (policy, mut log) = live(&drawn(seed + n), &sites);
         steps += log.len();
-        grants += check(policy, &log).unwrap_or_else(|wrong| panic!("seed {}: {wrong}\n{log:#?}", seed + n));
+        grants += check(policy, &mut log).unwrap_or_else(|wrong| panic!("seed {}: {wrong}\n{log:#?}", seed + n));
     }
     println!("{HISTORIES} histories, {steps} steps, {grants} grants");
     assert!(grants > HISTORIES, "the histories say little: {grants} grants");
@@ -430,8 +432,8 @@ fn a_decider_that_is_blind_to_any_one_rule_is_caught() {
     for blind in ALL_BLIND {
         let sites = Sites::new(Some(blind));
         let caught = (0..SOON as u64).find(|n| {
-            let (policy, log) = live(&drawn(7_000_000 + n), &sites);
-            check(policy, &log).is_err_and(|wrong| wrong.contains(blind.is_caught_by()))
+            let (policy, mut log) = live(&drawn(7_000_000 + n), &sites);
+            check(policy, &mut log).is_err_and(|wrong| wrong.contains(blind.is_caught_by()))
         });
         match caught {
             Some(after) => println!("{blind:?}: caught by history {after}"),
@@ -446,8 +448,8 @@ proptest! {
 
     #[test]
     fn no_history_that_can_be_shortened_breaks_the_rules(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        let (policy, log) = live(&bytes, &Sites::new(None));
-        if let Err(wrong) = check(policy, &log) {
+        let (policy, mut log) = live(&bytes, &Sites::new(None));
+        if let Err(wrong) = check(policy, &mut log) {
             prop_assert!(false, "{wrong}\n{log:#?}");
         }
     }

@@ -263,50 +263,88 @@ fn probe_of(who: usize) -> Option<Probe> {
 }
 
 #[test]
-fn one_face_that_two_cameras_of_a_door_see_fails_once_and_hides_no_other_failure() {
-    // Two cameras look at one door: each case is what they saw, and what it weighs.
-    let (unknown, attack) = (1, 2);
-    let fails = |camera: &'static str, face: Option<usize>, weight: u32, ms: u64| (camera, face, weight, ms);
+fn one_nameless_face_that_two_cameras_of_a_door_see_is_told_and_charged_once_and_hides_no_other() {
+    use Reason::{Ambiguous, GalleryUnavailable, LivenessUncertain, Spoof, Unknown};
+    // Two cameras look at one door: each case is what they saw, which of it is told, and what it weighs.
     let cases = [
-        (vec![fails("a", Some(0), unknown, 0), fails("b", Some(0), unknown, 900)], 1, "one stranger, two cameras"),
-        (vec![fails("a", Some(0), attack, 0), fails("b", Some(0), attack, 2900)], 2, "one picture, two cameras"),
-        (vec![fails("a", Some(0), unknown, 0), fails("b", Some(0), attack, 900)], 2, "as much as the worse one"),
-        (vec![fails("a", Some(0), attack, 0), fails("b", Some(0), unknown, 900)], 2, "in either order"),
-        (vec![fails("a", Some(0), unknown, 0), fails("b", Some(1), unknown, 900)], 2, "another face, at the same time"),
-        (vec![fails("a", Some(0), unknown, 0), fails("b", Some(1), attack, 900)], 3, "a picture in the hand"),
-        (vec![fails("a", Some(0), unknown, 0), fails("a", Some(0), unknown, 900)], 2, "one camera, a second try"),
-        (vec![fails("a", Some(0), unknown, 0), fails("b", Some(0), unknown, 3000)], 2, "another approach"),
-        (vec![fails("a", None, unknown, 0), fails("b", None, unknown, 900)], 2, "nothing to compare"),
+        (vec![("a", Some(0), Unknown, 0), ("b", Some(0), Unknown, 900)], "t-", 1, "one stranger, two cameras"),
+        (vec![("a", Some(0), Spoof, 0), ("b", Some(0), Spoof, 2900)], "t-", 2, "one picture, two cameras"),
+        (
+            vec![("a", Some(0), Unknown, 0), ("b", Some(0), Spoof, 900)],
+            "tt",
+            2,
+            "an attack is told, and charged as far as it is worse",
+        ),
+        (vec![("a", Some(0), Spoof, 0), ("b", Some(0), Unknown, 900)], "t-", 2, "the lighter one after the worse one"),
+        (vec![("a", Some(0), Unknown, 0), ("b", Some(0), Ambiguous, 900)], "tt", 1, "another reason that weighs as much"),
+        (vec![("a", Some(0), Unknown, 0), ("b", Some(1), Unknown, 900)], "tt", 2, "another face, at the same time"),
+        (vec![("a", Some(0), Unknown, 0), ("b", Some(1), Spoof, 900)], "tt", 3, "a picture in the hand"),
+        (vec![("a", Some(0), Spoof, 0), ("b", Some(1), Unknown, 900)], "tt", 3, "who holds it"),
+        (vec![("a", Some(0), Unknown, 0), ("a", Some(0), Unknown, 900)], "tt", 2, "one camera, a second try"),
+        (vec![("a", Some(0), Unknown, 0), ("b", Some(0), Unknown, 3000)], "tt", 2, "another approach"),
+        (vec![("a", None, Unknown, 0), ("b", None, Unknown, 900)], "tt", 2, "nothing to compare"),
+        (vec![("a", Some(0), LivenessUncertain, 0), ("b", Some(0), LivenessUncertain, 900)], "t-", 0, "no failure"),
+        (vec![("a", Some(0), LivenessUncertain, 0), ("b", Some(0), GalleryUnavailable, 900)], "tt", 0, "two of them"),
+        (vec![("a", Some(0), LivenessUncertain, 0), ("b", Some(0), Unknown, 900)], "tt", 1, "a failure after none"),
+        (vec![("a", Some(0), Unknown, 0), ("b", Some(0), LivenessUncertain, 900)], "tt", 1, "none after a failure"),
         (
             vec![
-                fails("a", Some(0), unknown, 0),
-                fails("b", Some(0), unknown, 300),
-                fails("b", Some(0), unknown, 600),
-                fails("a", Some(0), unknown, 900),
-                fails("a", Some(0), unknown, 1200),
+                ("a", Some(0), Unknown, 0),
+                ("b", Some(0), Unknown, 300),
+                ("b", Some(0), Unknown, 600),
+                ("a", Some(0), Unknown, 900),
+                ("a", Some(0), Unknown, 1200),
             ],
+            "t-t-t",
             3,
-            "tries at both cameras: each failure is told once by each camera",
+            "tries at both cameras: each camera repeats each refusal once",
         ),
     ];
-    for (seen, expected, why) in cases {
-        let policy: PolicySettings = toml::from_str("throttle = { failures = 100 }").unwrap();
-        let cameras = ["a", "b"].map(|name| CameraId::new(name).unwrap()).to_vec();
-        let doors = [DoorSettings::new(door("front"), cameras)];
-        let thresholds = Thresholds { matching: Score::new(0.3).unwrap(), margin: 0.05, liveness: PadScore::new(0.5).unwrap() };
-        let (device, key) = (DeviceId::new("unit").unwrap(), GrantKey::from_seed(&[7; 32]).unwrap());
-        let mut decider = Decider::new(device, Settings::default(), thresholds, &doors, Rules::new(&policy).unwrap(), key);
-        for (track, (camera, face, weight, ms)) in (1..).zip(seen) {
-            let failed = Observation {
-                candidates: vec![candidate("ada", 0.1)],
-                liveness: PadScore::new(if weight == attack { 0.1 } else { 0.9 }).ok(),
-                probe: face.and_then(probe_of),
-                ..visit(camera, track, "ada", ms)
-            };
-            let reason = if weight == attack { Reason::Spoof } else { Reason::Unknown };
-            assert_eq!(decide(&mut decider, &Observation { bounding_box: beside(track), ..failed }), denied(reason), "{why}");
+    for (seen, told, expected, why) in cases {
+        let mut decider = two_cameras();
+        for ((track, (camera, face, reason, ms)), told) in (1..).zip(seen).zip(told.chars()) {
+            let seen = refused(reason, Observation { probe: face.and_then(probe_of), ..visit(camera, track, "ada", ms) });
+            let decisions = decider.decide(&seen, seen.captured_at.plus(Duration::from_millis(10)), &mut || "id".into());
+            let reasons: Vec<_> = decisions.iter().map(|decision| decision.reason).collect();
+            assert_eq!(reasons, if told == 't' { vec![reason] } else { vec![] }, "{why}");
+            assert!(decider.is_decided(&seen.camera, seen.track), "{why}");
         }
         assert_eq!(decider.throttle.weighs(&door("front")), expected, "{why}");
+    }
+}
+
+#[test]
+fn a_face_that_one_camera_did_not_know_is_let_in_before_the_other_and_is_hot_where_it_was_an_attack() {
+    let mut decider = two_cameras();
+    let at_both = |camera: &str, track, ms| Observation { probe: probe_of(0), ..visit(camera, track, "ada", ms) };
+    assert_eq!(decide(&mut decider, &refused(Reason::Unknown, at_both("a", 1, 0))), denied(Reason::Unknown));
+    assert_eq!(decide(&mut decider, &at_both("b", 2, 500)), GRANTED, "a refusal hides no grant");
+    let mut decider = two_cameras();
+    assert_eq!(decide(&mut decider, &refused(Reason::Spoof, at_both("a", 1, 0))), denied(Reason::Spoof));
+    let repeated = refused(Reason::Spoof, at_both("b", 2, 500));
+    assert!(decider.decide(&repeated, at(510), &mut || "id".into()).is_empty());
+    let after = Observation { bounding_box: repeated.bounding_box, ..at_both("b", 3, 900) };
+    assert_eq!(decide(&mut decider, &after), denied(Reason::Throttled), "an attack that was not told again heats its place");
+}
+
+/// A door that two cameras see.
+fn two_cameras() -> Decider {
+    let policy: PolicySettings = toml::from_str("throttle = { failures = 100 }").unwrap();
+    let doors = [DoorSettings::new(door("front"), ["a", "b"].map(|name| CameraId::new(name).unwrap()).to_vec())];
+    let thresholds = Thresholds { matching: Score::new(0.3).unwrap(), margin: 0.05, liveness: PadScore::new(0.5).unwrap() };
+    let (device, key) = (DeviceId::new("unit").unwrap(), GrantKey::from_seed(&[7; 32]).unwrap());
+    Decider::new(device, Settings::default(), thresholds, &doors, Rules::new(&policy).unwrap(), key)
+}
+
+/// The same face, refused for a reason, at a place of its track's own.
+fn refused(reason: Reason, seen: Observation) -> Observation {
+    let seen = Observation { bounding_box: beside(seen.track.0), ..seen };
+    match reason {
+        Reason::Unknown => Observation { candidates: vec![candidate("ada", 0.1)], ..seen },
+        Reason::Ambiguous => Observation { candidates: vec![candidate("ada", 0.8), candidate("bob", 0.8)], ..seen },
+        Reason::Spoof => Observation { liveness: PadScore::new(0.1).ok(), ..seen },
+        Reason::LivenessUncertain => Observation { liveness: None, ..seen },
+        _ => Observation { gallery: false, ..seen },
     }
 }
 

@@ -48,6 +48,7 @@ pub(super) enum Blind {
     Carried,
     TooSoon,
     TooLate,
+    TwoCameras,
     OtherFaces,
 }
 
@@ -62,7 +63,7 @@ impl Blind {
     }
 }
 
-pub(super) const ALL_BLIND: [Blind; 44] = [
+pub(super) const ALL_BLIND: [Blind; 45] = [
     Blind::Schedule,
     Blind::Expiry,
     Blind::Validity,
@@ -106,6 +107,7 @@ pub(super) const ALL_BLIND: [Blind; 44] = [
     Blind::Carried,
     Blind::TooSoon,
     Blind::TooLate,
+    Blind::TwoCameras,
     Blind::OtherFaces,
 ];
 
@@ -191,7 +193,8 @@ pub(super) fn perceived(observation: &Observation, blind: Option<Blind>, number:
     match blind {
         Some(Blind::Expiry) => perceived.profiles.values_mut().for_each(|profile| profile.expires_at = None),
         Some(Blind::Gallery) => perceived.gallery = true,
-        // Takes every two faces for one.
+        // Takes one face for another with each camera, or every two faces for one.
+        Some(Blind::TwoCameras) => perceived.probe = None,
         Some(Blind::OtherFaces) => perceived.probe = observation.probe.as_ref().and_then(|_| probe_of(0)),
         Some(Blind::Decided) => perceived.track = TrackId(1000 + number as u64),
         // Takes whoever turns the head for whoever was asked to.

@@ -48,6 +48,17 @@ impl Facts {
         if self.annex && door == "out" { (0.6, 0.6, 5) } else { (0.3, 0.5, 3) }
     }
 
+    /// What a refusal for a reason counts as a failure, after these entries.
+    fn weight(&self, before: &[Entry], door: &str, reason: Reason, now: i64) -> u32 {
+        match reason {
+            Reason::Unknown | Reason::Ambiguous => 1,
+            Reason::Spoof => 2 + u32::from(self.vault),
+            // Only a card that is another's is a failure: with none at hand the person may have forgotten it.
+            Reason::SecondFactor => u32::from(card(before, door, now).is_some()),
+            _ => 0,
+        }
+    }
+
     /// What is to be said of a grant.
     fn marks(&self, before: &[Entry], door: &str, person: &str) -> Vec<Mark> {
         let last = |door: &str| grants_at(before, door).rfind(|(_, who)| *who == person).map(|(entry, _)| entry.now.wall.0);
@@ -93,25 +104,58 @@ fn is_locked(before: &[Entry], door: &str) -> bool {
     locked.contains(&door)
 }
 
-/// A face that failed, when, how badly, and before which cameras.
-struct FailedApproach {
+/// A face without a name that was refused: when, why, how badly, and before which cameras.
+struct Approach {
     face: usize,
     at: i64,
+    reasons: Vec<Reason>,
     weight: u32,
     cameras: Vec<CameraId>,
 }
 
-/// What a failure adds to what another camera told of the same face at this door less than three seconds ago.
-fn first_told(approaches: &mut Vec<FailedApproach>, seen: &Observation, weight: u32, at: i64) -> u32 {
-    let Some(face) = (0..=PEOPLE.len()).find(|face| is_face(seen, *face)).filter(|_| weight > 0) else { return weight };
-    let same = approaches.iter_mut().find(|a| a.face == face && at - a.at < 3000 && !a.cameras.contains(&seen.camera));
+/// What a refusal adds to the failures, and whether it is to be told, after what another camera told of the same face at this door less
+/// than three seconds ago. A failure is nothing new when it is lighter than what was told, or the same; what is no failure, when it is
+/// the same.
+fn tell(approaches: &mut Vec<Approach>, seen: &Observation, (reason, weight): (Reason, u32), at: i64) -> (u32, bool) {
+    let Some(face) = (0..=PEOPLE.len()).find(|face| is_face(seen, *face)) else { return (weight, true) };
+    let same = approaches.iter_mut().find(|a| {
+        let is_alike = if weight == 0 { a.weight == 0 && a.reasons == [reason] } else { a.weight > 0 };
+        a.face == face && at - a.at < 3000 && is_alike && !a.cameras.contains(&seen.camera)
+    });
     let Some(approach) = same else {
-        approaches.push(FailedApproach { face, at, weight, cameras: vec![seen.camera.clone()] });
-        return weight;
+        approaches.push(Approach { face, at, reasons: vec![reason], weight, cameras: vec![seen.camera.clone()] });
+        return (weight, true);
     };
     approach.cameras.push(seen.camera.clone());
+    let is_news = !approach.reasons.contains(&reason) && weight >= approach.weight;
+    if is_news {
+        approach.reasons.push(reason);
+    }
     let worse = weight.max(approach.weight);
-    worse - std::mem::replace(&mut approach.weight, worse)
+    (worse - std::mem::replace(&mut approach.weight, worse), is_news)
+}
+
+/// Whether a refusal of a face without a name is to be told, after these entries.
+fn is_news(facts: &Facts, before: &[Entry], seen: &Observation, door: &str, refusal: (Reason, u32), now: i64) -> bool {
+    let mut approaches = Vec::new();
+    for (index, entry) in before.iter().enumerate() {
+        tell_entry(facts, &mut approaches, &before[..index], entry, door);
+    }
+    tell(&mut approaches, seen, refusal, now).1
+}
+
+/// What an entry's refusals of faces without a name at a door add to its failures.
+fn tell_entry(facts: &Facts, approaches: &mut Vec<Approach>, before: &[Entry], entry: &Entry, door: &str) -> u32 {
+    if matches!(entry.step, Step::Restart) {
+        approaches.clear();
+    }
+    let Step::See(seen) = &entry.step else { return 0 };
+    let here = |other: &DoorId| other.as_str() == door;
+    let said = entry.decisions.iter().filter(|d| here(&d.door) && d.person.is_none()).map(|d| d.reason);
+    let unsaid = entry.unsaid.iter().filter(|(other, _)| here(other)).map(|(_, reason)| *reason);
+    let at = entry.now.wall.0;
+    let refusals = said.chain(unsaid).filter(|reason| *reason != Reason::Challenge);
+    refusals.map(|reason| tell(approaches, seen, (reason, facts.weight(before, door, reason, at)), at).0).sum()
 }
 
 fn is_face(seen: &Observation, face: usize) -> bool {
@@ -121,30 +165,16 @@ fn is_face(seen: &Observation, face: usize) -> bool {
 
 /// Blocks, from the failures themselves, by the wall clock, which restarts do not touch here.
 fn is_blocked(facts: &Facts, before: &[Entry], door: &str, now: i64) -> bool {
-    let (limit, spoof) = if facts.vault { (3, 3) } else { (5, 2) };
+    let limit = if facts.vault { 3 } else { 5 };
     let (mut failures, mut blocked_until, mut blocks): (Vec<(i64, u32)>, i64, u32) = (Vec::new(), i64::MIN, 0);
-    let mut approaches: Vec<FailedApproach> = Vec::new();
+    let mut approaches: Vec<Approach> = Vec::new();
     for (index, entry) in before.iter().enumerate() {
         let at = entry.now.wall.0;
-        if matches!(entry.step, Step::Restart) {
-            approaches.clear();
-        }
-        let mut weight = 0;
-        for d in entry.decisions.iter().filter(|d| d.door.as_str() == door) {
-            let failed = match d.reason {
-                Reason::Unknown | Reason::Ambiguous => 1,
-                Reason::Spoof => spoof,
-                // Only a card that is another's is a failure: with none at hand the person may have forgotten it.
-                Reason::SecondFactor => u32::from(card(&before[..index], door, at).is_some()),
-                // Nobody fails what was never asked; and each time it is asked is a try of its own.
-                Reason::Challenge => {
-                    weight += u32::from(prompt(since_restart(&before[..index]), d.door.as_str(), &d.camera, d.track).is_some());
-                    0
-                }
-                _ => 0,
-            };
-            weight += if let Step::See(seen) = &entry.step { first_told(&mut approaches, seen, failed, at) } else { failed };
-        }
+        let mut weight = tell_entry(facts, &mut approaches, &before[..index], entry, door);
+        // Nobody fails what was never asked; and each time it is asked is a try of its own.
+        let run = since_restart(&before[..index]);
+        let turns = entry.decisions.iter().filter(|d| d.door.as_str() == door && d.reason == Reason::Challenge);
+        weight += turns.map(|d| u32::from(prompt(run, door, &d.camera, d.track).is_some())).sum::<u32>();
         if let Step::Tell(Input::Credential(read)) = &entry.step
             && read.door.as_str() == door
             && owner(facts, read).is_none()
@@ -198,18 +228,24 @@ fn broke_passback(facts: &Facts, before: &[Entry], door: &str, person: &str, now
     }
 }
 
+/// Whether an attack was seen, whether or not it was told.
+fn is_attack(entry: &Entry) -> bool {
+    let unsaid = entry.unsaid.iter().map(|(_, reason)| *reason);
+    entry.decisions.iter().map(|d| d.reason).chain(unsaid).any(|reason| reason == Reason::Spoof)
+}
+
 /// Whether an attack was seen a moment ago where this face stands.
 fn is_hot(run: &[Entry], seen: &Observation) -> bool {
     run.iter().enumerate().any(|(at, entry)| {
         let Step::See(attack) = &entry.step else { return false };
-        let heated = entry.decisions.iter().any(|d| d.reason == Reason::Spoof);
+        let heated = is_attack(entry);
         if !heated || attack.camera != seen.camera || attack.track == seen.track {
             return false;
         }
         // A second door's decision on the same track heats its place anew.
         let again = run[at + 1..].iter().any(|later| {
             matches!(&later.step, Step::See(o) if o.camera == attack.camera && o.track == attack.track)
-                && later.decisions.iter().any(|d| d.reason == Reason::Spoof)
+                && is_attack(later)
         });
         let ended = run[at + 1..].iter().find(|later| {
             matches!(&later.step, Step::Tell(Input::TrackEnded(camera, track, _)) if *camera == attack.camera && *track == attack.track)
@@ -259,6 +295,10 @@ fn testimony(run: &[Entry], seen: &Observation) -> Option<(usize, usize)> {
     moment.iter().any(|(then, _)| *then + 500 >= at).then(|| (agreeing, moment.len() - agreeing))
 }
 
+fn is_contradicted(run: &[Entry], seen: &Observation) -> bool {
+    testimony(run, seen).is_some_and(|(agreeing, others)| others >= 3 && others >= 2 * agreeing)
+}
+
 fn is_witnessed(run: &[Entry], seen: &Observation) -> bool {
     testimony(run, seen).is_some_and(|(agreeing, others)| agreeing >= 3 && agreeing >= 2 * others)
 }
@@ -267,8 +307,49 @@ fn is_witnessed(run: &[Entry], seen: &Observation) -> bool {
 fn is_slander(facts: &Facts, run: &[Entry], seen: &Observation, decision: &Decision) -> bool {
     let (_, least, _) = facts.least(decision.door.as_str());
     let is_live = !seen.is_flat && seen.liveness.is_some_and(|score| score.value() >= least);
-    let is_contradicted = testimony(run, seen).is_some_and(|(agreeing, others)| others >= 3 && others >= 2 * agreeing);
-    decision.reason == Reason::Spoof && is_live && !(facts.guarded && decision.door.as_str() == "out" && is_contradicted)
+    let is_contradicted = facts.guarded && decision.door.as_str() == "out" && is_contradicted(run, seen);
+    decision.reason == Reason::Spoof && is_live && !is_contradicted
+}
+
+/// Why a face is refused without a word of whose it is: the first of the rules, in the order in which they are asked, that it breaks.
+fn nameless_refusal(facts: &Facts, before: &[Entry], entry: &Entry, seen: &Observation, door: &str) -> Option<Reason> {
+    let (run, now) = (since_restart(before), entry.now.wall.0);
+    let (least_score, least_liveness, least_frames) = facts.least(door);
+    if is_locked(before, door) || (facts.vault && door == "in") {
+        return Some(Reason::Lockdown);
+    }
+    if is_blocked(facts, before, door, now) || is_hot(run, seen) {
+        return Some(Reason::Throttled);
+    }
+    if !seen.gallery {
+        return Some(Reason::GalleryUnavailable);
+    }
+    match seen.liveness {
+        _ if seen.is_flat => return Some(Reason::Spoof),
+        None => return Some(Reason::LivenessUncertain),
+        Some(score) if score.value() < least_liveness => return Some(Reason::Spoof),
+        Some(_) => {}
+    }
+    if facts.guarded && door == "out" && !is_witnessed(run, seen) {
+        return Some(if is_contradicted(run, seen) { Reason::Spoof } else { Reason::Witness });
+    }
+    let (best, second) = (&seen.candidates[0], seen.candidates.get(1));
+    let lead = second.map_or(f32::INFINITY, |second| best.score.value() - second.score.value());
+    let is_known = best.score.value() >= least_score;
+    if facts.office && door == "in" {
+        let Some(claimed) = card(before, door, now) else {
+            return Some(if is_known { Reason::SecondFactor } else { Reason::Unknown });
+        };
+        let mine = seen.candidates.iter().find(|c| c.person.as_str() == claimed && c.score.value() >= least_score);
+        if mine.is_none_or(|mine| best.person != mine.person && lead > 0.05) {
+            return Some(Reason::SecondFactor);
+        }
+    } else if !is_known {
+        return Some(Reason::Unknown);
+    } else if lead < 0.05 {
+        return Some(Reason::Ambiguous);
+    }
+    (seen.ended && (seen.frames < least_frames || seen.liveness_frames < 3)).then_some(Reason::LivenessUncertain)
 }
 
 /// Whether the evidence and the rules alone let somebody through, whatever was granted before on this approach. Gives the person.
@@ -322,44 +403,56 @@ fn has_company(before: &[Entry], door: &str, person: &str, now: i64) -> bool {
 }
 
 /// How often a history granted, or what was wrong in it.
-pub(super) fn check(policy: usize, log: &[Entry]) -> Result<usize, String> {
+pub(super) fn check(policy: usize, log: &mut [Entry]) -> Result<usize, String> {
     let facts = Facts { office: policy == 1, vault: policy == 2, guarded: policy == 3, annex: policy == 4 };
     let mut grants = 0;
     let mut ids = Vec::new();
     // Tracks that were let go as the same approach leave no decision.
-    let mut silent: Vec<(usize, &str, TrackId, &str)> = Vec::new();
+    let mut silent: Vec<(usize, CameraId, TrackId, &str)> = Vec::new();
     let mut run_number = 0;
-    for (at, entry) in log.iter().enumerate() {
+    for at in 0..log.len() {
+        let (before, rest) = log.split_at_mut(at);
+        let (before, entry) = (&*before, &mut rest[0]);
         run_number += usize::from(matches!(entry.step, Step::Restart));
         if !matches!(entry.step, Step::See(_)) && entry.decisions.iter().any(|d| d.outcome == Outcome::Granted) {
             return Err(format!("step {at}: granted with nobody there"));
         }
         let Step::See(seen) = &entry.step else { continue };
-        let (before, run) = (&log[..at], since_restart(&log[..at]));
+        let run = since_restart(before);
+        let mut unsaid = Vec::new();
         let (_, doors) = CAMERAS.iter().find(|(camera, _)| *camera == seen.camera.as_str()).unwrap();
         for door in DOORS.iter().filter(|door| doors.contains(door)) {
             let own = |d: &&Decision| d.door.as_str() == *door && d.camera == seen.camera && d.track == seen.track;
             let given = entry.decisions.iter().find(own);
             let is_granted = given.is_some_and(|d| d.outcome == Outcome::Granted);
-            let was_decided = silent.contains(&(run_number, seen.camera.as_str(), seen.track, *door))
+            let was_decided = silent.contains(&(run_number, seen.camera.clone(), seen.track, *door))
                 || run.iter().any(|e| {
                     e.decisions.iter().any(|d| d.camera == seen.camera && d.track == seen.track && d.door.as_str() == *door)
                 });
             let mut should = deserves(&facts, before, entry, seen, door).filter(|_| !was_decided);
+            let is_silent = entry.silent.iter().any(|silent| silent.as_str() == *door);
+            let is_refused = is_silent || given.is_some_and(|d| d.person.is_none());
+            let refusal = is_refused.then(|| nameless_refusal(&facts, before, entry, seen, door)).flatten();
+            let is_news = refusal.is_none_or(|reason| {
+                let weight = facts.weight(before, door, reason, entry.now.wall.0);
+                is_news(&facts, before, seen, door, (reason, weight), entry.now.wall.0)
+            });
             let was_let_in = |person: &str| {
                 let last = grants_to(run, door, person, &facts);
                 last.is_some_and(|last| entry.now.wall.0 - last < 3000)
             };
-            if entry.silent.iter().any(|silent| silent.as_str() == *door) {
+            if is_silent {
                 let is_known = |person: &str| was_let_in(person) || was_refused(run, door, person, None, entry.now);
-                let may = match should {
-                    Some(person) => was_let_in(person),
-                    None => seen.candidates.iter().any(|c| is_known(c.person.as_str())),
+                let may = match (should, refusal) {
+                    (_, Some(_)) => !is_news,
+                    (Some(person), None) => was_let_in(person),
+                    (None, None) => seen.candidates.iter().any(|c| is_known(c.person.as_str())),
                 };
                 if !may {
                     return Err(format!("step {at} at {door}: let go without a word"));
                 }
-                silent.push((run_number, seen.camera.as_str(), seen.track, *door));
+                silent.push((run_number, seen.camera.clone(), seen.track, *door));
+                unsaid.extend(refusal.map(|reason| (DoorId::new(*door).unwrap(), reason)));
             }
             if let Some(person) = should {
                 if was_let_in(person) {
@@ -391,6 +484,13 @@ pub(super) fn check(policy: usize, log: &[Entry]) -> Result<usize, String> {
                 {
                     let _ = write!(problem, "a second decision on one approach");
                 }
+                let is_of_nobody = decision.person.is_none() && decision.reason != Reason::Challenge;
+                if is_of_nobody && !is_news {
+                    let _ = write!(problem, "a second decision on a nameless face's approach");
+                }
+                if is_of_nobody && refusal != Some(decision.reason) {
+                    let _ = write!(problem, "refused for {:?}, should be {refusal:?}", decision.reason);
+                }
                 let may_not_try = is_blocked(&facts, before, door, entry.now.wall.0) || is_hot(run, seen);
                 match decision.reason {
                     Reason::Throttled if !may_not_try => problem.push_str("throttled without a reason"),
@@ -416,6 +516,7 @@ pub(super) fn check(policy: usize, log: &[Entry]) -> Result<usize, String> {
                 }
             }
         }
+        entry.unsaid = unsaid;
     }
     Ok(grants)
 }
