@@ -15,7 +15,7 @@ use super::snapshots::{OnArgs, Snapshots};
 use super::supervisor::{WorkerContext, WorkerError};
 use crate::access;
 use crate::gallery::Gallery;
-use crate::publish::command::{Command, Refusal, Verb, answer_topic};
+use crate::publish::command::{Command, Refusal, Verb, answer_to};
 use crate::publish::{Audit, Event, Publisher, Received, Reply, audit};
 use crate::system::{clock, messages};
 use crate::types::{CameraId, DoorId, Embedding, GroupId, Monotonic, Person, PersonId, Score, Wall};
@@ -192,11 +192,11 @@ impl Commands {
             "time": clock::wall().rfc3339(),
         })
         .to_string();
-        let correlation = message.correlation.clone();
+        let (asked, correlation) = answer_to(&self.inbox.root, message);
         let reply =
             |topic: String, elsewhere| Reply { topic, elsewhere, payload: payload.clone(), correlation: correlation.clone() };
         self.publisher.publish(Event::Reply(reply(format!("cmd/{word}/reply"), false)));
-        if let Some(topic) = answer_topic(&self.inbox.root, message.response_topic.as_deref()) {
+        if let Some(topic) = asked {
             self.publisher.publish(Event::Reply(reply(topic, true)));
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A command is a compact JWS (`typ` `faceid-command+jwt`, EdDSA) on `cmd/<verb>`, signed by one of the operator keys that the config
 //! pins. It names its device, its verb (the topic's must be the same), when it was issued, when it ends, and a nonce that is taken once.
-//! A retained, late, early, replayed, unsigned or misdirected one changes nothing; the caller audits it.
+//! A retained, late, early, replayed, unsigned or misdirected one changes nothing; the caller audits it. Each but a retained one is
+//! answered ([`answer_to`]), refusals too.
 
 use std::path::Path;
 use std::time::Duration;
@@ -169,14 +170,28 @@ impl Gate {
     }
 }
 
-/// Where the answer to a message on `<root>/cmd/<word>` goes besides `cmd/<word>/reply`: its response topic, unless that would let a
-/// stranger speak on our own topics or is no topic at all.
-pub fn answer_topic(root: &str, response_topic: Option<&str>) -> Option<String> {
-    let topic = response_topic?;
-    let is_plain = !topic.is_empty() && topic.len() <= 256 && !topic.starts_with('$') && !topic.contains(['+', '#', '\0']);
-    let is_ours = topic == root || topic.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
-    // What Home Assistant is told of devices is not for strangers either.
-    (is_plain && !is_ours && !topic.starts_with("homeassistant/")).then(|| topic.to_owned())
+/// The longest response topic that is answered on, in bytes.
+const MAX_TOPIC_BYTES: usize = 256;
+/// The most correlation data that is brought back, in bytes. Whoever writes here needs no signature to be answered.
+const MAX_CORRELATION_BYTES: usize = 1024;
+
+/// Where the answer to a message on `<root>/cmd/<word>` goes besides `cmd/<word>/reply`, and the correlation data that it brings back.
+///
+/// It goes to the message's response topic (MQTT 5, 4.10), unless that would let a stranger speak in our name, another node's or to Home
+/// Assistant, or is no topic at all: what lies below the base topic of `root` is the nodes' own. Correlation data that is longer than
+/// 1 KiB is not brought back, and its sender, who could not tell its answer from another's, is answered on `cmd/<word>/reply` alone.
+pub fn answer_to(root: &str, message: &Received) -> (Option<String>, Option<Vec<u8>>) {
+    if message.correlation.as_ref().is_some_and(|data| data.len() > MAX_CORRELATION_BYTES) {
+        return (None, None);
+    }
+    let base = root.rsplit_once('/').map_or(root, |(base, _)| base);
+    let is_the_nodes = |topic: &str| topic.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let topic = message.response_topic.as_ref().filter(|topic| {
+        let is_topic = !topic.is_empty() && topic.len() <= MAX_TOPIC_BYTES && !topic.contains(['+', '#']);
+        let is_plain = is_topic && !topic.starts_with('$') && !topic.contains(char::is_control);
+        is_plain && !is_the_nodes(topic) && *topic != "homeassistant" && !topic.starts_with("homeassistant/")
+    });
+    (topic.cloned(), message.correlation.clone())
 }
 
 #[cfg(test)]
@@ -269,14 +284,25 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_never_goes_where_a_stranger_could_speak_for_us() {
-        let root = "faceid/gate";
-        for topic in ["faceid/gate/door/front/decision", "faceid/gate", "homeassistant/x", "$SYS/x", "a/#", "a/+", "", "a\0"] {
-            assert_eq!(answer_topic(root, Some(topic)), None, "{topic}");
+    fn an_answer_never_goes_where_a_stranger_could_speak_for_a_node_and_brings_back_no_more_than_it_may() {
+        let asked = |topic: &str, bytes: usize| Received {
+            response_topic: Some(topic.into()),
+            correlation: Some(vec![0xff; bytes]),
+            ..Received::default()
+        };
+        let long = "x".repeat(MAX_TOPIC_BYTES + 1);
+        let own =
+            ["site/faceid/gate/door/front/decision", "site/faceid/gate", "site/faceid/gates/door/front/decision", "site/faceid"];
+        let others = ["homeassistant/x", "homeassistant", "$SYS/x", "a/#", "a/+", "", "a\0", "a\u{1b}", &long];
+        for topic in own.into_iter().chain(others) {
+            assert_eq!(answer_to("site/faceid/gate", &asked(topic, 4)), (None, Some(vec![0xff; 4])), "{topic}");
         }
-        assert_eq!(answer_topic(root, Some("faceid/gates")).as_deref(), Some("faceid/gates"));
-        assert_eq!(answer_topic(root, Some("desk/7")).as_deref(), Some("desk/7"));
-        assert_eq!(answer_topic(root, None), None);
+        for topic in ["site/faceid-operator/7", "site/desk", "desk/7", &long[1..]] {
+            assert_eq!(answer_to("site/faceid/gate", &asked(topic, 4)), (Some(topic.to_owned()), Some(vec![0xff; 4])), "{topic}");
+        }
+        assert!(answer_to("faceid/gate", &asked("desk/7", MAX_CORRELATION_BYTES)).1.is_some());
+        assert_eq!(answer_to("faceid/gate", &asked("desk/7", MAX_CORRELATION_BYTES + 1)), (None, None));
+        assert_eq!(answer_to("faceid/gate", &Received::default()), (None, None));
     }
 
     #[test]

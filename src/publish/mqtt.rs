@@ -37,7 +37,7 @@ const CLIENT_QUEUE: usize = WINDOW + 8;
 const TICK: Duration = Duration::from_millis(100);
 /// A connection that lasted this long was a good one: the next failure waits short again.
 const GOOD_CONNECTION: Duration = Duration::from_secs(5);
-/// What a packet may have besides topic and payload: header and properties.
+/// What a packet may have besides topic, payload and correlation data: header and other properties.
 const PACKET_OVERHEAD_BYTES: usize = 128;
 
 /// How the connection is, for `doctor`, the health page and the log.
@@ -341,9 +341,13 @@ impl Worker {
         self.shared.wake.notify_one();
     }
 
-    /// Says once a connection that the broker does not take something.
+    /// Says once a connection that the broker does not take something. Where a sender of commands may not be answered on its own topic,
+    /// nothing of ours is amiss, and nobody's topic hides what is.
     fn refuse(&self, ticket: &Ticket, reason: &str) {
-        self.shared.outbox().refused(ticket);
+        if self.shared.outbox().refused(ticket) {
+            log::warn!("the broker did not take an answer on the topic that its sender asked for ({reason})");
+            return;
+        }
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::Online { refusal: refusal @ None } = &mut *state {
             let text = format!("the broker did not take a message ({reason}): may this user write to {}/#?", self.root);
@@ -393,7 +397,8 @@ impl Worker {
     fn hand_out(&self, client: &AsyncClient, session: &mut Session) {
         while session.under_way() < WINDOW {
             let Some((ticket, message)) = self.shared.outbox().next(clock::now()) else { return };
-            let bytes = self.root.len() + message.topic.len() + message.payload.len() + PACKET_OVERHEAD_BYTES;
+            let correlation = message.correlation.as_ref().map_or(0, Vec::len);
+            let bytes = self.root.len() + message.topic.len() + message.payload.len() + correlation + PACKET_OVERHEAD_BYTES;
             if session.max_packet_bytes.is_some_and(|limit| bytes > limit) {
                 // rumqttc would end the connection over it, and the next one, for ever.
                 self.refuse(&ticket, &format!("{bytes} bytes are more than it allows"));

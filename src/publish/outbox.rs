@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::journal::{Copy, Journal};
-use super::payload::{Alarm, AlarmKind, CLOUD_EVENT_TYPE, Context, Event, JSON_TYPE};
+use super::payload::{Alarm, AlarmKind, CLOUD_EVENT_TYPE, Context, Event, JSON_TYPE, Reply};
 use crate::types::Moment;
 
 /// Marks a message while the broker has it; handed back when it is confirmed or refused.
@@ -313,14 +313,15 @@ impl Outbox {
     }
 
     /// The broker does not want it. A decision stays and is tried again after the next connection, when the broker's rules may have
-    /// been mended; another event is given up.
-    pub(super) fn refused(&mut self, ticket: &Ticket) {
+    /// been mended; another event is given up. Whether it was an answer on a topic that is not ours.
+    pub(super) fn refused(&mut self, ticket: &Ticket) -> bool {
         if let Ticket::Entry(number) = ticket
             && let Some(index) = self.line.iter().position(|entry| entry.number == *number)
         {
-            self.line.remove(index);
             self.counts.events_dropped += 1;
+            return self.line.remove(index).is_some_and(|entry| matches!(entry.event, Event::Reply(Reply { elsewhere: true, .. })));
         }
+        false
     }
 
     /// Whether everything has been handed out.
@@ -546,7 +547,15 @@ mod tests {
         let mut outbox = outbox(4);
         outbox.push(event(1));
         outbox.push(stats());
-        drain(&mut outbox).iter().for_each(|(_, ticket)| outbox.refused(ticket));
+        let reply = |elsewhere| Reply { topic: "desk/7".into(), elsewhere, payload: "{}".into(), correlation: None };
+        outbox.push(Event::Reply(reply(false)));
+        outbox.push(Event::Reply(reply(true)));
+        let is_elsewhere: Vec<_> = drain(&mut outbox).iter().map(|(_, ticket)| outbox.refused(ticket)).collect();
+        assert_eq!(
+            is_elsewhere,
+            [false, false, false, true],
+            "an answer where its sender asked for it says nothing of our own rights"
+        );
         assert_eq!(names(&drain(&mut outbox)), Vec::<&str>::new());
         outbox.reconnected();
         assert_eq!(names(&drain(&mut outbox)), ["#1"]);

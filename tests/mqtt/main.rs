@@ -1,6 +1,8 @@
 //! The publisher against a real mosquitto, and against the broker that the demo carries.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers may fail like the test itself")]
 
+#[cfg(feature = "gstreamer")]
+mod answers;
 mod durable;
 #[path = "../support/mosquitto.rs"]
 mod mosquitto;
