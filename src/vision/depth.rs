@@ -98,6 +98,12 @@ mod tests {
         3.0 * ((x * 977.0).sin() * (y * 613.0).cos())
     }
 
+    /// A head's distances: cheeks that fall back, and a nose.
+    fn head(x: f32, y: f32) -> f32 {
+        let (x, y) = (x / 0.32, y / 0.4);
+        600.0 + 45.0 * (x * x + 0.5 * y * y) - 22.0 * (-(x * x + y * y) * 12.0).exp()
+    }
+
     #[test]
     fn what_is_flat_absent_or_no_depth_picture_is_no_face() {
         assert!(!is_solid(&picture(|x, y| 600.0 + unrest(x, y)), &PLACE), "a sheet");
@@ -105,7 +111,10 @@ mod tests {
         assert!(!is_solid(&picture(|_, _| 0.0), &PLACE), "a screen that gives no distance");
         assert!(!is_solid(&picture(|x, _| if x < 0.1 { 0.0 } else { 600.0 }), &PLACE), "half of it");
         assert!(!is_solid(&picture(|x, _| if x > 0.0 { 2000.0 } else { 500.0 }), &PLACE), "an edge before a wall");
-        let gray = Picture::new((160, 120), Layout::Gray, Colorimetry::default(), [160, 0, 0], Arc::new(vec![90u8; 160 * 120]));
+        assert!(!is_solid(&picture(|x, y| if x < 0.1 { 0.0 } else { head(x, y) }), &PLACE), "half a face");
+        // Read as distances, its bytes would have a face's relief.
+        let bytes: Vec<u8> = (0..160 * 120u32).map(|n| if n % 2 == 0 { (n * 37 % 61) as u8 } else { 2 }).collect();
+        let gray = Picture::new((160, 120), Layout::Gray, Colorimetry::default(), [160, 0, 0], Arc::new(bytes));
         assert!(!is_solid(&gray.unwrap(), &PLACE));
         for place in [Place { x: f32::NAN, ..PLACE }, Place { x: 5.0, ..PLACE }, Place { height: f32::INFINITY, ..PLACE }] {
             assert!(!is_solid(&picture(|x, y| 600.0 + 40.0 * (x * x + y * y)), &place));
@@ -114,10 +123,6 @@ mod tests {
 
     #[test]
     fn a_head_is_solid_also_when_it_is_turned() {
-        let head = |x: f32, y: f32| {
-            let (x, y) = (x / 0.32, y / 0.4);
-            600.0 + 45.0 * (x * x + 0.5 * y * y) - 22.0 * (-(x * x + y * y) * 12.0).exp()
-        };
         assert!(is_solid(&picture(|x, y| head(x, y) + unrest(x, y)), &PLACE));
         assert!(is_solid(&picture(|x, y| head(x, y) + 120.0 * x + unrest(x, y)), &PLACE));
     }

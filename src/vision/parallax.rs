@@ -170,6 +170,30 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_by_a_few_degrees_says_nothing_of_a_picture_or_a_head() {
+        for depth in [0.0, 1.0] {
+            assert_eq!(moved(depth, 0.0, |t| (8.0 * (6.0 * t).sin(), 0.0)), Motion::Unclear, "{depth}");
+        }
+    }
+
+    #[test]
+    fn a_picture_needs_enough_pairs_a_share_of_all_and_a_clear_lead_and_a_head_more_than_a_picture() {
+        let cases = [
+            ((60, 8, 0), Motion::Flat),
+            ((60, 7, 0), Motion::Unclear),
+            ((160, 20, 5), Motion::Flat),
+            ((160, 20, 6), Motion::Unclear),
+            ((160, 19, 0), Motion::Unclear),
+            ((60, 8, 8), Motion::Unclear),
+            ((60, 8, 9), Motion::Solid),
+            ((60, 0, 7), Motion::Unclear),
+        ];
+        for ((pairs, flat, solid), motion) in cases {
+            assert_eq!(Parallax { pairs, flat, solid, ..Parallax::default() }.motion(), motion, "{pairs} {flat} {solid}");
+        }
+    }
+
+    #[test]
     fn the_frames_that_are_kept_are_bounded() {
         let mut parallax = Parallax::default();
         let mut random = fastrand::Rng::with_seed(3);

@@ -265,7 +265,7 @@ fn probe_of(who: usize) -> Option<Probe> {
 #[test]
 fn one_nameless_face_that_two_cameras_of_a_door_see_is_told_and_charged_once_and_hides_no_other() {
     use Reason::{Ambiguous, GalleryUnavailable, LivenessUncertain, Spoof, Unknown};
-    // Two cameras look at one door: each case is what they saw, which of it is told, and what it weighs.
+    // Three cameras look at one door: each case is what they saw, which of it is told, and what it weighs.
     let cases = [
         (vec![("a", Some(0), Unknown, 0), ("b", Some(0), Unknown, 900)], "t-", 1, "one stranger, two cameras"),
         (vec![("a", Some(0), Spoof, 0), ("b", Some(0), Spoof, 2900)], "t-", 2, "one picture, two cameras"),
@@ -288,6 +288,24 @@ fn one_nameless_face_that_two_cameras_of_a_door_see_is_told_and_charged_once_and
         (vec![("a", Some(0), LivenessUncertain, 0), ("b", Some(0), Unknown, 900)], "tt", 1, "a failure after none"),
         (vec![("a", Some(0), Unknown, 0), ("b", Some(0), LivenessUncertain, 900)], "tt", 1, "none after a failure"),
         (
+            vec![("a", Some(0), Unknown, 0), ("b", Some(0), Ambiguous, 300), ("c", Some(0), Ambiguous, 600)],
+            "tt-",
+            1,
+            "a third camera repeats the second's reason",
+        ),
+        (
+            vec![("a", Some(0), Unknown, 0), ("b", Some(0), Spoof, 300), ("c", Some(0), Spoof, 600)],
+            "tt-",
+            2,
+            "a third camera repeats what the second found worse",
+        ),
+        (
+            vec![("a", Some(0), Unknown, 0), ("b", Some(0), Spoof, 300), ("c", Some(0), Unknown, 600)],
+            "tt-",
+            2,
+            "and the lighter one after it",
+        ),
+        (
             vec![
                 ("a", Some(0), Unknown, 0),
                 ("b", Some(0), Unknown, 300),
@@ -301,7 +319,7 @@ fn one_nameless_face_that_two_cameras_of_a_door_see_is_told_and_charged_once_and
         ),
     ];
     for (seen, told, expected, why) in cases {
-        let mut decider = two_cameras();
+        let mut decider = three_cameras();
         for ((track, (camera, face, reason, ms)), told) in (1..).zip(seen).zip(told.chars()) {
             let seen = refused(reason, Observation { probe: face.and_then(probe_of), ..visit(camera, track, "ada", ms) });
             let decisions = decider.decide(&seen, seen.captured_at.plus(Duration::from_millis(10)), &mut || "id".into());
@@ -315,11 +333,11 @@ fn one_nameless_face_that_two_cameras_of_a_door_see_is_told_and_charged_once_and
 
 #[test]
 fn a_face_that_one_camera_did_not_know_is_let_in_before_the_other_and_is_hot_where_it_was_an_attack() {
-    let mut decider = two_cameras();
+    let mut decider = three_cameras();
     let at_both = |camera: &str, track, ms| Observation { probe: probe_of(0), ..visit(camera, track, "ada", ms) };
     assert_eq!(decide(&mut decider, &refused(Reason::Unknown, at_both("a", 1, 0))), denied(Reason::Unknown));
     assert_eq!(decide(&mut decider, &at_both("b", 2, 500)), GRANTED, "a refusal hides no grant");
-    let mut decider = two_cameras();
+    let mut decider = three_cameras();
     assert_eq!(decide(&mut decider, &refused(Reason::Spoof, at_both("a", 1, 0))), denied(Reason::Spoof));
     let repeated = refused(Reason::Spoof, at_both("b", 2, 500));
     assert!(decider.decide(&repeated, at(510), &mut || "id".into()).is_empty());
@@ -327,10 +345,19 @@ fn a_face_that_one_camera_did_not_know_is_let_in_before_the_other_and_is_hot_whe
     assert_eq!(decide(&mut decider, &after), denied(Reason::Throttled), "an attack that was not told again heats its place");
 }
 
-/// A door that two cameras see.
-fn two_cameras() -> Decider {
+#[test]
+fn two_people_whose_faces_are_alike_are_each_told_of_when_a_rule_refuses_them() {
+    let mut decider = three_cameras();
+    let gone = |camera: &str, track, who: &str| expired(Observation { probe: probe_of(0), ..visit(camera, track, who, 500) });
+    assert_eq!(decide(&mut decider, &gone("a", 1, "ada")), denied(Reason::ExpiredPerson));
+    assert_eq!(decide(&mut decider, &gone("b", 2, "bob")), denied(Reason::ExpiredPerson));
+    assert!(decider.decide(&gone("c", 3, "bob"), at(510), &mut || "id".into()).is_empty());
+}
+
+/// A door that three cameras see.
+fn three_cameras() -> Decider {
     let policy: PolicySettings = toml::from_str("throttle = { failures = 100 }").unwrap();
-    let doors = [DoorSettings::new(door("front"), ["a", "b"].map(|name| CameraId::new(name).unwrap()).to_vec())];
+    let doors = [DoorSettings::new(door("front"), ["a", "b", "c"].map(|name| CameraId::new(name).unwrap()).to_vec())];
     let thresholds = Thresholds { matching: Score::new(0.3).unwrap(), margin: 0.05, liveness: PadScore::new(0.5).unwrap() };
     let (device, key) = (DeviceId::new("unit").unwrap(), GrantKey::from_seed(&[7; 32]).unwrap());
     Decider::new(device, Settings::default(), thresholds, &doors, Rules::new(&policy).unwrap(), key)
