@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::Snapshot;
-use super::index::{Probe, Top, scan};
+use super::index::{First, Probe, Top, scan};
 use crate::types::{PersonId, Score};
 
 /// What is wrong with a template.
@@ -51,7 +51,7 @@ impl Snapshot {
                 }
                 let probe = Probe::new(&zeroize::Zeroizing::new(matrix.values(row..row + 1).collect::<Vec<f32>>()));
                 let mut top = Top::new(1);
-                scan(matrix, &probe, f32::NEG_INFINITY, |at, score| {
+                scan(matrix, &probe, First::All, |at, score| {
                     if !rows.contains(&at) {
                         top.offer(score, self.person_of(at));
                     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::GalleryError;
-use super::index::{Cover, Matrix, Probe, Shortlist, Top, scan};
+use super::index::{Cover, First, Matrix, Probe, Shortlist, Top, scan};
 use super::rotation::Rotation;
 use crate::types::{Candidate, Embedding, ModelId, Person, PersonId, Score};
 
@@ -403,8 +403,8 @@ impl Snapshot {
             return Ok(Vec::new());
         }
         let mut top = Top::new(k);
-        let floor = top.floor();
-        scan(&self.matrix, &Probe::new(&self.turned(probe)), floor, |row, score| {
+        let first = if k == 1 && except.is_none() { First::Half } else { First::All };
+        scan(&self.matrix, &Probe::new(&self.turned(probe)), first, |row, score| {
             let person = self.person_of(row);
             if Some(person) != except {
                 top.offer(score, person);

@@ -9,6 +9,7 @@ mod graphs;
 mod lifecycle;
 mod vectors;
 
+use std::cell::Cell;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::medium::EPOCH;
@@ -17,7 +18,18 @@ use super::store::{JOURNAL, UNFINISHED};
 use super::*;
 use crate::types::{GroupId, Wall};
 
-const DIMENSION: usize = 4;
+thread_local! {
+    /// Numbers in a template of this test.
+    static DIMENSION: Cell<usize> = const { Cell::new(4) };
+}
+
+/// A test for galleries of short templates and of long ones.
+fn at_each_dimension(test: impl Fn()) {
+    for dimension in [128, 512] {
+        DIMENSION.set(dimension);
+        test();
+    }
+}
 
 fn model() -> ModelId {
     ModelId::new("drawn-4").unwrap()
@@ -38,7 +50,7 @@ fn template_of(seed: u64, dimension: usize) -> Embedding {
 }
 
 fn template(seed: u64) -> Embedding {
-    template_of(seed, DIMENSION)
+    template_of(seed, DIMENSION.get())
 }
 
 fn settings(dir: &Path) -> Settings {
@@ -46,12 +58,12 @@ fn settings(dir: &Path) -> Settings {
 }
 
 fn open_at(dir: &Path, key: &SealingKey) -> Result<Gallery, GalleryError> {
-    Gallery::create_or_open(&settings(dir), key, &model(), DIMENSION)
+    Gallery::create_or_open(&settings(dir), key, &model(), DIMENSION.get())
 }
 
 fn on(disk: &Simulated, key: &SealingKey) -> Result<Gallery, GalleryError> {
     let settings = settings(Path::new("/simulated"));
-    Gallery::open_on(Arc::new(disk.clone()), &settings, key, (&model(), DIMENSION), true, None)
+    Gallery::open_on(Arc::new(disk.clone()), &settings, key, (&model(), DIMENSION.get()), true, None)
 }
 
 fn error<T>(result: Result<T, GalleryError>) -> GalleryError {
@@ -106,14 +118,14 @@ fn a_gallery_of_another_key_model_dimension_or_version_is_refused() {
     let dir = folder.path().join("gallery");
     let key = SealingKey::generate().unwrap();
     let settings = settings(&dir);
-    assert!(matches!(error(Gallery::open_existing(&settings, &key, &model(), DIMENSION)), GalleryError::Missing { .. }));
+    assert!(matches!(error(Gallery::open_existing(&settings, &key, &model(), DIMENSION.get())), GalleryError::Missing { .. }));
     assert!(!dir.exists(), "looking made a folder");
     drop(open_at(&dir, &key).unwrap());
     let other = SealingKey::generate().unwrap();
     assert!(matches!(error(open_at(&dir, &other)), GalleryError::WrongKey { .. }));
     assert!(matches!(error(Gallery::verify(&settings, &other)), GalleryError::WrongKey { .. }));
     let foreign = ModelId::new("other").unwrap();
-    for (model, dimension) in [(&foreign, DIMENSION), (&model(), DIMENSION + 1)] {
+    for (model, dimension) in [(&foreign, DIMENSION.get()), (&model(), DIMENSION.get() + 1)] {
         let refused = error(Gallery::create_or_open(&settings, &key, model, dimension));
         assert!(matches!(refused, GalleryError::OtherModel { .. }), "{refused}");
     }
@@ -150,8 +162,8 @@ fn enrolments_that_cannot_be_are_refused_and_change_nothing() {
     let (disk, key) = small();
     let gallery = on(&disk, &key).unwrap();
     let (before, calls) = (content(&gallery.snapshot()), disk.calls());
-    let foreign = Embedding::normalised(ModelId::new("other").unwrap(), vec![1.0; DIMENSION]).unwrap();
-    let longer = template_of(1, DIMENSION + 1);
+    let foreign = Embedding::normalised(ModelId::new("other").unwrap(), vec![1.0; DIMENSION.get()]).unwrap();
+    let longer = template_of(1, DIMENSION.get() + 1);
     let named = Person { name: Some("a\u{7}".to_owned()), ..person("eve") };
     let five = || (0..5).map(template).collect::<Vec<_>>();
     assert!(matches!(error(gallery.enroll(person("eve"), vec![])), GalleryError::NoTemplates { .. }));
@@ -180,121 +192,127 @@ const ACTS: [(&str, Act); 4] = [
 
 #[test]
 fn a_failure_at_any_call_leaves_the_old_state_or_says_that_it_does_not_know() {
-    let (start, key) = small();
-    let old = content(&on(&start.reopened(), &key).unwrap().snapshot());
-    for (name, act) in ACTS {
-        let rehearsal = start.reopened();
-        let gallery = on(&rehearsal, &key).unwrap();
-        let from = rehearsal.calls();
-        act(&gallery).unwrap();
-        let (to, new) = (rehearsal.calls(), content(&gallery.snapshot()));
-        assert_eq!(to - from, 4, "write and sync of the journal, write and sync of the epoch");
-        for (call, fault) in (from..to).flat_map(|call| Fault::ALL.map(|fault| (call, fault))) {
-            let disk = start.reopened();
-            let gallery = on(&disk, &key).unwrap();
-            disk.fail(call, fault);
-            let done = act(&gallery);
-            let is_done = is_made(&done);
-            let seen = content(&gallery.snapshot());
-            let after = content(&on(&disk.reopened(), &key).unwrap().snapshot());
-            match call - from {
-                0 => {
-                    let failed = done.expect_err("a write that failed was taken for done");
-                    let named = match fault {
-                        Fault::Full | Fault::Short => matches!(failed, GalleryError::Full { .. }),
-                        Fault::ReadOnly => matches!(failed, GalleryError::ReadOnly { .. }),
-                        Fault::Broken => matches!(failed, GalleryError::Io { .. }),
-                    };
-                    assert!(named, "{name}, {fault:?}: {failed}");
-                    assert!(seen == old && after == old, "{name}, {fault:?}");
+    at_each_dimension(|| {
+        let (start, key) = small();
+        let old = content(&on(&start.reopened(), &key).unwrap().snapshot());
+        for (name, act) in ACTS {
+            let rehearsal = start.reopened();
+            let gallery = on(&rehearsal, &key).unwrap();
+            let from = rehearsal.calls();
+            act(&gallery).unwrap();
+            let (to, new) = (rehearsal.calls(), content(&gallery.snapshot()));
+            assert_eq!(to - from, 4, "write and sync of the journal, write and sync of the epoch");
+            for (call, fault) in (from..to).flat_map(|call| Fault::ALL.map(|fault| (call, fault))) {
+                let disk = start.reopened();
+                let gallery = on(&disk, &key).unwrap();
+                disk.fail(call, fault);
+                let done = act(&gallery);
+                let is_done = is_made(&done);
+                let seen = content(&gallery.snapshot());
+                let after = content(&on(&disk.reopened(), &key).unwrap().snapshot());
+                match call - from {
+                    0 => {
+                        let failed = done.expect_err("a write that failed was taken for done");
+                        let named = match fault {
+                            Fault::Full | Fault::Short => matches!(failed, GalleryError::Full { .. }),
+                            Fault::ReadOnly => matches!(failed, GalleryError::ReadOnly { .. }),
+                            Fault::Broken => matches!(failed, GalleryError::Io { .. }),
+                        };
+                        assert!(named, "{name}, {fault:?}: {failed}");
+                        assert!(seen == old && after == old, "{name}, {fault:?}");
+                    }
+                    1 => {
+                        let failed = done.expect_err("a sync that failed was taken for done");
+                        assert!(matches!(failed, GalleryError::Unsettled { .. }), "{failed}");
+                        assert!(seen == old && (after == old || after == new), "{name}, {fault:?}");
+                    }
+                    // The change is durable; only the second place does not know it yet, and whoever asked is told.
+                    _ => {
+                        let failed = done.expect_err("an epoch that did not move was not told of");
+                        assert!(matches!(failed, GalleryError::Unwitnessed { .. }), "{failed}");
+                        assert!(is_done && seen == new && after == new, "{name}, {fault:?}");
+                    }
                 }
-                1 => {
-                    let failed = done.expect_err("a sync that failed was taken for done");
-                    assert!(matches!(failed, GalleryError::Unsettled { .. }), "{failed}");
-                    assert!(seen == old && (after == old || after == new), "{name}, {fault:?}");
-                }
-                // The change is durable; only the second place does not know it yet, and whoever asked is told.
-                _ => {
-                    let failed = done.expect_err("an epoch that did not move was not told of");
-                    assert!(matches!(failed, GalleryError::Unwitnessed { .. }), "{failed}");
-                    assert!(is_done && seen == new && after == new, "{name}, {fault:?}");
-                }
+                assert!(gallery.latched().is_some(), "{name}, call {call}, {fault:?}: nothing says that a write failed");
+                let next = || if is_done { gallery.enroll(person("zoe"), vec![template(8)]).map(|_| ()) } else { act(&gallery) };
+                assert!(
+                    matches!(error(next()), GalleryError::Latched { .. }),
+                    "{name}, {fault:?}: changed before the medium is proven"
+                );
+                assert!(content(&gallery.snapshot()) == seen);
+                assert!(gallery.compact_if_due().unwrap() && gallery.latched().is_none());
+                next().unwrap();
+                let now = content(&gallery.snapshot());
+                let again = on(&disk.reopened(), &key).unwrap();
+                assert!(content(&again.snapshot()) == now && again.rollback().is_none(), "{name}, call {call}, {fault:?}");
             }
-            assert!(gallery.latched().is_some(), "{name}, call {call}, {fault:?}: nothing says that a write failed");
-            let next = || if is_done { gallery.enroll(person("zoe"), vec![template(8)]).map(|_| ()) } else { act(&gallery) };
-            assert!(
-                matches!(error(next()), GalleryError::Latched { .. }),
-                "{name}, {fault:?}: changed before the medium is proven"
-            );
-            assert!(content(&gallery.snapshot()) == seen);
-            assert!(gallery.compact_if_due().unwrap() && gallery.latched().is_none());
-            next().unwrap();
-            let now = content(&gallery.snapshot());
-            let again = on(&disk.reopened(), &key).unwrap();
-            assert!(content(&again.snapshot()) == now && again.rollback().is_none(), "{name}, call {call}, {fault:?}");
         }
-    }
+    });
 }
 
 #[test]
 fn a_failure_at_any_call_of_a_compaction_changes_nobody() {
-    let (start, key) = small();
-    let rehearsal = start.reopened();
-    let gallery = on(&rehearsal, &key).unwrap();
-    let (old, from) = (content(&gallery.snapshot()), rehearsal.calls());
-    gallery.compact().unwrap();
-    for (call, fault) in (from..rehearsal.calls()).flat_map(|call| Fault::ALL.map(|fault| (call, fault))) {
-        let disk = start.reopened();
-        let gallery = on(&disk, &key).unwrap();
-        disk.fail(call, fault);
-        // Whether it says so depends on the call: what only tidies up is tried again.
-        let done = gallery.compact();
-        assert!(done.is_ok() || gallery.latched().is_some(), "call {call}, {fault:?}: a failed write goes unsaid");
-        let reopened = on(&disk.reopened(), &key).unwrap();
-        assert!(content(&reopened.snapshot()) == old && reopened.rollback().is_none(), "call {call}, {fault:?}");
-        gallery.compact_if_due().unwrap();
-        gallery.enroll(person("zoe"), vec![template(8)]).unwrap();
-        let again = on(&disk.reopened(), &key).unwrap();
-        assert!(content(&again.snapshot()) == content(&gallery.snapshot()), "call {call}, {fault:?}");
-        assert!(again.rollback().is_none() && again.snapshot().templates_of(&id("zoe")) == 1);
-    }
+    at_each_dimension(|| {
+        let (start, key) = small();
+        let rehearsal = start.reopened();
+        let gallery = on(&rehearsal, &key).unwrap();
+        let (old, from) = (content(&gallery.snapshot()), rehearsal.calls());
+        gallery.compact().unwrap();
+        for (call, fault) in (from..rehearsal.calls()).flat_map(|call| Fault::ALL.map(|fault| (call, fault))) {
+            let disk = start.reopened();
+            let gallery = on(&disk, &key).unwrap();
+            disk.fail(call, fault);
+            // Whether it says so depends on the call: what only tidies up is tried again.
+            let done = gallery.compact();
+            assert!(done.is_ok() || gallery.latched().is_some(), "call {call}, {fault:?}: a failed write goes unsaid");
+            let reopened = on(&disk.reopened(), &key).unwrap();
+            assert!(content(&reopened.snapshot()) == old && reopened.rollback().is_none(), "call {call}, {fault:?}");
+            gallery.compact_if_due().unwrap();
+            gallery.enroll(person("zoe"), vec![template(8)]).unwrap();
+            let again = on(&disk.reopened(), &key).unwrap();
+            assert!(content(&again.snapshot()) == content(&gallery.snapshot()), "call {call}, {fault:?}");
+            assert!(again.rollback().is_none() && again.snapshot().templates_of(&id("zoe")) == 1);
+        }
+    });
 }
 
 /// A disk that fails from some call on and goes on failing, until somebody mends it.
 #[test]
 fn a_disk_that_stays_broken_takes_no_change_and_says_so_until_it_is_mended() {
-    let (start, key) = small();
-    let acts = ACTS.into_iter().chain([("compact", Gallery::compact as Act), ("rekey", |g| g.rekey(None, true))]);
-    for (name, act) in acts {
-        let rehearsal = start.reopened();
-        let gallery = on(&rehearsal, &key).unwrap();
-        let (old, from) = (plain(&gallery.snapshot()), rehearsal.calls());
-        act(&gallery).unwrap();
-        let new = plain(&gallery.snapshot());
-        for (call, fault) in (from..rehearsal.calls()).flat_map(|call| Fault::ALL.map(|fault| (call, fault))) {
-            let told = || format!("{name}, from call {call} on, {fault:?}");
-            let disk = start.reopened();
-            let gallery = on(&disk, &key).unwrap();
-            disk.fail_from(call, fault);
-            let done = is_made(&act(&gallery));
-            let seen = plain(&gallery.snapshot());
-            assert!(alike(&seen, if done { &new } else { &old }), "{}", told());
-            // What only tidies up may fail unseen: the next change meets the disk.
-            let _ = gallery.enroll(person("yan"), vec![template(7)]);
-            assert!(gallery.latched().is_some(), "{}", told());
-            let seen = plain(&gallery.snapshot());
-            for _ in 0..3 {
-                assert!(matches!(error(gallery.remove(&id("bob"))), GalleryError::Latched { .. }), "{}", told());
-                assert!(gallery.compact_if_due().is_err() && gallery.latched().is_some(), "{}", told());
+    at_each_dimension(|| {
+        let (start, key) = small();
+        let acts = ACTS.into_iter().chain([("compact", Gallery::compact as Act), ("rekey", |g| g.rekey(None, true))]);
+        for (name, act) in acts {
+            let rehearsal = start.reopened();
+            let gallery = on(&rehearsal, &key).unwrap();
+            let (old, from) = (plain(&gallery.snapshot()), rehearsal.calls());
+            act(&gallery).unwrap();
+            let new = plain(&gallery.snapshot());
+            for (call, fault) in (from..rehearsal.calls()).flat_map(|call| Fault::ALL.map(|fault| (call, fault))) {
+                let told = || format!("{name}, from call {call} on, {fault:?}");
+                let disk = start.reopened();
+                let gallery = on(&disk, &key).unwrap();
+                disk.fail_from(call, fault);
+                let done = is_made(&act(&gallery));
+                let seen = plain(&gallery.snapshot());
+                assert!(alike(&seen, if done { &new } else { &old }), "{}", told());
+                // What only tidies up may fail unseen: the next change meets the disk.
+                let _ = gallery.enroll(person("yan"), vec![template(7)]);
+                assert!(gallery.latched().is_some(), "{}", told());
+                let seen = plain(&gallery.snapshot());
+                for _ in 0..3 {
+                    assert!(matches!(error(gallery.remove(&id("bob"))), GalleryError::Latched { .. }), "{}", told());
+                    assert!(gallery.compact_if_due().is_err() && gallery.latched().is_some(), "{}", told());
+                }
+                assert!(alike(&plain(&gallery.snapshot()), &seen) && gallery.trusted().is_some(), "{}", told());
+                disk.mend();
+                assert!(gallery.compact_if_due().unwrap() && gallery.latched().is_none(), "{}", told());
+                gallery.enroll(person("zoe"), vec![template(8)]).unwrap();
+                let again = on(&disk.reopened(), &key).unwrap();
+                assert!(alike(&plain(&again.snapshot()), &plain(&gallery.snapshot())) && again.rollback().is_none(), "{}", told());
             }
-            assert!(alike(&plain(&gallery.snapshot()), &seen) && gallery.trusted().is_some(), "{}", told());
-            disk.mend();
-            assert!(gallery.compact_if_due().unwrap() && gallery.latched().is_none(), "{}", told());
-            gallery.enroll(person("zoe"), vec![template(8)]).unwrap();
-            let again = on(&disk.reopened(), &key).unwrap();
-            assert!(alike(&plain(&again.snapshot()), &plain(&gallery.snapshot())) && again.rollback().is_none(), "{}", told());
         }
-    }
+    });
 }
 
 #[test]
@@ -321,17 +339,19 @@ fn whose_face_is_somebody_elses_already_or_in_the_same_batch_is_left_out_and_nam
 
 #[test]
 fn a_full_disk_while_making_the_first_gallery_leaves_none() {
-    let key = SealingKey::generate().unwrap();
-    for call in 0..20 {
-        let disk = Simulated::default();
-        disk.fail(call, Fault::Full);
-        if let Err(failed) = on(&disk, &key) {
-            let named = matches!(failed, GalleryError::Full { .. } | GalleryError::Unsettled { .. } | GalleryError::Io { .. });
-            assert!(named, "call {call}: {failed}");
+    at_each_dimension(|| {
+        let key = SealingKey::generate().unwrap();
+        for call in 0..20 {
+            let disk = Simulated::default();
+            disk.fail(call, Fault::Full);
+            if let Err(failed) = on(&disk, &key) {
+                let named = matches!(failed, GalleryError::Full { .. } | GalleryError::Unsettled { .. } | GalleryError::Io { .. });
+                assert!(named, "call {call}: {failed}");
+            }
+            let gallery = on(&disk, &key).unwrap();
+            assert!(gallery.snapshot().is_empty() && gallery.rollback().is_none(), "call {call}");
         }
-        let gallery = on(&disk, &key).unwrap();
-        assert!(gallery.snapshot().is_empty() && gallery.rollback().is_none(), "call {call}");
-    }
+    });
 }
 
 #[test]
@@ -362,7 +382,7 @@ fn what_was_enrolled_is_visible_at_once_and_after_reopening() {
     gallery.remove(&id("bob")).unwrap();
     let expected = content(&gallery.snapshot());
     drop(gallery);
-    let gallery = Gallery::open_existing(&settings(&dir), &key, &model(), DIMENSION).unwrap();
+    let gallery = Gallery::open_existing(&settings(&dir), &key, &model(), DIMENSION.get()).unwrap();
     assert_eq!(content(&gallery.snapshot()), expected);
     let snapshot = gallery.snapshot();
     assert_eq!(snapshot.people().collect::<Vec<_>>(), [(&moved, 2)]);

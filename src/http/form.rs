@@ -32,7 +32,7 @@ impl Form {
         for _ in 0..MOST_PARTS {
             let Some(field) = form.next_field().await.map_err(|error| unreadable(&error, max_bytes))? else { break };
             if field.name() == Some("file") {
-                return bytes(field, max_bytes).await;
+                return bytes(field, max_bytes, too_large).await;
             }
         }
         Err(needed())
@@ -49,11 +49,11 @@ impl Form {
                 if read.pictures.len() == MOST_PICTURES {
                     return Err(Problem::bad(format!("send at most {MOST_PICTURES} pictures at once")));
                 }
-                let picture = bytes(field, left).await?;
+                let picture = bytes(field, left, too_large).await?;
                 left -= picture.len();
                 read.pictures.push(picture);
             } else {
-                let word = bytes(field, MAX_WORD_BYTES).await?;
+                let word = bytes(field, MAX_WORD_BYTES, too_long).await?;
                 let word = String::from_utf8(word).map_err(|_| Problem::bad("a field is no UTF-8 text"))?;
                 read.words.push((name, word));
             }
@@ -85,15 +85,20 @@ impl Form {
     }
 }
 
-async fn bytes(mut field: Field<'_>, limit: usize) -> Result<Vec<u8>, Problem> {
+async fn bytes(mut field: Field<'_>, limit: usize, refused: fn(usize) -> Problem) -> Result<Vec<u8>, Problem> {
     let mut all = Vec::new();
     while let Some(part) = field.chunk().await.map_err(|error| unreadable(&error, limit))? {
         if all.len() + part.len() > limit {
-            return Err(too_large(limit));
+            return Err(refused(limit));
         }
         all.extend_from_slice(&part);
     }
     Ok(all)
+}
+
+/// A word is no payload: the one that is too long breaks the rules of its field.
+fn too_long(limit: usize) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("a field has at most {limit} bytes"))
 }
 
 fn too_large(limit: usize) -> Problem {

@@ -274,7 +274,7 @@ fn a_person_that_cannot_be_enrolled_as_asked_is_refused_and_nobody_is_changed() 
     let daemon = start(&house, "max-upload-pixels = 1000000\n");
     let photo = |name: &str| std::fs::read(demo(&format!("people/{name}"))).unwrap();
     let (a, b) = (photo("person-a/person-a_0002.jpg"), photo("person-b/person-b_0001.jpg"));
-    let other = [("id", "somebody-else")];
+    let (other, long) = ([("id", "somebody-else")], "x".repeat(2_000));
     for (words, pictures, status) in [
         (&other[..], vec![], 400),
         (&[][..], vec![&b[..]], 400),
@@ -286,6 +286,7 @@ fn a_person_that_cannot_be_enrolled_as_asked_is_refused_and_nobody_is_changed() 
         (&[("id", "person-b"), ("allow_duplicate", "perhaps")][..], vec![&b], 400),
         (&[("id", "person-b")][..], vec![&b; 6], 400),
         (&[("id", "person-b")][..], vec![b"no picture"], 422),
+        (&[("id", "person-b"), ("name", &long)][..], vec![&b], 422),
         (&other[..], vec![&a], 409),
     ] {
         let answer = daemon.post_form("/people", Some(CLERK), words, &pictures);

@@ -15,18 +15,18 @@ use faceid_plus::vision::quality;
 use faceid_plus::vision::stack::Stack;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::House;
 use super::show_it::{Killed, config, start};
 use super::store::{files, house, photo};
+use super::{House, shared};
 
 /// What is looked for at once: no such run of a template's bytes comes about by chance.
 const RUN: usize = 24;
 
 /// The embedding that the daemon is given, worked out here once more: the same networks on the same machine give the same bits.
-fn embedding(house: &House, photo: &str) -> Embedding {
+fn embedding(house: &House, pack: &str, photo: &str) -> Embedding {
     let manifest = Manifest::builtin().unwrap();
     let settings = faceid_plus::inference::Settings { backend: faceid_plus::inference::BackendChoice::Tract, ..Default::default() };
-    let mut stack = Stack::open(&manifest, "builtin", &house.path("models"), &settings).unwrap();
+    let mut stack = Stack::open(&manifest, pack, &house.path("models"), &settings).unwrap();
     let picture = still::read_picture(Path::new(photo)).unwrap();
     let face = pipeline::look(&mut stack, &picture, &quality::Settings::default()).unwrap().into_iter().next().unwrap();
     face.embedding.unwrap()
@@ -141,22 +141,32 @@ fn memory(process: u32) -> Option<Vec<Range>> {
     Some(all)
 }
 
-fn forms(house: &House, photo: &str) -> Forms {
+fn forms(house: &House, pack: &str, photo: &str) -> Forms {
     let settings = Settings { dir: house.path("state/gallery"), ..Settings::default() };
     let key = SealingKey::read("gallery.key", &house.path("secrets")).unwrap();
     let snapshot = Gallery::open_read_only(&settings, &key).unwrap().snapshot();
-    let plain = embedding(house, photo);
+    let plain = embedding(house, pack, photo);
     assert!(snapshot.search(&plain, 1).unwrap()[0].score.value() > 0.999, "this is not the embedding that was enrolled");
     Forms::of(&plain, &snapshot.turned(&plain))
 }
 
 #[test]
 fn no_form_of_a_template_lies_in_the_state_folder_or_plain_in_the_daemons_memory() {
+    look_for_a_template(&house(), "builtin", 128);
+    let Some(shared) = shared() else { return };
     let house = house();
-    let config = config(&house, "builtin", "tract", 9, &[("front", "rtsp://127.0.0.1:9/none".to_owned())]);
-    let (daemon, _notify) = start(&house, &config);
-    house.succeed(&["enroll", "ann", &photo(1)]);
-    let forms = forms(&house, &photo(1));
+    let models = shared.join("models");
+    let research = "arcface-512-research";
+    house.succeed(&["models", "fetch", research, "--from", models.to_str().unwrap(), "--accept-licence"]);
+    look_for_a_template(&house, research, 512);
+}
+
+fn look_for_a_template(house: &House, pack: &str, dimension: usize) {
+    let config = config(house, pack, "tract", 9, &[("front", "rtsp://127.0.0.1:9/none".to_owned())]);
+    let (daemon, _notify) = start(house, &config);
+    house.succeed(&["--pack", pack, "--backend", "tract", "enroll", "ann", &photo(1)]);
+    let forms = forms(house, pack, &photo(1));
+    assert_eq!(forms.plain.len(), 4 * dimension);
     assert_eq!(runs(&[&[7, 7][..], &forms.plain].concat(), &forms.plain), forms.plain.len() / RUN, "the search finds nothing");
     for when in ["journal", "file"] {
         for (path, content) in files(&house.path("state")) {

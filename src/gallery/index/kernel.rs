@@ -6,7 +6,7 @@
 
 use std::sync::OnceLock;
 
-use super::probe::{ProbeLane, Tables, draw_tables};
+use super::probe::{Columns, Probe, ProbeLane};
 use super::template::{Apart, EIGHTH, FloatLane, QUARTER, Row, Sums};
 
 mod tops;
@@ -81,8 +81,8 @@ impl Kernel {
     }
 
     /// Of each block of rows of a plane of single bits, every row's sum of the entries that its codes name: [`BLOCK`] sums a block.
-    pub(super) fn tops(self, plane: &[u8], tables: &Tables, out: &mut [i32]) {
-        debug_assert_eq!(plane.len(), out.len() * tables.columns());
+    pub(super) fn tops(self, plane: &[u8], tables: Columns<'_>, out: &mut [i32]) {
+        debug_assert_eq!(plane.len(), out.len() * tables.len());
         match self.0 {
             Kind::Portable => tops::plain(plane, tables, out),
             // SAFETY: a kernel of this kind is only made where the processor has AVX2.
@@ -110,13 +110,13 @@ impl Kernel {
         }
     }
 
-    /// The tables of a probe, as [`draw_tables`] says.
-    pub(super) fn tables(self, probe: &[FloatLane], tables: &mut Tables) {
+    /// Makes a probe of numbers, as [`Probe::take`] does.
+    pub(super) fn take(self, probe: &mut Probe, values: &[f32]) {
         match self.0 {
             // SAFETY: a kernel of these kinds is only made where the processor has AVX2.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 | Kind::Avx512 => unsafe { tables_avx2(probe, tables) },
-            _ => draw_tables(probe, tables),
+            Kind::Avx2 | Kind::Avx512 => unsafe { take_avx2(probe, values) },
+            _ => probe.take(values),
         }
     }
 
@@ -130,6 +130,16 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => unsafe { ceilings_avx512(of, out) },
             _ => ceilings_plain(of, out),
+        }
+    }
+
+    /// The highest of the ceilings that [`Kernel::ceilings`] gives.
+    pub(super) fn highest(self, of: &Ceilings<'_>) -> f32 {
+        match self.0 {
+            // SAFETY: a kernel of these kinds is only made where the processor has AVX2.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 | Kind::Avx512 => unsafe { highest_avx2(of) },
+            _ => highest_plain(of),
         }
     }
 
@@ -243,6 +253,22 @@ fn ceilings_plain(of: &Ceilings<'_>, out: &mut [f32]) -> f32 {
 }
 
 #[inline(always)]
+fn highest_plain(of: &Ceilings<'_>) -> f32 {
+    const WIDTH: usize = 16;
+    let mut most = [f32::NEG_INFINITY; WIDTH];
+    let (sums, rest) = of.sums[..of.gains.len()].as_chunks::<WIDTH>();
+    let ((gains, last_gains), (slacks, last_slacks)) = (of.gains.as_chunks::<WIDTH>(), of.slacks.as_chunks::<WIDTH>());
+    for ((sums, gains), slacks) in sums.iter().zip(gains).zip(slacks) {
+        for (((most, sum), gain), slack) in most.iter_mut().zip(sums).zip(gains).zip(slacks) {
+            let value = of.one(*sum, *gain, *slack);
+            *most = if value > *most { value } else { *most };
+        }
+    }
+    let last = rest.iter().zip(last_gains).zip(last_slacks).map(|((sum, gain), slack)| of.one(*sum, *gain, *slack));
+    most.into_iter().chain(last).fold(f32::NEG_INFINITY, f32::max)
+}
+
+#[inline(always)]
 fn reaching_plain(line: &FloatLane, floor: f32) -> u64 {
     line.0.iter().rev().fold(0, |bits, value| bits << 1 | u64::from(*value >= floor))
 }
@@ -334,6 +360,12 @@ fn ceilings_avx512(of: &Ceilings<'_>, out: &mut [f32]) -> f32 {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
+fn highest_avx2(of: &Ceilings<'_>) -> f32 {
+    highest_plain(of)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
 fn reaching_avx2(line: &FloatLane, floor: f32) -> u64 {
     use std::arch::x86_64::{_CMP_GE_OQ, _mm256_cmp_ps, _mm256_loadu_ps, _mm256_movemask_ps, _mm256_set1_ps};
     let floor = _mm256_set1_ps(floor);
@@ -390,8 +422,8 @@ fn hadamard_avx2(values: &mut [f32]) {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn tables_avx2(probe: &[FloatLane], tables: &mut Tables) {
-    draw_tables(probe, tables);
+fn take_avx2(probe: &mut Probe, values: &[f32]) {
+    probe.take(values);
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -477,32 +509,21 @@ fn sums_of_four_256([a, b, c, d]: [std::arch::x86_64::__m256i; 4]) -> [i32; 4] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::template::{BLOCK, LANE, Planes, pairs};
+    use super::super::template::{BLOCK, LANE, Plane, Planes, pairs};
     use super::*;
-
-    /// A probe of so many numbers, as floats and as bytes.
-    fn probe(dimension: usize, mut draw: impl FnMut() -> i8) -> (Vec<FloatLane>, Vec<ProbeLane>) {
-        let lanes = 2 * pairs(dimension);
-        let (mut floats, mut bytes) = (vec![FloatLane::default(); lanes], vec![ProbeLane::default(); lanes]);
-        for at in 0..dimension {
-            let value = draw();
-            floats[at / LANE].0[at % LANE] = f32::from(value) / 977.0;
-            bytes[at / LANE].0[at % LANE] = value;
-        }
-        (floats, bytes)
-    }
 
     /// Rows and a probe of `dimension` numbers drawn by `draw`, through every kernel here, against plain sums.
     fn check(dimension: usize, rows: usize, mut draw: impl FnMut() -> i8) {
-        let (floats, bytes) = probe(dimension, &mut draw);
         let mut planes = Planes::with_capacity(pairs(dimension), rows);
         let templates: Vec<Vec<f32>> = (0..rows).map(|_| (0..dimension).map(|_| f32::from(draw())).collect()).collect();
         let halves: Vec<i32> = templates.iter().map(|row| planes.push(row).half).collect();
-        let mut tables = Tables::default();
-        draw_tables(&floats, &mut tables);
+        let values: Vec<f32> = (0..dimension).map(|_| f32::from(draw()) / 977.0).collect();
+        let mut probe = Probe::new(&[]);
+        fastrand::seed(3);
+        probe.take(&values);
         // Entries as large as there can be.
-        let mut full = tables.clone();
-        full.low.iter_mut().chain(&mut full.high).for_each(|table| *table = [127; 16]);
+        let mut full = probe.tables.clone();
+        full.fill(127);
         // What the coarse nibble of a level is, by its own arithmetic.
         let coarse = |row: usize| {
             let half = halves[row];
@@ -510,34 +531,33 @@ mod tests {
         };
         for kernel in Kernel::all() {
             let name = kernel.name();
-            for tables in [&tables, &full] {
+            for tables in [&probe.tables, &full] {
                 let (mut plain, mut out) = (vec![7; rows.next_multiple_of(BLOCK)], vec![9; rows.next_multiple_of(BLOCK)]);
-                for plane in [0, 1] {
-                    tops::plain(planes.tops(plane, 0..rows), tables, &mut plain);
-                    kernel.tops(planes.tops(plane, 0..rows), tables, &mut out);
+                for plane in [Plane::Glance, Plane::Rest, Plane::Next] {
+                    tops::plain(planes.tops(plane, 0..rows), tables.of(plane), &mut plain);
+                    kernel.tops(planes.tops(plane, 0..rows), tables.of(plane), &mut out);
                     assert_eq!(out, plain, "{name} at {dimension}");
                 }
             }
             let backwards: Vec<u32> = (0..rows as u32).rev().collect();
             let mut out = vec![7; rows];
-            kernel.seconds_of(planes.seconds(), &backwards, &bytes, &mut out);
+            kernel.seconds_of(planes.seconds(), &backwards, &probe.coarse, &mut out);
             for (row, out) in (0..rows).rev().zip(out) {
-                let numbers = bytes.iter().flat_map(|lane| lane.0);
+                let numbers = probe.coarse.iter().flat_map(|lane| lane.0);
                 let plain: i32 = coarse(row).zip(numbers).map(|(nibble, number)| (nibble & 3) * i32::from(number)).sum();
                 // A level at the very border of two nibbles may be kept in either.
                 assert!(
                     (out - plain).abs() <= 3 * 128 * borders(&planes, row, halves[row]),
                     "{name} at {dimension}: {out} {plain}"
                 );
-                let fine = kernel.fine(planes.row(row), halves[row], &floats);
-                assert_eq!(fine.to_bits(), fine_plain(planes.row(row), halves[row], &floats).to_bits(), "{name} at {dimension}");
+                let fine = kernel.fine(planes.row(row), halves[row], &probe.exact);
+                let plain = fine_plain(planes.row(row), halves[row], &probe.exact);
+                assert_eq!(fine.to_bits(), plain.to_bits(), "{name} at {dimension}");
             }
-            let mut drawn = Tables::default();
+            let mut taken = Probe::new(&[]);
             fastrand::seed(3);
-            kernel.tables(&floats, &mut drawn);
-            fastrand::seed(3);
-            draw_tables(&floats, &mut tables);
-            assert!(drawn.low == tables.low && drawn.high == tables.high, "{name} at {dimension}");
+            kernel.take(&mut taken, &values);
+            assert!(taken.is(&probe), "{name} at {dimension}");
         }
     }
 
@@ -598,6 +618,7 @@ mod tests {
             for kernel in Kernel::all() {
                 let mut line = FloatLane([f32::NEG_INFINITY; LANE]);
                 assert_eq!((kernel.ceilings(&of, &mut line.0[..rows]), line.0), (most, plain.0), "{}", kernel.name());
+                assert_eq!(kernel.highest(&of), most, "{}", kernel.name());
                 for floor in [f32::NEG_INFINITY, 0.1, most, f32::INFINITY, f32::NAN] {
                     let reaching = kernel.reaching(&line, floor);
                     let each = line.0.iter().enumerate();
@@ -645,7 +666,7 @@ mod tests {
     fn the_fine_product_is_the_product_of_the_levels() {
         let mut random = fastrand::Rng::with_seed(6);
         for dimension in [1, 128, 200] {
-            let (floats, _) = probe(dimension, || random.i8(..));
+            let floats = Probe::new(&(0..dimension).map(|_| f32::from(random.i8(..)) / 977.0).collect::<Vec<_>>()).exact.clone();
             let mut planes = Planes::with_capacity(pairs(dimension), 3);
             let rows: Vec<Vec<f32>> = (0..3).map(|_| (0..dimension).map(|_| random.f32() - 0.5).collect()).collect();
             let halves: Vec<i32> = rows.iter().map(|row| planes.push(row).half).collect();

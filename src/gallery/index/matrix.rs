@@ -10,7 +10,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::kernel::{Ceilings, Kernel};
 use super::probe::{Probe, Reach};
-use super::template::{Estimate, Kept, Planes, pairs};
+use super::template::{Estimate, Kept, Plane, Planes, pairs};
 
 /// Rows that a segment takes when rows are appended one by one: small enough to copy at once, large enough that a scan does not notice.
 const SEGMENT: usize = 1024;
@@ -31,7 +31,9 @@ pub(super) struct Segment {
     steps: Vec<f32>,
     /// What half a step of the coarse nibble is.
     halves: Vec<f32>,
-    /// What the first bits tell of a row, what the first two do, and what the coarse nibbles do.
+    /// What the first bits of half of its numbers tell of a row, what all first bits do, what the first two do, and what the coarse
+    /// nibbles do.
+    glance: Estimates,
     signs: Estimates,
     tops: Estimates,
     coarse: Estimates,
@@ -60,24 +62,15 @@ impl Estimates {
         self.least_left = self.least_left.min((estimate.left / UP) as f32);
     }
 
-    /// Of some rows, whose sums over the probe's tables count `times` in all.
-    fn ceilings<'a>(
-        &'a self,
-        probe: &Probe,
-        times: f32,
-        reach: Reach,
-        rounding: f32,
-        rows: Range<usize>,
-        sums: &'a [i32],
-    ) -> Ceilings<'a> {
-        let (unit, offset) = probe.scale();
+    /// Of some rows, with what bounds their sums over the probe's tables.
+    fn ceilings<'a>(&'a self, probe: &Probe, bound: &Bound, rounding: f32, rows: Range<usize>, sums: &'a [i32]) -> Ceilings<'a> {
         Ceilings {
             sums,
             gains: &self.gains[rows.clone()],
             slacks: &self.slacks[rows],
-            unit,
-            offset: times * offset - reach.product,
-            bound: (rounding, reach.per_slack),
+            unit: probe.tables.unit(),
+            offset: bound.offset - bound.reach.product,
+            bound: (rounding, bound.reach.per_slack),
         }
     }
 
@@ -90,16 +83,31 @@ impl Estimates {
 
 /// See [`Segment::bounds`].
 pub(super) struct Bounds {
-    signs: Reach,
-    tops: Reach,
-    coarse: Reach,
+    glance: Bound,
+    signs: Bound,
+    tops: Bound,
+    coarse: Bound,
     rounding: f32,
     two_bits: f32,
 }
 
-/// How often the sums over a probe's tables count in the inner product with the first bits, and in that with the first two: twice the
-/// first bit's and once the second's.
-const SIGNS: f32 = 1.0;
+/// Of one kind of estimate.
+struct Bound {
+    /// What is taken off sums over the probe's tables, so often as they count, for the inner product.
+    offset: f32,
+    reach: Reach,
+}
+
+impl Bound {
+    /// Of estimates by sums over the tables of a plane, which count `times` in all.
+    fn of(probe: &Probe, plane: Plane, times: f32, estimates: &Estimates) -> Self {
+        let tables = probe.tables.of(plane);
+        Self { offset: times * tables.offset, reach: probe.reach(tables, times, estimates.least_left) }
+    }
+}
+
+/// How often the sums over a probe's tables count in the inner product with the first two bits: twice the first bit's and once the
+/// second's.
 const TOPS: f32 = 3.0;
 
 /// What `f32` rounds off is given back, so that a bound made of it holds.
@@ -116,6 +124,7 @@ impl Segment {
             planes: Planes::with_capacity(pairs, capacity),
             steps: numbers(),
             halves: numbers(),
+            glance: Estimates::with_capacity(capacity),
             signs: Estimates::with_capacity(capacity),
             tops: Estimates::with_capacity(capacity),
             coarse: Estimates::with_capacity(capacity),
@@ -136,10 +145,11 @@ impl Segment {
     }
 
     fn push(&mut self, row: &[f32]) {
-        let Kept { step, half, signs, tops, coarse, length } = self.planes.push(row);
+        let Kept { step, half, glance, signs, tops, coarse, length } = self.planes.push(row);
         self.longest = self.longest.max((length * f64::from(step) * UP) as f32);
         self.steps.push(step);
         self.halves.push(half as f32 * step);
+        self.glance.push(glance);
         self.signs.push(signs);
         self.tops.push(tops);
         self.coarse.push(coarse);
@@ -149,6 +159,7 @@ impl Segment {
         self.planes.extend(&other.planes, rows.clone());
         self.steps.extend_from_slice(&other.steps[rows.clone()]);
         self.halves.extend_from_slice(&other.halves[rows.clone()]);
+        self.glance.extend(&other.glance, rows.clone());
         self.signs.extend(&other.signs, rows.clone());
         self.tops.extend(&other.tops, rows.clone());
         self.coarse.extend(&other.coarse, rows);
@@ -186,30 +197,41 @@ impl Segment {
     /// How far these rows' scores can lie from what a probe's inner products tell.
     pub(super) fn bounds(&self, probe: &Probe) -> Bounds {
         Bounds {
-            signs: probe.reach(SIGNS, self.signs.least_left),
-            tops: probe.reach(TOPS, self.tops.least_left),
-            coarse: probe.reach(4.0 * TOPS, self.coarse.least_left),
+            glance: Bound::of(probe, Plane::Glance, 1.0, &self.glance),
+            // The tables of both halves, as of the second bits.
+            signs: Bound::of(probe, Plane::Next, 1.0, &self.signs),
+            tops: Bound::of(probe, Plane::Next, TOPS, &self.tops),
+            coarse: Bound::of(probe, Plane::Next, 4.0 * TOPS, &self.coarse),
             rounding: probe.rounding(self.longest),
             two_bits: probe.rounding_of_two_bits(),
         }
     }
 
-    /// The sums over a probe's tables of some rows' first bits, and the highest score that any of the rows can have by them. The first
-    /// row is the first of a block of the planes, and `sums` has room for whole blocks.
-    pub(super) fn signs(
-        &self,
-        kernel: Kernel,
-        (probe, bounds): (&Probe, &Bounds),
-        rows: Range<usize>,
-        sums: &mut [i32],
-        room: &mut [f32],
-    ) -> f32 {
-        kernel.tops(self.planes.tops(0, rows.clone()), &probe.tables, sums);
-        kernel.ceilings(&self.signs.ceilings(probe, SIGNS, bounds.signs, bounds.rounding, rows, sums), room)
+    /// The sums over a probe's tables of the first bits of half of some rows' numbers. The first row is the first of a block of the
+    /// planes, and `sums` has room for whole blocks.
+    pub(super) fn half_bits(&self, kernel: Kernel, probe: &Probe, rows: Range<usize>, sums: &mut [i32]) {
+        self.sums(kernel, probe, Plane::Glance, rows, sums);
     }
 
-    /// The highest score that each of the rows can have by its first two bits, and the highest of all; `signs` is what
-    /// [`Segment::signs`] gave for them.
+    /// Makes what [`Segment::half_bits`] gave the sums of all first bits; `rest` is room for as many.
+    pub(super) fn first_bits(&self, kernel: Kernel, probe: &Probe, rows: Range<usize>, sums: &mut [i32], rest: &mut [i32]) {
+        self.sums(kernel, probe, Plane::Rest, rows, rest);
+        // Far within 32 bits, here and below; checked sums would not become vectors.
+        sums.iter_mut().zip(rest).for_each(|(sum, rest)| *sum = sum.wrapping_add(*rest));
+    }
+
+    /// The highest scores that some rows can have by what [`Segment::half_bits`] gave for them.
+    pub(super) fn by_half<'a>(&'a self, (probe, bounds): (&Probe, &Bounds), rows: Range<usize>, sums: &'a [i32]) -> Ceilings<'a> {
+        self.glance.ceilings(probe, &bounds.glance, bounds.rounding, rows, sums)
+    }
+
+    /// The highest scores that some rows can have by what [`Segment::first_bits`] gave for them.
+    pub(super) fn by_first<'a>(&'a self, (probe, bounds): (&Probe, &Bounds), rows: Range<usize>, sums: &'a [i32]) -> Ceilings<'a> {
+        self.signs.ceilings(probe, &bounds.signs, bounds.rounding, rows, sums)
+    }
+
+    /// The highest score that each of some rows can have by its first two bits, and the highest of all; `signs` is what
+    /// [`Segment::first_bits`] gave for them.
     pub(super) fn ceilings(
         &self,
         kernel: Kernel,
@@ -218,10 +240,13 @@ impl Segment {
         (signs, sums): (&[i32], &mut [i32]),
         out: &mut [f32],
     ) -> f32 {
-        kernel.tops(self.planes.tops(1, rows.clone()), &probe.tables, sums);
-        // Far within 32 bits; checked sums would not become vectors.
+        self.sums(kernel, probe, Plane::Next, rows.clone(), sums);
         sums.iter_mut().zip(signs).for_each(|(sum, sign)| *sum = sum.wrapping_add(sign.wrapping_mul(2)));
-        kernel.ceilings(&self.tops.ceilings(probe, TOPS, bounds.tops, bounds.rounding, rows, sums), out)
+        kernel.ceilings(&self.tops.ceilings(probe, &bounds.tops, bounds.rounding, rows, sums), out)
+    }
+
+    fn sums(&self, kernel: Kernel, probe: &Probe, plane: Plane, rows: Range<usize>, sums: &mut [i32]) {
+        kernel.tops(self.planes.tops(plane, rows), probe.tables.of(plane), sums);
     }
 
     /// Lowers the ceilings of some rows, which the first two bits gave, to what the coarse nibbles leave possible.
@@ -235,18 +260,19 @@ impl Segment {
     ) {
         kernel.seconds_of(self.planes.seconds(), rows, &probe.coarse, products);
         // What the nibble stands for is four times what its first two bits do and as much as its lower bits do.
-        let more = bounds.coarse.product - 4.0 * bounds.tops.product + bounds.two_bits;
+        let (tops, coarse) = (bounds.tops.reach, bounds.coarse.reach);
+        let more = coarse.product - 4.0 * tops.product + bounds.two_bits;
         for ((row, second), ceiling) in rows.iter().zip(&*products).zip(ceilings) {
             let row = *row as usize;
-            let top = (*ceiling - bounds.rounding - bounds.tops.per_slack * self.tops.slacks[row]) / self.tops.gains[row];
+            let top = (*ceiling - bounds.rounding - tops.per_slack * self.tops.slacks[row]) / self.tops.gains[row];
             let second = (2 * second - 3 * probe.sum) as f32 * probe.step;
-            let slack = bounds.coarse.per_slack * self.coarse.slacks[row];
+            let slack = coarse.per_slack * self.coarse.slacks[row];
             *ceiling = (4.0 * top + second + more) * self.coarse.gains[row] + slack + bounds.rounding;
         }
     }
 
     fn bytes(&self) -> usize {
-        let estimates = [&self.signs, &self.tops, &self.coarse].into_iter().flat_map(|of| [&of.gains, &of.slacks]);
+        let estimates = [&self.glance, &self.signs, &self.tops, &self.coarse].into_iter().flat_map(|of| [&of.gains, &of.slacks]);
         let numbers = estimates.chain([&self.steps, &self.halves]);
         self.planes.bytes() + numbers.map(|numbers| numbers.capacity() * size_of::<f32>()).sum::<usize>()
     }
@@ -254,7 +280,7 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        for Estimates { gains, slacks, .. } in [&mut self.signs, &mut self.tops, &mut self.coarse] {
+        for Estimates { gains, slacks, .. } in [&mut self.glance, &mut self.signs, &mut self.tops, &mut self.coarse] {
             gains.zeroize();
             slacks.zeroize();
         }
@@ -486,24 +512,31 @@ mod tests {
             };
             let mut segment = Segment::new(pairs(dimension), 960);
             (0..960).for_each(|row| segment.push(&template(row)));
-            for by in ["signs", "tops", "coarse"] {
+            for by in ["glance", "signs", "tops", "coarse"] {
                 let (mut sum, mut squares, mut least, mut count) = (0.0f64, 0.0f64, f64::INFINITY, 0.0f64);
                 for at in 0..60 {
                     let probe = Probe::new(&template(1_000 + 7 * at));
-                    let (mut signs, mut sums, mut ceilings) = (vec![0; 960], vec![0; 960], vec![0.0; 960]);
+                    let ([mut signs, mut sums], mut ceilings) = ([0; 2].map(|_| vec![0; 960]), vec![0.0; 960]);
                     let bounds = segment.bounds(&probe);
-                    segment.signs(kernel, (&probe, &bounds), 0..960, &mut signs, &mut ceilings);
-                    let mut of = (&segment.signs, SIGNS);
-                    if by != "signs" {
-                        segment.ceilings(kernel, (&probe, &bounds), 0..960, (&signs, &mut sums), &mut ceilings);
-                        of = (&segment.tops, TOPS);
+                    let both = (&probe, &bounds);
+                    segment.half_bits(kernel, &probe, 0..960, &mut signs);
+                    kernel.ceilings(&segment.by_half(both, 0..960, &signs), &mut ceilings);
+                    let mut of = (&segment.glance, &bounds.glance);
+                    if by != "glance" {
+                        segment.first_bits(kernel, &probe, 0..960, &mut signs, &mut sums);
+                        kernel.ceilings(&segment.by_first(both, 0..960, &signs), &mut ceilings);
+                        of = (&segment.signs, &bounds.signs);
+                    }
+                    if by == "tops" || by == "coarse" {
+                        segment.ceilings(kernel, both, 0..960, (&signs, &mut sums), &mut ceilings);
+                        of = (&segment.tops, &bounds.tops);
                     }
                     if by == "coarse" {
                         let rows: Vec<u32> = (0..960).collect();
-                        segment.lower(kernel, (&probe, &bounds), &rows, &mut sums, &mut ceilings);
-                        of = (&segment.coarse, 4.0 * TOPS);
+                        segment.lower(kernel, both, &rows, &mut sums, &mut ceilings);
+                        of = (&segment.coarse, &bounds.coarse);
                     }
-                    let (reach, slacks) = (probe.reach(of.1, of.0.least_left), &of.0.slacks);
+                    let (reach, slacks) = (of.1.reach, &of.0.slacks);
                     assert_eq!(reach.product, 0.0, "the bound by chance is the one that is tested");
                     for (row, (ceiling, slack)) in ceilings.iter().zip(slacks).enumerate() {
                         let deviation = f64::from(reach.per_slack * slack) / f64::from(TAIL);

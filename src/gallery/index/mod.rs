@@ -25,7 +25,7 @@ mod template;
 pub(crate) use kernel::Kernel;
 pub(crate) use matrix::Matrix;
 pub(crate) use probe::Probe;
-pub(crate) use scan::{Top, scan};
+pub(crate) use scan::{First, Top, scan};
 pub use shortlist::GraphError;
 pub(crate) use shortlist::{Cover, Shortlist};
 pub(crate) use template::as_kept;

@@ -3,7 +3,7 @@
 use zeroize::{DefaultIsZeroes, Zeroize};
 
 use super::kernel::Kernel;
-use super::template::{EIGHTH, FloatLane, LANE, largest_of, level_of, nearest, pairs};
+use super::template::{EIGHTH, FloatLane, GLANCED, LANE, Plane, largest_of, level_of, nearest, pairs};
 
 /// What rounding in `f32` can add to a score of unit vectors: sums of up to 4,096 products in 32 accumulators, and the handful of
 /// operations around them.
@@ -30,19 +30,31 @@ impl DefaultIsZeroes for ProbeLane {}
 #[cfg_attr(test, derive(Clone))]
 #[derive(Default)]
 pub(super) struct Tables {
-    pub(super) low: Vec<[u8; 16]>,
-    pub(super) high: Vec<[u8; 16]>,
+    /// In the order of the columns of [`Plane::Next`].
+    low: Vec<[u8; 16]>,
+    high: Vec<[u8; 16]>,
     /// What one unit of an entry is.
     unit: f32,
-    /// What is taken off a sum of entries for the inner product: an entry is never negative.
-    offset: f32,
+    /// What is taken off a sum of entries for the inner product, since an entry is never negative: of the columns that are glanced at,
+    /// and of the others.
+    offsets: [f32; 2],
+    /// Tables that are not all zero, of the same.
+    counts: [u32; 2],
+}
+
+/// The tables of some columns.
+#[derive(Clone, Copy)]
+pub(super) struct Columns<'a> {
+    pub(super) low: &'a [[u8; 16]],
+    pub(super) high: &'a [[u8; 16]],
+    /// What is taken off a sum of entries for the inner product.
+    pub(super) offset: f32,
     /// Tables that are not all zero.
     count: u32,
 }
 
-impl Tables {
-    /// Columns of a plane of single bits.
-    pub(super) fn columns(&self) -> usize {
+impl Columns<'_> {
+    pub(super) fn len(self) -> usize {
         self.low.len()
     }
 }
@@ -50,47 +62,91 @@ impl Tables {
 /// The largest entry but for the rounding: two entries are added in a byte.
 const LARGEST_ENTRY: f32 = 126.0;
 
-/// Fills in the tables for a probe.
-#[inline(always)]
-pub(super) fn draw_tables(probe: &[FloatLane], tables: &mut Tables) {
-    // The numbers of table `at` of a lane.
-    let four = |lane: &FloatLane, at: usize| [0, 1, 2, 3].map(|bit| lane.0[EIGHTH * bit + at]);
-    // What they can add at most.
-    let most = |[a, b, c, d]: [f32; 4]| a.abs() + b.abs() + c.abs() + d.abs();
-    let mut largest = 0.0f32;
-    for lane in probe {
-        for at in 0..EIGHTH {
-            largest = largest.max(most(four(lane, at)));
+/// With which sign each of four numbers counts in each entry: plus where its bit is set.
+const SIGNS: [[f32; 16]; 4] = {
+    let mut signs = [[-1.0; 16]; 4];
+    let mut at = 0;
+    while at < 64 {
+        if (at % 16) >> (at / 16) & 1 == 1 {
+            signs[at / 16][at % 16] = 1.0;
         }
+        at += 1;
     }
-    tables.unit = if largest > 0.0 { 2.0 * largest / LARGEST_ENTRY } else { 1.0 };
-    let per_unit = 1.0 / tables.unit;
-    let (mut offset, mut count) = (0.0f32, 0u32);
-    let mut random = fastrand::Rng::with_seed(fastrand::u64(..));
-    let mut fill = |table: &mut [u8; 16], numbers: [f32; 4]| {
-        let most = most(numbers);
-        offset += most;
-        count = count.wrapping_add(u32::from(most > 0.0));
-        // By chance up or down, with the odds of the fraction.
-        let from = most * per_unit + (random.f32() - 0.5);
-        let [a, b, c, d] = numbers.map(|number| number * per_unit);
-        // Of the first two numbers and of the others, with either sign; a table is every sum of the two.
-        let (low, high) = ([-a - b, a - b, b - a, a + b], [from - c - d, from + c - d, from - c + d, from + c + d]);
-        for (entries, high) in table.as_chunks_mut::<4>().0.iter_mut().zip(high) {
-            entries.iter_mut().zip(low).for_each(|(entry, low)| *entry = nearest(low + high) as u8);
-        }
-    };
-    let (pairs, _) = probe.as_chunks::<2>();
-    tables.low.resize(pairs.len() * EIGHTH, [0; 16]);
-    tables.high.resize(pairs.len() * EIGHTH, [0; 16]);
-    let columns = tables.low.as_chunks_mut::<EIGHTH>().0.iter_mut().zip(tables.high.as_chunks_mut::<EIGHTH>().0);
-    for ([first, second], (low, high)) in pairs.iter().zip(columns) {
-        for at in 0..EIGHTH {
-            fill(&mut low[at], four(first, at));
-            fill(&mut high[at], four(second, at));
-        }
+    signs
+};
+
+impl Tables {
+    /// What one unit of an entry is.
+    pub(super) fn unit(&self) -> f32 {
+        self.unit
     }
-    (tables.offset, tables.count) = (offset, count);
+
+    /// Those of a plane's columns.
+    pub(super) fn of(&self, plane: Plane) -> Columns<'_> {
+        let columns = plane.columns(self.low.len() / EIGHTH);
+        let ([glance, rest], [few, more]) = (self.offsets, self.counts);
+        let (offset, count) = match plane {
+            Plane::Glance => (glance, few),
+            Plane::Rest => (rest, more),
+            Plane::Next => (glance + rest, few.wrapping_add(more)),
+        };
+        Columns { low: &self.low[columns.clone()], high: &self.high[columns], offset, count }
+    }
+
+    /// Fills them in for a probe.
+    #[inline(always)]
+    fn draw(&mut self, probe: &[FloatLane]) {
+        // What the numbers of each table of a lane can add at most.
+        let mosts = |lane: &FloatLane| {
+            let mut most = [0.0f32; EIGHTH];
+            for numbers in lane.0.as_chunks::<EIGHTH>().0 {
+                most.iter_mut().zip(numbers).for_each(|(most, number)| *most += number.abs());
+            }
+            most
+        };
+        let mut largest = [0.0f32; EIGHTH];
+        for lane in probe {
+            largest
+                .iter_mut()
+                .zip(mosts(lane))
+                .for_each(|(largest, most)| *largest = if most > *largest { most } else { *largest });
+        }
+        let largest = largest.into_iter().fold(0.0, f32::max);
+        self.unit = if largest > 0.0 { 2.0 * largest / LARGEST_ENTRY } else { 1.0 };
+        let per_unit = 1.0 / self.unit;
+        let (mut offsets, mut counts) = ([0.0f32; EIGHTH], [0u32; EIGHTH]);
+        let mut random = fastrand::Rng::with_seed(fastrand::u64(..));
+        let pairs = probe.len() / 2;
+        for tables in [&mut self.low, &mut self.high] {
+            tables.resize(pairs * EIGHTH, [0; 16]);
+        }
+        for (lane, numbers) in probe.iter().enumerate() {
+            let (pair, tables) = (lane / 2, if lane % 2 == 0 { &mut self.low } else { &mut self.high });
+            let most = mosts(numbers);
+            for at in 0..EIGHTH {
+                offsets[at] += most[at];
+                counts[at] = counts[at].wrapping_add(u32::from(most[at] > 0.0));
+            }
+            let mut froms = [0.0f32; EIGHTH];
+            // By chance up or down, with the odds of the fraction: of 24 bits, which an `f32` holds.
+            froms.iter_mut().for_each(|from| *from = (random.u32(..) >> 8).cast_signed() as f32 / 16_777_216.0 - 0.5);
+            froms.iter_mut().zip(most).for_each(|(from, most)| *from += most * per_unit);
+            for (at, from) in froms.into_iter().enumerate() {
+                let mut entries = [from; 16];
+                for (bit, signs) in SIGNS.iter().enumerate() {
+                    let number = numbers.0[EIGHTH * bit + at] * per_unit;
+                    entries.iter_mut().zip(signs).for_each(|(entry, sign)| *entry += number * sign);
+                }
+                // The column's place: those of the half that is glanced at are before all others.
+                let table = &mut tables[at / GLANCED * pairs * GLANCED + pair * GLANCED + at % GLANCED];
+                table.iter_mut().zip(entries).for_each(|(out, entry)| *out = nearest(entry) as u8);
+            }
+        }
+        let (first, second) = offsets.split_at(GLANCED);
+        self.offsets = [first, second].map(|offsets| offsets.iter().sum());
+        let (first, second) = counts.split_at(GLANCED);
+        self.counts = [first, second].map(|counts| counts.iter().sum());
+    }
 }
 
 /// How many standard deviations a sum of chances is never off by: the chance of more is below `exp(−5.68²/2) = 10⁻⁷`, and of the
@@ -129,40 +185,45 @@ pub(super) struct Reach {
 impl Probe {
     /// Takes a probe of any length.
     pub(crate) fn new(values: &[f32]) -> Self {
-        let largest = largest_of(values);
-        let step = if largest > 0.0 { largest / 127.0 } else { 1.0 };
-        // Rounded twice, so now and then to the neighbour of the nearest level: the error counts it.
-        let per_step = 1.0 / step;
+        let (exact, coarse, tables) = (Vec::new(), Vec::new(), Tables::default());
+        let mut probe = Self { exact, coarse, step: 1.0, sum: 0, tables, dimension: values.len(), error: 0.0, norm: 0.0 };
+        Kernel::best().take(&mut probe, values);
+        probe
+    }
+
+    /// Fills in everything; the same on every processor.
+    #[inline(always)]
+    pub(super) fn take(&mut self, values: &[f32]) {
         let lanes = 2 * pairs(values.len());
-        let (mut exact, mut coarse) = (Vec::with_capacity(lanes), Vec::with_capacity(lanes));
-        let (mut error, mut norm, mut sum) = (0.0f64, 0.0f64, 0i32);
-        for part in values.chunks(LANE) {
-            let (mut floats, mut levels) = (FloatLane::default(), ProbeLane::default());
-            for ((value, float), level) in part.iter().zip(&mut floats.0).zip(&mut levels.0) {
+        self.exact.resize(lanes, FloatLane::default());
+        self.coarse.resize(lanes, ProbeLane::default());
+        self.exact.iter_mut().zip(values.chunks(LANE)).for_each(|(lane, part)| lane.0[..part.len()].copy_from_slice(part));
+        let largest = largest_of(values);
+        self.step = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+        // Rounded twice, so now and then to the neighbour of the nearest level: the error counts it.
+        let (step, per_step) = (self.step, 1.0 / self.step);
+        let (mut errors, mut norms) = ([0.0f64; 8], [0.0f64; 8]);
+        self.sum = 0;
+        for (floats, levels) in self.exact.iter().zip(&mut self.coarse) {
+            let mut left = FloatLane::default();
+            for ((value, level), left) in floats.0.iter().zip(&mut levels.0).zip(&mut left.0) {
                 let rounded = level_of(value * per_step).clamp(-127, 127);
-                (*float, *level) = (*value, rounded as i8);
-                sum = sum.wrapping_add(rounded);
-                let left = f64::from(value - rounded as f32 * step);
-                error += left * left;
-                norm += f64::from(*value) * f64::from(*value);
+                self.sum = self.sum.wrapping_add(rounded);
+                (*level, *left) = (rounded as i8, value - rounded as f32 * step);
             }
-            exact.push(floats);
-            coarse.push(levels);
+            for (sums, lane) in [(&mut errors, &left), (&mut norms, floats)] {
+                for eight in lane.0.as_chunks::<8>().0 {
+                    sums.iter_mut().zip(eight).for_each(|(sum, value)| *sum += f64::from(*value) * f64::from(*value));
+                }
+            }
+            left.zeroize();
         }
-        exact.resize(lanes, FloatLane::default());
-        coarse.resize(lanes, ProbeLane::default());
-        let mut tables = Tables::default();
-        Kernel::best().tables(&exact, &mut tables);
-        let (error, norm) = (error.sqrt() as f32, norm.sqrt() as f32);
-        Self { exact, coarse, step, sum, tables, dimension: values.len(), error, norm }
+        self.error = errors.iter().sum::<f64>().sqrt() as f32;
+        self.norm = norms.iter().sum::<f64>().sqrt() as f32;
+        self.tables.draw(&self.exact);
     }
 
-    /// What one unit of a sum over the tables is, and what is taken off it for the inner product.
-    pub(super) fn scale(&self) -> (f32, f32) {
-        (self.tables.unit, self.tables.offset)
-    }
-
-    /// How far rows' scores can lie from what their inner products tell, in which the sums over the tables count `times`. Of a row's
+    /// How far rows' scores can lie from what their inner products tell, in which the sums over some tables count `times`. Of a row's
     /// `|r|` (see [`Estimate`](super::template::Estimate)) none is below `least_left`.
     ///
     /// Templates lie under a secret random rotation, so that a probe's direction apart from a row and a row's `r` have nothing to do
@@ -174,16 +235,17 @@ impl Probe {
     /// this is more than can be at all, what can be at all counts.
     ///
     /// A row is missed only if it is among the best and its own estimate is off by more: once in 10⁷ searches, not once in 10⁷ rows.
-    pub(super) fn reach(&self, times: f32, least_left: f32) -> Reach {
+    pub(super) fn reach(&self, tables: Columns<'_>, times: f32, least_left: f32) -> Reach {
         let freedoms = (self.dimension.saturating_sub(1) as f32).sqrt();
-        let rounding = times * self.tables.unit / 2.0 * (self.tables.count as f32).sqrt();
+        let (unit, count) = (self.tables.unit, tables.count as f32);
+        let rounding = times * unit / 2.0 * count.sqrt();
         let ratio = rounding * freedoms / (self.norm * least_left);
         let per_slack = TAIL * self.norm / freedoms * (1.0 + ratio * ratio).sqrt();
         // Neither where it is no number.
         if per_slack < self.norm {
             return Reach { product: 0.0, per_slack };
         }
-        Reach { product: times * self.tables.unit * self.tables.count as f32, per_slack: self.norm }
+        Reach { product: times * unit * count, per_slack: self.norm }
     }
 
     /// How far an inner product with what two bits stand for can lie from the same with `coarse` times `step`.
@@ -194,6 +256,29 @@ impl Probe {
     /// What rounding in `f32` can add to the score of a row no longer than `longest`.
     pub(super) fn rounding(&self, longest: f32) -> f32 {
         longest * ROUNDING * self.norm
+    }
+}
+
+#[cfg(test)]
+impl Probe {
+    /// Whether another is the same to the last bit.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let numbers = |probe: &Self| {
+            let Self { step, error, norm, tables: Tables { unit, offsets: [few, more], .. }, .. } = probe;
+            [*step, *error, *norm, *unit, *few, *more].map(f32::to_bits)
+        };
+        let exact = |probe: &Self| probe.exact.iter().flat_map(|lane| lane.0.map(f32::to_bits)).collect::<Vec<_>>();
+        let coarse = |probe: &Self| probe.coarse.iter().flat_map(|lane| lane.0).collect::<Vec<_>>();
+        let tables = |probe: &Self| (probe.tables.low.clone(), probe.tables.high.clone(), probe.tables.counts, probe.sum);
+        (numbers(self), exact(self), coarse(self), tables(self)) == (numbers(other), exact(other), coarse(other), tables(other))
+    }
+}
+
+#[cfg(test)]
+impl Tables {
+    /// Makes every entry the same.
+    pub(super) fn fill(&mut self, entry: u8) {
+        self.low.iter_mut().chain(&mut self.high).for_each(|table| *table = [entry; 16]);
     }
 }
 

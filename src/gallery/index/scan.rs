@@ -1,7 +1,7 @@
-//! The exact search. Every row's ceiling is worked out from the first bit of each of its numbers, a sixteenth of all; then the blocks of
-//! rows that may hold the best are looked at more closely, the most promising first: by the first two bits, row by row by four, and by
-//! all of them where that leaves a hope. What is passed over is not among the best, but for a chance of 10⁻⁷ a search (see
-//! [`Probe::reach`]).
+//! The exact search. Every row's ceiling is worked out from the first bit of each of its numbers, a sixteenth of all, or of half of its
+//! numbers; then the blocks of rows that may hold the best are looked at more closely, the most promising first: by the first two bits,
+//! row by row by four, and by all of them where that leaves a hope. What is passed over is not among the best, but for a chance of 10⁻⁷
+//! a search (see [`Probe::reach`]).
 
 use std::cell::Cell;
 
@@ -16,6 +16,15 @@ use super::template::{BLOCK as TOPS_BLOCK, FloatLane, LANE};
 const BLOCK: usize = LANE;
 /// Blocks that are looked at first, so that the floor is high when the others' turn comes.
 const FIRST: usize = 6;
+
+/// What is read of every row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    /// The first bits of half of its numbers: for the one best row, which is mostly so much like the probe that little else is read.
+    Half,
+    /// All first bits: for more than the best, since where nobody else is like the probe they are read of nearly every row anyway.
+    All,
+}
 
 thread_local! {
     /// Room for a search, kept so that none has to be made: making some for a large gallery takes as long as a scan.
@@ -51,6 +60,7 @@ struct Part<'a> {
     /// The number of the segment's first row among all rows.
     base: usize,
     blocks: std::ops::Range<usize>,
+    first: First,
 }
 
 impl Part<'_> {
@@ -64,47 +74,96 @@ impl Part<'_> {
         start..self.segment.rows().min(start + BLOCK)
     }
 
-    /// The ceilings of a block's rows by their first two bits, minus infinity where there is no row, and the highest. `signs` is what
-    /// the first bits told.
-    fn ceilings(&self, kernel: Kernel, probe: &Probe, start: usize, signs: &Sums) -> (FloatLane, f32) {
-        let (mut ceilings, mut sums) = (FloatLane([f32::NEG_INFINITY; BLOCK]), Sums::default());
-        let rows = self.rows(start);
-        let (here, room) = (&mut ceilings.0[..rows.len()], &mut sums.0[..rows.len().next_multiple_of(TOPS_BLOCK)]);
-        let most = self.segment.ceilings(kernel, (probe, &self.bounds), rows, (&signs.0, room), here);
+    /// The sums of a block's rows over the probe's tables, by what is read of every row, and their highest ceiling.
+    fn glance(&self, kernel: Kernel, probe: &Probe, start: usize, (line, rest): (&mut Sums, &mut Sums)) -> f32 {
+        let (rows, of) = (self.rows(start), (probe, &self.bounds));
+        let size = rows.len().next_multiple_of(TOPS_BLOCK);
+        let (sums, rest) = (&mut line.0[..size], &mut rest.0[..size]);
+        self.segment.half_bits(kernel, probe, rows.clone(), sums);
+        if self.first == First::Half {
+            return kernel.highest(&self.segment.by_half(of, rows, sums));
+        }
+        self.segment.first_bits(kernel, probe, rows.clone(), sums, rest);
+        kernel.highest(&self.segment.by_first(of, rows, sums))
+    }
+
+    /// The ceilings of a block's rows by their first two bits, minus infinity where there is no row, and the highest. `line` is what
+    /// [`Part::glance`] gave. Where `trial` has it that all first bits may do, and no row reaches the floor by them, there are none
+    /// but the highest.
+    fn ceilings(
+        &self,
+        kernel: Kernel,
+        probe: &Probe,
+        (start, line): (usize, &Sums),
+        trial: Option<(&mut Trial, f32)>,
+    ) -> (FloatLane, f32) {
+        let (mut ceilings, mut signs, mut sums) = (FloatLane([f32::NEG_INFINITY; BLOCK]), *line, Sums::default());
+        let (rows, of) = (self.rows(start), (probe, &self.bounds));
+        let (here, size) = (&mut ceilings.0[..rows.len()], rows.len().next_multiple_of(TOPS_BLOCK));
+        let (signs_here, sums_here) = (&mut signs.0[..size], &mut sums.0[..size]);
+        let mut enough = None;
+        if self.first == First::Half {
+            self.segment.first_bits(kernel, probe, rows.clone(), signs_here, sums_here);
+            enough = trial.filter(|(trial, _)| trial.pays()).and_then(|(trial, floor)| {
+                let most = kernel.highest(&self.segment.by_first(of, rows.clone(), signs_here));
+                trial.tell(most < floor).then_some(most)
+            });
+        }
+        let most = enough.unwrap_or_else(|| self.segment.ceilings(kernel, of, rows, (signs_here, sums_here), here));
+        signs.zeroize();
         sums.zeroize();
         (ceilings, most)
     }
 }
 
-/// Goes over all rows. `visit` hears of every row that reaches the floor, with its true score, and gives the floor from then on: the
-/// lowest score that still matters. It hears of rows in no particular order.
-pub(crate) fn scan(matrix: &Matrix, probe: &Probe, floor: f32, mut visit: impl FnMut(usize, f32) -> f32) {
-    scan_segments(Kernel::best(), matrix.segments(), probe, floor, &mut visit);
+/// Whether it pays to hold blocks' first bits against the floor before their second ones are read. Where somebody is like the probe it
+/// does; where nobody is, the floor is so low that it never does.
+#[derive(Default)]
+struct Trial {
+    tried: u32,
+    spared: u32,
 }
 
-/// As [`scan`], for some segments, each with the number of its first row.
+impl Trial {
+    fn pays(&self) -> bool {
+        self.tried < 8 || 4 * self.spared >= self.tried
+    }
+
+    fn tell(&mut self, spared: bool) -> bool {
+        (self.tried, self.spared) = (self.tried + 1, self.spared + u32::from(spared));
+        spared
+    }
+}
+
+/// Goes over all rows. `visit` hears of every row that reaches the floor, with its true score, and gives the floor from then on: the
+/// lowest score that still matters, of which there is none at first. It hears of rows in no particular order.
+pub(crate) fn scan(matrix: &Matrix, probe: &Probe, first: First, mut visit: impl FnMut(usize, f32) -> f32) {
+    scan_segments(Kernel::best(), matrix.segments(), (probe, first), f32::NEG_INFINITY, &mut visit);
+}
+
+/// As [`scan`], for some segments, each with the number of its first row, and with a first floor.
 pub(super) fn scan_segments<'a>(
     kernel: Kernel,
     segments: impl Iterator<Item = (usize, &'a Segment)> + Clone,
-    probe: &Probe,
+    (probe, first): (&Probe, First),
     mut floor: f32,
     visit: &mut impl FnMut(usize, f32) -> f32,
 ) -> f32 {
     let mut room = ROOM.take();
-    let parts = signs(kernel, segments, probe, &mut room);
+    let parts = glance(kernel, segments, (probe, first), &mut room);
     let Room { mosts, lines } = &mut room;
     // One row of each of the best blocks first, so that the floor is high when the others' turn comes.
-    let (mut near, mut first) = (Vec::with_capacity(2 * FIRST), Vec::with_capacity(2 * FIRST));
+    let (mut near, mut ahead) = (Vec::with_capacity(2 * FIRST), Vec::with_capacity(2 * FIRST));
     let most = first_floor(mosts);
     for part in &parts {
         for (start, block) in part.blocks() {
             if mosts[block] >= most && near.len() < 2 * FIRST {
-                let (mut ceilings, most) = part.ceilings(kernel, probe, start, &lines[block]);
+                let (mut ceilings, most) = part.ceilings(kernel, probe, (start, &lines[block]), None);
                 if let Some(at) = reaching(kernel, &ceilings, most).next() {
                     let (row, mut ceiling) = (start + at, most);
                     let one = std::slice::from_mut(&mut ceiling);
                     part.segment.lower(kernel, (probe, &part.bounds), &[row as u32], &mut [0], one);
-                    first.push((ceiling, part, row));
+                    ahead.push((ceiling, part, row));
                     // Nobody is to hear of it twice.
                     ceilings.0[at] = f32::NEG_INFINITY;
                 }
@@ -113,8 +172,8 @@ pub(super) fn scan_segments<'a>(
             }
         }
     }
-    first.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-    for (ceiling, part, row) in first {
+    ahead.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    for (ceiling, part, row) in ahead {
         if ceiling >= floor {
             floor = visit(part.base + row, part.segment.score(kernel, probe, row));
         }
@@ -125,10 +184,11 @@ pub(super) fn scan_segments<'a>(
         floor = open.look(kernel, part, probe, floor, visit);
         ceilings.zeroize();
     }
+    let mut trial = Trial::default();
     for part in &parts {
         for (start, block) in part.blocks() {
             if mosts[block] >= floor {
-                let (mut ceilings, most) = part.ceilings(kernel, probe, start, &lines[block]);
+                let (mut ceilings, most) = part.ceilings(kernel, probe, (start, &lines[block]), Some((&mut trial, floor)));
                 if most >= floor {
                     open.take(kernel, start, &ceilings, floor);
                 }
@@ -147,31 +207,28 @@ pub(super) fn scan_segments<'a>(
     floor
 }
 
-/// What all rows' first bits tell.
-fn signs<'a>(
+/// What is told by what is read of every row.
+fn glance<'a>(
     kernel: Kernel,
     segments: impl Iterator<Item = (usize, &'a Segment)> + Clone,
-    probe: &Probe,
+    (probe, first): (&Probe, First),
     room: &mut Room,
 ) -> Vec<Part<'a>> {
     let count = segments.clone().map(|(_, segment)| segment.rows().div_ceil(BLOCK)).sum();
     room.mosts.resize(count, 0.0);
     // Never fewer: a smaller gallery's search is not to make room for the next of a larger.
     room.lines.resize(room.lines.len().max(count), Sums::default());
-    let (mut parts, mut ceilings, mut block) = (Vec::new(), FloatLane::default(), 0);
+    let (mut parts, mut block, mut scratch) = (Vec::new(), 0, Sums::default());
     for (base, segment) in segments {
         let blocks = block..block + segment.rows().div_ceil(BLOCK);
         block = blocks.end;
-        let part = Part { segment, bounds: segment.bounds(probe), base, blocks };
+        let part = Part { segment, bounds: segment.bounds(probe), base, blocks, first };
         for (start, block) in part.blocks() {
-            let rows = part.rows(start);
-            let sums = &mut room.lines[block].0[..rows.len().next_multiple_of(TOPS_BLOCK)];
-            let ceilings = &mut ceilings.0[..rows.len()];
-            room.mosts[block] = segment.signs(kernel, (probe, &part.bounds), rows, sums, ceilings);
+            room.mosts[block] = part.glance(kernel, probe, start, (&mut room.lines[block], &mut scratch));
         }
         parts.push(part);
     }
-    ceilings.zeroize();
+    scratch.zeroize();
     parts
 }
 
@@ -329,14 +386,14 @@ mod tests {
                 let mut all: Vec<(f32, usize)> = (0..rows).map(|row| (matrix.score(&probe, row), row)).collect();
                 all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
                 all.truncate(k);
-                for kernel in Kernel::all() {
+                for (kernel, first) in Kernel::all().into_iter().flat_map(|kernel| [(kernel, First::Half), (kernel, First::All)]) {
                     let mut top = Top::new(k);
                     let floor = top.floor();
-                    scan_segments(kernel, matrix.segments(), &probe, floor, &mut |row, score| {
+                    scan_segments(kernel, matrix.segments(), (&probe, first), floor, &mut |row, score| {
                         top.offer(score, row);
                         top.floor()
                     });
-                    prop_assert_eq!(&top.into_best(), &all, "{}", kernel.name());
+                    prop_assert_eq!(&top.into_best(), &all, "{} {:?}", kernel.name(), first);
                 }
             }
         }
@@ -350,11 +407,15 @@ mod tests {
             templates.iter().for_each(|row| matrix.push(row));
             let probe = Probe::new(&templates[0]);
             for (first, segment) in matrix.segments() {
-                let (mut signs, mut sums, mut by_signs, mut ceilings) = ([0; 48], [0; 48], [0.0; 40], [0.0; 40]);
+                let ([mut signs, mut sums], [mut by_glance, mut by_signs, mut ceilings]) = ([[0; 48]; 2], [[0.0; 40]; 3]);
                 let rows = segment.rows();
                 let blocks = rows.next_multiple_of(TOPS_BLOCK);
                 let of = (&probe, &segment.bounds(&probe));
-                segment.signs(Kernel::best(), of, 0..rows, &mut signs[..blocks], &mut by_signs[..rows]);
+                let kernel = Kernel::best();
+                segment.half_bits(kernel, &probe, 0..rows, &mut signs[..blocks]);
+                kernel.ceilings(&segment.by_half(of, 0..rows, &signs[..blocks]), &mut by_glance[..rows]);
+                segment.first_bits(kernel, &probe, 0..rows, &mut signs[..blocks], &mut sums[..blocks]);
+                kernel.ceilings(&segment.by_first(of, 0..rows, &signs[..blocks]), &mut by_signs[..rows]);
                 let both = (&signs[..], &mut sums[..blocks]);
                 segment.ceilings(Kernel::best(), of, 0..rows, both, &mut ceilings[..rows]);
                 for (row, ceiling) in ceilings[..rows].iter().enumerate() {
@@ -364,8 +425,8 @@ mod tests {
                     let score = f64::from(segment.score(Kernel::best(), &probe, row));
                     let mut lowered = [*ceiling];
                     segment.lower(Kernel::best(), of, &[row as u32], &mut [0], &mut lowered);
-                    let loose = if dimension < 256 { [2.4, 1.6, 0.7] } else { [0.6, 0.4, 0.1] };
-                    for (ceiling, loose) in [by_signs[row], *ceiling, lowered[0]].into_iter().zip(loose) {
+                    let loose = if dimension < 256 { [f64::INFINITY, 2.4, 1.6, 0.7] } else { [1.0, 0.6, 0.4, 0.1] };
+                    for (ceiling, loose) in [by_glance[row], by_signs[row], *ceiling, lowered[0]].into_iter().zip(loose) {
                         let ceiling = f64::from(ceiling);
                         prop_assert!(exact <= ceiling && score <= ceiling);
                         prop_assert!(ceiling - exact < loose, "a bound this loose would be no use");

@@ -14,7 +14,7 @@ use super::graph::Graph;
 use super::kernel::Kernel;
 use super::matrix::Matrix;
 use super::probe::Probe;
-use super::scan::scan_segments;
+use super::scan::{First, scan_segments};
 use super::sketch::{Sketch, Sketcher};
 use crate::system::Stop;
 
@@ -129,7 +129,7 @@ impl Shortlist {
         }
         if !cover.fresh.is_empty() {
             let segments = matrix.segments().enumerate().filter(|(at, _)| cover.fresh.binary_search(at).is_ok());
-            scan_segments(Kernel::best(), segments.map(|(_, segment)| segment), &probe, floor, &mut visit);
+            scan_segments(Kernel::best(), segments.map(|(_, segment)| segment), (&probe, First::All), floor, &mut visit);
         }
     }
 

@@ -24,8 +24,11 @@ pub(super) const LIMIT: f32 = 32_639.0;
 /// What is taken off the lower 12 bits of a level, so that they are kept without a sign.
 const CENTRE: i32 = 2_048;
 
-/// Bytes of a plane of single bits that hold a pair of lanes of a row: the number at `16·f + j` of the pair lies in bit `f` of byte `j`.
+/// Bytes of single bits that hold a pair of lanes of a row: the number at `16·f + j` of the pair lies in bit `f` of byte `j`.
 pub(super) const EIGHTH: usize = 2 * LANE / 8;
+
+/// Of those, how many lie in the plane that a search reads first: the numbers with a `j` below it.
+pub(super) const GLANCED: usize = EIGHTH / 2;
 
 /// Bytes of a plane of two bits that do: the number at `32·f + j` of the pair lies in bits `2·f` and `2·f + 1` of byte `j`.
 pub(super) const QUARTER: usize = 2 * LANE / 4;
@@ -99,13 +102,43 @@ impl Default for Apart {
 
 impl DefaultIsZeroes for Apart {}
 
+/// A plane of single bits: blocks of [`BLOCK`] rows, column by column.
+#[derive(Clone, Copy)]
+pub(super) enum Plane {
+    /// The first bits of half of the numbers, those of the first [`GLANCED`] bytes of each pair of lanes.
+    Glance,
+    /// The first bits of the others.
+    Rest,
+    /// The second bits of all: the columns of the one half, then of the other.
+    Next,
+}
+
+impl Plane {
+    const ALL: [Self; 3] = [Self::Glance, Self::Rest, Self::Next];
+
+    /// Which of the columns of all numbers are in it, for rows of so many pairs of lanes.
+    pub(super) fn columns(self, pairs: usize) -> Range<usize> {
+        match self {
+            Self::Glance => 0..pairs * GLANCED,
+            Self::Rest => pairs * GLANCED..pairs * EIGHTH,
+            Self::Next => 0..pairs * EIGHTH,
+        }
+    }
+
+    /// Bytes of a block of rows of so many pairs of lanes.
+    fn block(self, pairs: usize) -> usize {
+        BLOCK * self.columns(pairs).len()
+    }
+}
+
 /// Sums over a row: of whole numbers below 2³⁰, at most 4,096 of them, so they are exact.
 #[derive(Default)]
 pub(super) struct Sums {
     /// Squares of the levels.
     length: i64,
-    /// Of what the first bit stands for, of what the first two do, and of what the coarse nibble does: products with the levels, and
-    /// squares.
+    /// Of what the first bit of half of the numbers stands for, of what all numbers' does, of what the first two do, and of what the
+    /// coarse nibble does: products with the levels, and squares.
+    glance: [i64; 2],
     signs: [i64; 2],
     tops: [i64; 2],
     coarse: [i64; 2],
@@ -136,9 +169,9 @@ impl Apart {
         levels.0.iter_mut().zip(values).for_each(|(level, value)| *level = level_of(value * scale));
         let levels_here = &levels.0[..values.len().min(LANE)];
         // Of 64 products of less than 2^15 with 2^4.
-        let (mut signs, mut tops, mut coarse) = ([0i32; 2], [0i32; 2], [0i32; 2]);
+        let (mut glance, mut signs, mut tops, mut coarse) = ([0i32; 2], [0i32; 2], [0i32; 2], [0i32; 2]);
         let parts = self.coarse.iter_mut().zip(&mut self.middle).zip(&mut self.low);
-        for (level, ((nibble_out, middle), low)) in levels_here.iter().zip(parts) {
+        for (at, (level, ((nibble_out, middle), low))) in levels_here.iter().zip(parts).enumerate() {
             let nibble = nearest(level.wrapping_add(span) as f32 * per_stride - 0.5).clamp(0, 15);
             let stands_for = nibble.wrapping_mul(2).wrapping_sub(15);
             // At most `half` away from nothing, or one more, which is at most 2,041.
@@ -146,6 +179,9 @@ impl Apart {
             (*nibble_out, *middle, *low) = (nibble as u8, (kept >> 8) as u8, (kept & 0xff) as u8);
             let top = (nibble >> 2).wrapping_mul(2).wrapping_sub(3);
             let sign = (nibble >> 3).wrapping_mul(2).wrapping_sub(1);
+            let is_glanced = i32::from(at % EIGHTH < GLANCED);
+            let sign_here = sign.wrapping_mul(is_glanced);
+            glance = [glance[0].wrapping_add(sign_here.wrapping_mul(*level)), glance[1].wrapping_add(is_glanced)];
             signs = [signs[0].wrapping_add(sign.wrapping_mul(*level)), signs[1].wrapping_add(1)];
             tops = [tops[0].wrapping_add(top.wrapping_mul(*level)), tops[1].wrapping_add(top.wrapping_mul(top))];
             coarse = [
@@ -155,7 +191,8 @@ impl Apart {
         }
         let length = levels_here.iter().fold(0i64, |sum, level| sum.wrapping_add(i64::from(level.wrapping_mul(*level))));
         sums.length += length;
-        for (sums, here) in [(&mut sums.signs, signs), (&mut sums.tops, tops), (&mut sums.coarse, coarse)] {
+        let all = [(&mut sums.glance, glance), (&mut sums.signs, signs), (&mut sums.tops, tops), (&mut sums.coarse, coarse)];
+        for (sums, here) in all {
             sums.iter_mut().zip(here).for_each(|(sum, here)| *sum += i64::from(here));
         }
         levels.zeroize();
@@ -175,9 +212,8 @@ pub(super) struct Planes {
     /// Pairs of lanes in a row.
     pairs: usize,
     rows: usize,
-    /// Two planes of single bits, the highest first: blocks of [`BLOCK`] rows, each `pairs` times [`EIGHTH`] columns. What is left of
-    /// the last block is zero.
-    tops: [Bytes; 2],
+    /// Each [`Plane`] of single bits. What is left of the last block is zero.
+    tops: [Bytes; 3],
     /// Rows of `pairs` times [`QUARTER`] bytes.
     seconds: Bytes,
     /// Rows of nibbles, a lane a pair: the first lane's in the lower four bits, the second's in the upper.
@@ -202,8 +238,13 @@ impl Estimate {
     fn of(length: i64, [product, square]: [i64; 2], step: f32) -> Self {
         let (length, product, square) = (length as f64, product as f64, square as f64);
         if product <= 0.0 {
-            // Of zeros alone. It is next to nothing and not nothing, so that it divides.
-            return Self { gain: LEAST_GAIN, left: square.sqrt() };
+            // Of a row of zeros it is next to nothing and not nothing, so that it divides. Where only the numbers that `w` tells of are
+            // zeros, it tells nothing.
+            return if length > 0.0 {
+                Self { gain: 1.0, left: NOTHING_TOLD }
+            } else {
+                Self { gain: LEAST_GAIN, left: square.sqrt() }
+            };
         }
         let gain = (length / product * f64::from(step)).max(LEAST_GAIN);
         Self { gain, left: (square - product * product / length).max(0.0).sqrt() }
@@ -213,12 +254,17 @@ impl Estimate {
 /// No gain is less.
 const LEAST_GAIN: f64 = 1e-30;
 
+/// An `|r|` with which no row is passed over.
+const NOTHING_TOLD: f64 = 1e30;
+
 /// What goes with a row besides its planes.
 pub(super) struct Kept {
     /// What one unit of a level is.
     pub(super) step: f32,
     /// Half a step of the coarse nibble, in units of the level.
     pub(super) half: i32,
+    /// What the first bits of half of the numbers tell.
+    pub(super) glance: Estimate,
     /// What the first bits tell.
     pub(super) signs: Estimate,
     /// What the first two tell.
@@ -236,16 +282,11 @@ impl Planes {
         Self {
             pairs,
             rows: 0,
-            tops: [0, 1].map(|_| bytes(pairs * EIGHTH * rows.next_multiple_of(BLOCK))),
+            tops: Plane::ALL.map(|plane| bytes(plane.block(pairs) * rows.div_ceil(BLOCK))),
             seconds: bytes(pairs * QUARTER * rows),
             middle: bytes(pairs * LANE * rows),
             low: bytes(pairs * 2 * LANE * rows),
         }
-    }
-
-    /// Bytes of a block of a plane of single bits.
-    fn block(&self) -> usize {
-        BLOCK * self.pairs * EIGHTH
     }
 
     /// Rounds a row to 16 bits and appends it.
@@ -255,7 +296,7 @@ impl Planes {
         let (scale, step) = step_of(largest);
         let half = ((level_of(largest * scale) + 15) / 16).max(1);
         let mut sums = Sums::default();
-        let (at, start) = self.begin_row();
+        let at = self.begin_row();
         for (pair, values) in row.chunks(2 * LANE).enumerate() {
             let mut parts = [Apart::default(); 2];
             for (values, part) in values.chunks(LANE).zip(&mut parts) {
@@ -268,9 +309,12 @@ impl Planes {
                     tops[1][at] |= (nibble >> 2 & 1) << bit;
                 }
             }
-            for (plane, bytes) in self.tops.iter_mut().zip(&tops) {
-                let columns = plane[start..].as_chunks_mut::<BLOCK>().0[pair * EIGHTH..].iter_mut();
-                columns.zip(bytes).for_each(|(column, byte)| column[at] = *byte);
+            let [glance, rest, next] = self.last_blocks();
+            let (of_glance, of_rest) = next.split_at_mut(glance.len());
+            for byte in 0..GLANCED {
+                let column = pair * GLANCED + byte;
+                (glance[column][at], rest[column][at]) = (tops[0][byte], tops[0][GLANCED + byte]);
+                (of_glance[column][at], of_rest[column][at]) = (tops[1][byte], tops[1][GLANCED + byte]);
             }
             let mut seconds = [0; QUARTER];
             for (field, nibbles) in parts.iter().flat_map(|part| part.coarse.as_chunks::<QUARTER>().0).enumerate() {
@@ -286,19 +330,33 @@ impl Planes {
             parts.zeroize();
         }
         let estimate = |of| Estimate::of(sums.length, of, step);
-        let [signs, tops, coarse] = [sums.signs, sums.tops, sums.coarse].map(estimate);
-        Kept { step, half, signs, tops, coarse, length: (sums.length as f64).sqrt() }
+        let [glance, signs, tops, coarse] = [sums.glance, sums.signs, sums.tops, sums.coarse].map(estimate);
+        Kept { step, half, glance, signs, tops, coarse, length: (sums.length as f64).sqrt() }
     }
 
-    /// Makes room for a row in the planes of single bits: its place in its block, and where the block begins.
-    fn begin_row(&mut self) -> (usize, usize) {
+    /// Makes room for a row in the planes of single bits, and gives its place in its block.
+    fn begin_row(&mut self) -> usize {
         let at = self.rows % BLOCK;
         if at == 0 {
-            let block = self.block();
-            self.tops.iter_mut().for_each(|plane| plane.extend_by(block));
+            self.tops.iter_mut().zip(Plane::ALL).for_each(|(bytes, plane)| bytes.extend_by(plane.block(self.pairs)));
         }
         self.rows += 1;
-        (at, self.tops[0].len() - self.block())
+        at
+    }
+
+    /// The columns of each plane's last block.
+    fn last_blocks(&mut self) -> [&mut [[u8; BLOCK]]; 3] {
+        let (pairs, mut planes) = (self.pairs, Plane::ALL.into_iter());
+        self.tops.each_mut().map(|bytes| {
+            let block = planes.next().map_or(0, |plane| plane.block(pairs));
+            let start = bytes.len() - block;
+            bytes[start..].as_chunks_mut().0
+        })
+    }
+
+    /// The columns of each plane's block that a row lies in.
+    fn blocks_of(&self, row: usize) -> [&[[u8; BLOCK]]; 3] {
+        Plane::ALL.map(|plane| self.tops(plane, row / BLOCK * BLOCK..row + 1).as_chunks().0)
     }
 
     /// Appends rows of others of the same width.
@@ -308,32 +366,28 @@ impl Planes {
             let width = others.len() / other.rows.max(1);
             plane.extend_from_slice(&others[rows.start * width..rows.end * width]);
         }
-        let block = self.block();
         let mut from = rows.start;
         while from < rows.end {
-            let source = from / BLOCK * block..(from / BLOCK + 1) * block;
+            let source = other.blocks_of(from);
             if self.rows.is_multiple_of(BLOCK) && from.is_multiple_of(BLOCK) && rows.end - from >= BLOCK {
-                for (plane, other) in self.tops.iter_mut().zip(&other.tops) {
-                    plane.extend_from_slice(&other[source.clone()]);
-                }
+                self.tops.iter_mut().zip(source).for_each(|(plane, source)| plane.extend_from_slice(source.as_flattened()));
                 self.rows += BLOCK;
                 from += BLOCK;
                 continue;
             }
-            let (at, start) = self.begin_row();
-            for (plane, other) in self.tops.iter_mut().zip(&other.tops) {
-                let source = other[source.clone()].as_chunks::<BLOCK>().0;
-                let columns = plane[start..].as_chunks_mut::<BLOCK>().0.iter_mut().zip(source);
-                columns.for_each(|(column, source)| column[at] = source[from % BLOCK]);
+            let at = self.begin_row();
+            for (plane, source) in self.last_blocks().into_iter().zip(source) {
+                plane.iter_mut().zip(source).for_each(|(column, source)| column[at] = source[from % BLOCK]);
             }
             from += 1;
         }
     }
 
     /// The blocks of a plane of single bits that some rows lie in, of which the first is the first of a block.
-    pub(super) fn tops(&self, plane: usize, rows: Range<usize>) -> &[u8] {
+    pub(super) fn tops(&self, plane: Plane, rows: Range<usize>) -> &[u8] {
         debug_assert!(rows.start.is_multiple_of(BLOCK));
-        &self.tops[plane][rows.start / BLOCK * self.block()..rows.end.div_ceil(BLOCK) * self.block()]
+        let block = plane.block(self.pairs);
+        &self.tops[plane as usize][rows.start / BLOCK * block..rows.end.div_ceil(BLOCK) * block]
     }
 
     /// The plane of the coarse nibbles' lower two bits.
@@ -345,7 +399,7 @@ impl Planes {
     pub(super) fn row(&self, row: usize) -> Row<'_> {
         let of = |width: usize| row * self.pairs * width..(row + 1) * self.pairs * width;
         Row {
-            tops: self.tops.each_ref().map(|plane| plane[row / BLOCK * self.block()..][..self.block()].as_chunks().0),
+            tops: self.blocks_of(row),
             at: row % BLOCK,
             seconds: self.seconds[of(QUARTER)].as_chunks().0,
             middle: self.middle[of(LANE)].as_chunks().0,
@@ -354,16 +408,15 @@ impl Planes {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let planes = [&self.tops[0], &self.tops[1], &self.seconds, &self.middle, &self.low];
-        planes.iter().map(|plane| plane.bytes()).sum()
+        self.tops.iter().chain([&self.seconds, &self.middle, &self.low]).map(|plane| plane.bytes()).sum()
     }
 }
 
 /// A row of [`Planes`].
 #[derive(Clone, Copy)]
 pub(super) struct Row<'a> {
-    /// The columns of its block, in both planes.
-    tops: [&'a [[u8; BLOCK]]; 2],
+    /// The columns of its block, in each plane.
+    tops: [&'a [[u8; BLOCK]]; 3],
     /// Its place in the block.
     at: usize,
     seconds: &'a [[u8; QUARTER]],
@@ -407,9 +460,13 @@ impl<'a> Row<'a> {
     #[inline(always)]
     pub(super) fn pair(self, pair: usize) -> Pair<'a> {
         let mut tops = Tops::default();
-        for (bytes, columns) in tops.0.iter_mut().zip(self.tops) {
-            let columns = &columns[pair * EIGHTH..(pair + 1) * EIGHTH];
-            bytes.iter_mut().zip(columns).for_each(|(byte, column)| *byte = column[self.at]);
+        let [glance, rest, next] = self.tops;
+        let (of_glance, of_rest) = next.split_at(glance.len());
+        for (bytes, (first, second)) in tops.0.iter_mut().zip([(glance, rest), (of_glance, of_rest)]) {
+            for (bytes, columns) in bytes.as_chunks_mut::<GLANCED>().0.iter_mut().zip([first, second]) {
+                let columns = &columns[pair * GLANCED..(pair + 1) * GLANCED];
+                bytes.iter_mut().zip(columns).for_each(|(byte, column)| *byte = column[self.at]);
+            }
         }
         Pair { tops, seconds: &self.seconds[pair], middle: &self.middle[pair], low: &self.low[pair] }
     }

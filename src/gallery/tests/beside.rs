@@ -71,7 +71,7 @@ fn enrolments_go_on_while_the_file_is_written_and_it_is_written_all_the_same() {
         let (disk, key) = small();
         let busy = Arc::new(Busy { disk: disk.clone(), gallery: OnceLock::new(), left: AtomicU64::new(enrolments) });
         let settings = settings(Path::new("/simulated"));
-        let gallery = Gallery::open_on(busy.clone(), &settings, &key, (&model(), DIMENSION), true, None).unwrap();
+        let gallery = Gallery::open_on(busy.clone(), &settings, &key, (&model(), DIMENSION.get()), true, None).unwrap();
         let gallery = Arc::new(gallery);
         busy.gallery.set(Arc::downgrade(&gallery)).unwrap();
         gallery.erase(&id("ann")).unwrap();

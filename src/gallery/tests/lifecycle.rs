@@ -313,7 +313,7 @@ fn a_follower_sees_what_is_appended_written_anew_and_put_back() {
     let dir = folder.path().join("gallery");
     let key = SealingKey::generate().unwrap();
     let writer = open_at(&dir, &key).unwrap();
-    let follower = Gallery::follow(&settings(&dir), key.share(), &model(), DIMENSION).unwrap();
+    let follower = Gallery::follow(&settings(&dir), key.share(), &model(), DIMENSION.get()).unwrap();
     assert!(!follower.refresh().unwrap());
     let copy = |from: &Path, to: &Path| {
         std::fs::create_dir_all(to).unwrap();

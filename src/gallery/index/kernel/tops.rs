@@ -4,14 +4,14 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::load_256;
-use crate::gallery::index::probe::Tables;
+use crate::gallery::index::probe::Columns;
 use crate::gallery::index::template::BLOCK;
 
 #[inline(always)]
-pub(super) fn plain(plane: &[u8], tables: &Tables, out: &mut [i32]) {
-    for (block, out) in plane.chunks_exact(BLOCK * tables.columns()).zip(out.as_chunks_mut::<BLOCK>().0) {
+pub(super) fn plain(plane: &[u8], tables: Columns<'_>, out: &mut [i32]) {
+    for (block, out) in plane.chunks_exact(BLOCK * tables.len()).zip(out.as_chunks_mut::<BLOCK>().0) {
         *out = [0; BLOCK];
-        for ((codes, low), high) in block.as_chunks::<BLOCK>().0.iter().zip(&tables.low).zip(&tables.high) {
+        for ((codes, low), high) in block.as_chunks::<BLOCK>().0.iter().zip(tables.low).zip(tables.high) {
             for (code, sum) in codes.iter().zip(&mut *out) {
                 // At most 1,024 entries of less than 2^7: far within 32 bits.
                 let entries = i32::from(low[usize::from(code & 15)]).wrapping_add(i32::from(high[usize::from(code >> 4)]));
@@ -27,7 +27,7 @@ const COLUMNS: usize = 128;
 
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
-pub(super) fn neon(plane: &[u8], tables: &Tables, out: &mut [i32]) {
+pub(super) fn neon(plane: &[u8], tables: Columns<'_>, out: &mut [i32]) {
     use std::arch::aarch64::{
         uint8x16_t, vaddq_u8, vaddw_high_u8, vaddw_u8, vandq_u8, vdupq_n_u8, vdupq_n_u16, vget_low_u8, vld1q_u8, vqtbl1q_u8,
         vshrq_n_u8, vst1q_u16,
@@ -39,7 +39,7 @@ pub(super) fn neon(plane: &[u8], tables: &Tables, out: &mut [i32]) {
         unsafe { vld1q_u8(bytes.as_ptr()) }
     }
     let nibble = vdupq_n_u8(15);
-    for (block, out) in plane.chunks_exact(BLOCK * tables.columns()).zip(out.as_chunks_mut::<BLOCK>().0) {
+    for (block, out) in plane.chunks_exact(BLOCK * tables.len()).zip(out.as_chunks_mut::<BLOCK>().0) {
         *out = [0; BLOCK];
         let columns = block.as_chunks::<BLOCK>().0.chunks(COLUMNS);
         for ((columns, low), high) in columns.zip(tables.low.chunks(COLUMNS)).zip(tables.high.chunks(COLUMNS)) {
@@ -65,8 +65,8 @@ pub(super) fn neon(plane: &[u8], tables: &Tables, out: &mut [i32]) {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-pub(super) fn avx2(plane: &[u8], tables: &Tables, out: &mut [i32]) {
-    let size = BLOCK * tables.columns();
+pub(super) fn avx2(plane: &[u8], tables: Columns<'_>, out: &mut [i32]) {
+    let size = BLOCK * tables.len();
     let (twos, rest) = out.as_chunks_mut::<{ 2 * BLOCK }>();
     let (plane, last) = plane.split_at(twos.len() * 2 * size);
     for (blocks, out) in plane.chunks_exact(2 * size).zip(twos) {
@@ -83,7 +83,7 @@ pub(super) fn avx2(plane: &[u8], tables: &Tables, out: &mut [i32]) {
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx2")]
-fn blocks_256<const BLOCKS: usize>(blocks: [&[u8]; BLOCKS], tables: &Tables, out: &mut [i32]) {
+fn blocks_256<const BLOCKS: usize>(blocks: [&[u8]; BLOCKS], tables: Columns<'_>, out: &mut [i32]) {
     use std::arch::x86_64::{
         _mm256_add_epi8, _mm256_add_epi16, _mm256_and_si256, _mm256_set1_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8,
         _mm256_srli_epi16,
@@ -146,7 +146,7 @@ fn add_sums(all: std::arch::x86_64::__m256i, odd: std::arch::x86_64::__m256i, ou
 /// As [`blocks_256`], four columns a vector.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
-pub(super) fn avx512(plane: &[u8], tables: &Tables, out: &mut [i32]) {
+pub(super) fn avx512(plane: &[u8], tables: Columns<'_>, out: &mut [i32]) {
     use std::arch::x86_64::{
         __m512i, _mm256_add_epi16, _mm512_add_epi8, _mm512_add_epi16, _mm512_and_si512, _mm512_castsi512_si256,
         _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_set1_epi8, _mm512_setzero_si512, _mm512_shuffle_epi8,
@@ -161,7 +161,7 @@ pub(super) fn avx512(plane: &[u8], tables: &Tables, out: &mut [i32]) {
     const STEP: usize = COLUMNS / 4;
     let nibble = _mm512_set1_epi8(15);
     let (low, high) = (tables.low.as_flattened().as_chunks::<64>().0, tables.high.as_flattened().as_chunks::<64>().0);
-    for (block, out) in plane.chunks_exact(BLOCK * tables.columns()).zip(out.as_chunks_mut::<BLOCK>().0) {
+    for (block, out) in plane.chunks_exact(BLOCK * tables.len()).zip(out.as_chunks_mut::<BLOCK>().0) {
         *out = [0; BLOCK];
         let columns = block.as_chunks::<64>().0.chunks(STEP);
         for ((columns, low), high) in columns.zip(low.chunks(STEP)).zip(high.chunks(STEP)) {
