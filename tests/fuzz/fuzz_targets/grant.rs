@@ -8,7 +8,7 @@ use std::time::Duration;
 use faceid_plus::access::grant::{self, GrantKey, KeySet};
 use faceid_plus::door::Admission;
 use faceid_plus::publish::Received;
-use faceid_plus::publish::command::{Gate, Verb, answer_topic};
+use faceid_plus::publish::command::{Gate, Verb, answer_to};
 use faceid_plus::types::{DeviceId, DoorId, Moment, Wall};
 use libfuzzer_sys::fuzz_target;
 
@@ -47,6 +47,8 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(grant::open_command(text, &scene.keys).is_err());
         assert!(!matches!(scene.keys.learn(text, &scene.device, NOW, LEEWAY), Ok(Some(_))));
         let _ = KeySet::from_jwk_set(text);
-        let _ = answer_topic("faceid/gate", Some(text));
+        let asked = Received { response_topic: Some(text.to_owned()), correlation: Some(bytes.to_vec()), ..Received::default() };
+        let (topic, _) = answer_to("faceid/gate", &asked);
+        assert!(topic.is_none_or(|topic| topic != "faceid" && !topic.starts_with("faceid/")));
     }
 });
