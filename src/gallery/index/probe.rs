@@ -234,7 +234,8 @@ impl Probe {
     /// distribution's at most, and so is their sum; [`TAIL`] of its deviations are allowed for. Where the dimension is so small that
     /// this is more than can be at all, what can be at all counts.
     ///
-    /// A row is missed only if it is among the best and its own estimate is off by more: once in 10⁷ searches, not once in 10⁷ rows.
+    /// A row is missed only if it is among the best and one of its own four estimates is off by more: at most four times in 10⁷ searches,
+    /// not in 10⁷ rows; by the normal distribution less than once.
     pub(super) fn reach(&self, tables: Columns<'_>, times: f32, least_left: f32) -> Reach {
         let freedoms = (self.dimension.saturating_sub(1) as f32).sqrt();
         let (unit, count) = (self.tables.unit, tables.count as f32);

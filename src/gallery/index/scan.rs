@@ -1,7 +1,7 @@
 //! The exact search. Every row's ceiling is worked out from the first bit of each of its numbers, a sixteenth of all, or of half of its
 //! numbers; then the blocks of rows that may hold the best are looked at more closely, the most promising first: by the first two bits,
-//! row by row by four, and by all of them where that leaves a hope. What is passed over is not among the best, but for a chance of 10⁻⁷
-//! a search (see [`Probe::reach`]).
+//! row by row by four, and by all of them where that leaves a hope. What is passed over is not among the best, but for a chance of
+//! 4·10⁻⁷ a search (see [`Probe::reach`]).
 
 use std::cell::Cell;
 
