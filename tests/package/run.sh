@@ -1,5 +1,5 @@
 #!/bin/bash
-# The package on a clean Debian: an older one installed, used, upgraded, removed, purged. Needs root, debootstrap and a Debian mirror; no
+# The package on a clean Debian: an older one installed, used, upgraded, removed, purged. Needs root, debootstrap, curl, python3 and a Debian mirror; no
 # running systemd. A package for 64-bit Arm: `cross/build.sh test-package`, which runs this where such programs start.
 #     tests/package/run.sh PACKAGE.deb [ROOT]     ROOT: a bookworm root made before, kept; its `proc` must not be mounted
 set -euo pipefail
@@ -55,11 +55,22 @@ recognised() { inside faceid recognize /tmp/person-a_0002.jpg | grep -q person-a
 recognised "after the installation"
 inside faceid doctor >"$work/doctor.log" || { cat "$work/doctor.log"; fail "doctor finds something vital"; }
 echo "doctor: $(grep -c '^ok' "$work/doctor.log") ok"; grep -v '^ok' "$work/doctor.log" || true
-# Emulated, the start alone takes longer than this.
-for seconds in 15 120; do
-    inside timeout -s TERM $seconds faceid --config $config run >"$work/run.log" 2>&1 || true
-    ! grep -q "ready: 1 camera" "$work/run.log" || break
+echo "== a script of the seed project's asks over HTTP"
+sed -i 's/^# listen = "127.0.0.1:8000"$/listen = "127.0.0.1:8000"/; s/^open-scopes = \[\]$/open-scopes = ["recognize"]/' "$root$config"
+inside sh -c "echo \$\$ >/tmp/run.pid; exec timeout -s TERM 300 faceid --config $config run" >"$work/run.log" 2>&1 &
+running=$!
+ask() { curl -s -m 20 -F file=@"$root/tmp/person-a_0002.jpg" "http://127.0.0.1:8000/$1?threshold=0.5"; }
+# Emulated, the start alone takes minutes.
+for _ in $(seq 140); do
+    answer=$(ask recognize_face) && [ "${answer#*'"results"'}" != "$answer" ] && break
+    kill -0 $running 2>/dev/null || break
+    sleep 2
 done
+printf '%s\n' "${answer:-nothing was answered}"
+echo "$answer" | python3 -c 'import json, sys; first = json.load(sys.stdin)["results"][0]; sys.exit((first["identity"], first["verified"]) != ("person-a", True))' ||
+    { tail -20 "$work/run.log"; fail "the script was not answered as it expects"; }
+kill -TERM "$(cat "$root/tmp/run.pid")"
+wait $running || true
 grep -q "ready: 1 camera" "$work/run.log" || { tail -20 "$work/run.log"; fail "the daemon was not ready"; }
 
 echo "== upgrade keeps the gallery, the keys and the edited config"
