@@ -178,6 +178,9 @@ pub fn verify(folder: &Path, key: &StateKey, mut show: impl FnMut(&Entry, &str))
 fn link(plain: &[u8], report: &mut Report, show: &mut impl FnMut(&Entry, &str)) -> Result<(), String> {
     let text = std::str::from_utf8(plain).map_err(|_| "an entry is no text".to_owned())?;
     let entry: Entry = serde_json::from_str(text).map_err(|error| format!("an entry is no entry: {error}"))?;
+    if entry.n == 0 {
+        return Err("an entry has no number".to_owned());
+    }
     let hash = hash(plain);
     if report.first == 0 {
         if entry.n == 1 && entry.prev != BEGINNING {
