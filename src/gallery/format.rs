@@ -300,9 +300,7 @@ pub fn encode_entry(out: &mut Vec<u8>, person: &Person, templates: usize, values
         out.extend_from_slice(&time.0.to_le_bytes());
     }
     out.extend_from_slice(&medium(templates));
-    for value in values {
-        out.extend_from_slice(&value.to_le_bytes());
-    }
+    values.for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
 }
 
 /// Reads one opened record: people in strictly rising order of their ids.

@@ -6,11 +6,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::{DefaultIsZeroes, Zeroize, Zeroizing};
 
-use super::kernel::{Ceilings, Kernel};
-use super::probe::{Probe, Reach};
-use super::template::{Estimate, Kept, Plane, Planes, pairs};
+use super::kernel::{Ceilings, Kernel, prefetch};
+use super::probe::{Columns, Probe, Reach};
+use super::template::{BLOCK, Estimate, Kept, LANE, Plane, Planes, pairs};
 
 /// Rows that a segment takes when rows are appended one by one: small enough to copy at once, large enough that a scan does not notice.
 const SEGMENT: usize = 1024;
@@ -41,6 +41,22 @@ pub(super) struct Segment {
     longest: f32,
 }
 
+/// Lines of rows that are glanced at at a time: their sums stay in the nearest cache.
+const LINES: usize = 16;
+
+/// Sums over rough tables.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct RoughSums<const ROWS: usize>([u16; ROWS]);
+
+impl<const ROWS: usize> Default for RoughSums<ROWS> {
+    fn default() -> Self {
+        Self([0; ROWS])
+    }
+}
+
+impl<const ROWS: usize> DefaultIsZeroes for RoughSums<ROWS> {}
+
 /// [`Estimate`] of each row.
 #[derive(Default)]
 struct Estimates {
@@ -63,12 +79,12 @@ impl Estimates {
     }
 
     /// Of some rows, with what bounds their sums over the probe's tables.
-    fn ceilings<'a>(&'a self, probe: &Probe, bound: &Bound, rounding: f32, rows: Range<usize>, sums: &'a [i32]) -> Ceilings<'a> {
+    fn ceilings<'a, Sum>(&'a self, bound: &Bound, rounding: f32, rows: Range<usize>, sums: &'a [Sum]) -> Ceilings<'a, Sum> {
         Ceilings {
             sums,
             gains: &self.gains[rows.clone()],
             slacks: &self.slacks[rows],
-            unit: probe.tables.unit(),
+            unit: bound.unit,
             offset: bound.offset - bound.reach.product,
             bound: (rounding, bound.reach.per_slack),
         }
@@ -93,16 +109,18 @@ pub(super) struct Bounds {
 
 /// Of one kind of estimate.
 struct Bound {
+    /// What one unit of a sum is.
+    unit: f32,
     /// What is taken off sums over the probe's tables, so often as they count, for the inner product.
     offset: f32,
     reach: Reach,
 }
 
 impl Bound {
-    /// Of estimates by sums over the tables of a plane, which count `times` in all.
-    fn of(probe: &Probe, plane: Plane, times: f32, estimates: &Estimates) -> Self {
-        let tables = probe.tables.of(plane);
-        Self { offset: times * tables.offset, reach: probe.reach(tables, times, estimates.least_left) }
+    /// Of estimates by sums over some tables, which count `times` in all.
+    fn of(probe: &Probe, tables: Columns<'_>, times: f32, estimates: &Estimates) -> Self {
+        let reach = probe.reach(tables, times, estimates.least_left);
+        Self { unit: tables.unit, offset: times * tables.offset, reach }
     }
 }
 
@@ -194,40 +212,74 @@ impl Segment {
         kernel.fine(self.planes.row(row), self.half(row), &probe.exact) * self.steps[row]
     }
 
+    /// Asks for what only a row's score needs.
+    pub(super) fn prefetch(&self, row: usize) {
+        self.planes.row(row).prefetch();
+        prefetch(&self.steps[row..row + 1]);
+        prefetch(&self.halves[row..row + 1]);
+    }
+
     /// How far these rows' scores can lie from what a probe's inner products tell.
     pub(super) fn bounds(&self, probe: &Probe) -> Bounds {
+        let all = probe.tables.of(Plane::Next);
         Bounds {
-            glance: Bound::of(probe, Plane::Glance, 1.0, &self.glance),
+            glance: Bound::of(probe, probe.rough.of(Plane::Glance), 1.0, &self.glance),
             // The tables of both halves, as of the second bits.
-            signs: Bound::of(probe, Plane::Next, 1.0, &self.signs),
-            tops: Bound::of(probe, Plane::Next, TOPS, &self.tops),
-            coarse: Bound::of(probe, Plane::Next, 4.0 * TOPS, &self.coarse),
+            signs: Bound::of(probe, all, 1.0, &self.signs),
+            tops: Bound::of(probe, all, TOPS, &self.tops),
+            coarse: Bound::of(probe, all, 4.0 * TOPS, &self.coarse),
             rounding: probe.rounding(self.longest),
             two_bits: probe.rounding_of_two_bits(),
         }
     }
 
-    /// The sums over a probe's tables of the first bits of half of some rows' numbers. The first row is the first of a block of the
-    /// planes, and `sums` has room for whole blocks.
-    pub(super) fn half_bits(&self, kernel: Kernel, probe: &Probe, rows: Range<usize>, sums: &mut [i32]) {
-        self.sums(kernel, probe, Plane::Glance, rows, sums);
+    /// The highest score that a row of each line can have by the first bits of half of its numbers, for all lines.
+    pub(super) fn glance(&self, kernel: Kernel, of: (&Probe, &Bounds), mosts: &mut [f32]) {
+        let mut sums = Zeroizing::new(RoughSums::<{ LINES * LANE }>::default());
+        for (start, mosts) in (0..self.rows()).step_by(LINES * LANE).zip(mosts.chunks_mut(LINES)) {
+            let rows = start..self.rows().min(start + LINES * LANE);
+            kernel.highest_of_each(LANE, &self.glance_at(kernel, of, rows, &mut sums.0), mosts);
+        }
     }
 
-    /// Makes what [`Segment::half_bits`] gave the sums of all first bits; `rest` is room for as many.
+    /// Of a line of rows those from the first to the last block with a row that can reach the floor by the first bits of half of its
+    /// numbers.
+    pub(super) fn narrow(&self, kernel: Kernel, of: (&Probe, &Bounds), rows: Range<usize>, floor: f32) -> Range<usize> {
+        let mut sums = Zeroizing::new(RoughSums::<LANE>::default());
+        let mut mosts = [f32::NEG_INFINITY; LANE / BLOCK];
+        kernel.highest_of_each(BLOCK, &self.glance_at(kernel, of, rows.clone(), &mut sums.0), &mut mosts);
+        let reaches = |most: &f32| *most >= floor;
+        let first = mosts.iter().position(reaches).unwrap_or(mosts.len());
+        let end = mosts.iter().rposition(reaches).map_or(first, |last| last + 1);
+        (rows.start + first * BLOCK).min(rows.end)..(rows.start + end * BLOCK).min(rows.end)
+    }
+
+    /// The highest scores that some rows can have by the first bits of half of their numbers. The first is the first of a block, and
+    /// `sums`, which is scratch, has room for whole blocks.
+    fn glance_at<'a>(
+        &'a self,
+        kernel: Kernel,
+        (probe, bounds): (&Probe, &Bounds),
+        rows: Range<usize>,
+        sums: &'a mut [u16],
+    ) -> Ceilings<'a, u16> {
+        let sums = &mut sums[..rows.len().next_multiple_of(BLOCK)];
+        kernel.rough(self.planes.tops(Plane::Glance, rows.clone()), probe.rough.of(Plane::Glance), sums);
+        self.glance.ceilings(&bounds.glance, bounds.rounding, rows, sums)
+    }
+
+    /// The sums over a probe's tables of the first bits of some rows. The first row is the first of a block of the planes, and `sums`
+    /// and `rest`, which is scratch, have room for whole blocks.
     pub(super) fn first_bits(&self, kernel: Kernel, probe: &Probe, rows: Range<usize>, sums: &mut [i32], rest: &mut [i32]) {
+        self.sums(kernel, probe, Plane::Glance, rows.clone(), sums);
         self.sums(kernel, probe, Plane::Rest, rows, rest);
         // Far within 32 bits, here and below; checked sums would not become vectors.
         sums.iter_mut().zip(rest).for_each(|(sum, rest)| *sum = sum.wrapping_add(*rest));
     }
 
-    /// The highest scores that some rows can have by what [`Segment::half_bits`] gave for them.
-    pub(super) fn by_half<'a>(&'a self, (probe, bounds): (&Probe, &Bounds), rows: Range<usize>, sums: &'a [i32]) -> Ceilings<'a> {
-        self.glance.ceilings(probe, &bounds.glance, bounds.rounding, rows, sums)
-    }
-
     /// The highest scores that some rows can have by what [`Segment::first_bits`] gave for them.
-    pub(super) fn by_first<'a>(&'a self, (probe, bounds): (&Probe, &Bounds), rows: Range<usize>, sums: &'a [i32]) -> Ceilings<'a> {
-        self.signs.ceilings(probe, &bounds.signs, bounds.rounding, rows, sums)
+    pub(super) fn by_first<'a>(&'a self, bounds: &Bounds, rows: Range<usize>, sums: &'a [i32]) -> Ceilings<'a> {
+        self.signs.ceilings(&bounds.signs, bounds.rounding, rows, sums)
     }
 
     /// The highest score that each of some rows can have by its first two bits, and the highest of all; `signs` is what
@@ -242,7 +294,7 @@ impl Segment {
     ) -> f32 {
         self.sums(kernel, probe, Plane::Next, rows.clone(), sums);
         sums.iter_mut().zip(signs).for_each(|(sum, sign)| *sum = sum.wrapping_add(sign.wrapping_mul(2)));
-        kernel.ceilings(&self.tops.ceilings(probe, &bounds.tops, bounds.rounding, rows, sums), out)
+        kernel.ceilings(&self.tops.ceilings(&bounds.tops, bounds.rounding, rows, sums), out)
     }
 
     fn sums(&self, kernel: Kernel, probe: &Probe, plane: Plane, rows: Range<usize>, sums: &mut [i32]) {
@@ -275,6 +327,19 @@ impl Segment {
         let estimates = [&self.glance, &self.signs, &self.tops, &self.coarse].into_iter().flat_map(|of| [&of.gains, &of.slacks]);
         let numbers = estimates.chain([&self.steps, &self.halves]);
         self.planes.bytes() + numbers.map(|numbers| numbers.capacity() * size_of::<f32>()).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+impl Segment {
+    /// The highest score that each of some rows can have by the first bits of half of its numbers.
+    pub(super) fn by_glance(&self, kernel: Kernel, of: (&Probe, &Bounds), rows: Range<usize>) -> Vec<f32> {
+        let (mut rough, mut ceilings) = (vec![0; rows.len().next_multiple_of(BLOCK)], vec![0.0; rows.len()]);
+        let of = self.glance_at(kernel, of, rows, &mut rough);
+        let sums: Vec<i32> = of.sums.iter().copied().map(i32::from).collect();
+        let Ceilings { gains, slacks, unit, offset, bound, .. } = of;
+        kernel.ceilings(&Ceilings { sums: &sums, gains, slacks, unit, offset, bound }, &mut ceilings);
+        ceilings
     }
 }
 
@@ -367,7 +432,7 @@ impl Matrix {
         for (_, segment) in self.segments() {
             for at in 0..segment.rows() {
                 row.clear();
-                row.extend(segment.values(at).take(self.dimension));
+                segment.values(at).take(self.dimension).for_each(|value| row.push(value));
                 made.push(of(&row));
             }
         }
@@ -519,12 +584,11 @@ mod tests {
                     let ([mut signs, mut sums], mut ceilings) = ([0; 2].map(|_| vec![0; 960]), vec![0.0; 960]);
                     let bounds = segment.bounds(&probe);
                     let both = (&probe, &bounds);
-                    segment.half_bits(kernel, &probe, 0..960, &mut signs);
-                    kernel.ceilings(&segment.by_half(both, 0..960, &signs), &mut ceilings);
+                    ceilings.copy_from_slice(&segment.by_glance(kernel, both, 0..960));
                     let mut of = (&segment.glance, &bounds.glance);
                     if by != "glance" {
                         segment.first_bits(kernel, &probe, 0..960, &mut signs, &mut sums);
-                        kernel.ceilings(&segment.by_first(both, 0..960, &signs), &mut ceilings);
+                        kernel.ceilings(&segment.by_first(&bounds, 0..960, &signs), &mut ceilings);
                         of = (&segment.signs, &bounds.signs);
                     }
                     if by == "tops" || by == "coarse" {
@@ -537,7 +601,8 @@ mod tests {
                         of = (&segment.coarse, &bounds.coarse);
                     }
                     let (reach, slacks) = (of.1.reach, &of.0.slacks);
-                    assert_eq!(reach.product, 0.0, "the bound by chance is the one that is tested");
+                    let at_all = probe.reach(probe.tables.of(Plane::Next), 1.0, 0.0).per_slack;
+                    assert!(reach.per_slack < at_all, "the bound by chance is the one that is tested");
                     for (row, (ceiling, slack)) in ceilings.iter().zip(slacks).enumerate() {
                         let deviation = f64::from(reach.per_slack * slack) / f64::from(TAIL);
                         let left = f64::from(ceiling - segment.score(kernel, &probe, row)) / deviation - f64::from(TAIL);

@@ -1,9 +1,10 @@
-//! The exact search. Every row's ceiling is worked out from the first bit of each of its numbers, a sixteenth of all, or of half of its
-//! numbers; then the blocks of rows that may hold the best are looked at more closely, the most promising first: by the first two bits,
-//! row by row by four, and by all of them where that leaves a hope. What is passed over is not among the best, but for a chance of
-//! 4·10⁻⁷ a search (see [`Probe::reach`]).
+//! The exact search. Every row's ceiling is worked out from the first bit of each of its numbers, a sixteenth of all, or, more roughly,
+//! from those of half of its numbers; then the blocks of rows that may hold the best are looked at more closely, the most promising
+//! first: by the first bits of all numbers where only half were read, by the first two, row by row by four, and by all of them where
+//! that leaves a hope. What is passed over is not among the best, but for a chance of 4·10⁻⁷ a search (see [`Probe::reach`]).
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use zeroize::{DefaultIsZeroes, Zeroize};
 
@@ -14,16 +15,26 @@ use super::template::{BLOCK as TOPS_BLOCK, FloatLane, LANE};
 
 /// Rows whose ceilings are worked out at once: a line of them.
 const BLOCK: usize = LANE;
-/// Blocks that are looked at first, so that the floor is high when the others' turn comes.
-const FIRST: usize = 6;
 
 /// What is read of every row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum First {
-    /// The first bits of half of its numbers: for the one best row, which is mostly so much like the probe that little else is read.
+    /// The first bits of half of its numbers, by rough tables: for the one best row, which is mostly so much like the probe that little
+    /// else is read.
     Half,
     /// All first bits: for more than the best, since where nobody else is like the probe they are read of nearly every row anyway.
     All,
+}
+
+impl First {
+    /// Blocks that are looked at before the others, so that the floor is high when their turn comes: the nearest row is mostly in the
+    /// most promising one.
+    fn near(self) -> usize {
+        match self {
+            Self::Half => 1,
+            Self::All => 6,
+        }
+    }
 }
 
 thread_local! {
@@ -36,7 +47,7 @@ thread_local! {
 struct Room {
     /// The highest ceiling of each block.
     mosts: Vec<f32>,
-    /// The sums over the probe's tables of each block's rows. There may be more lines than blocks.
+    /// The sums over the probe's tables of each block's rows, where all first bits are read. There may be more lines than blocks.
     lines: Vec<Sums>,
 }
 
@@ -59,7 +70,7 @@ struct Part<'a> {
     bounds: Bounds,
     /// The number of the segment's first row among all rows.
     base: usize,
-    blocks: std::ops::Range<usize>,
+    blocks: Range<usize>,
     first: First,
 }
 
@@ -70,51 +81,65 @@ impl Part<'_> {
     }
 
     /// The rows of the block that begins with a row.
-    fn rows(&self, start: usize) -> std::ops::Range<usize> {
+    fn rows(&self, start: usize) -> Range<usize> {
         start..self.segment.rows().min(start + BLOCK)
     }
 
-    /// The sums of a block's rows over the probe's tables, by what is read of every row, and their highest ceiling.
-    fn glance(&self, kernel: Kernel, probe: &Probe, start: usize, (line, rest): (&mut Sums, &mut Sums)) -> f32 {
-        let (rows, of) = (self.rows(start), (probe, &self.bounds));
-        let size = rows.len().next_multiple_of(TOPS_BLOCK);
-        let (sums, rest) = (&mut line.0[..size], &mut rest.0[..size]);
-        self.segment.half_bits(kernel, probe, rows.clone(), sums);
+    /// The highest ceiling of each block, and, if all first bits are read of it, its rows' sums over the probe's tables.
+    fn glance(&self, kernel: Kernel, probe: &Probe, mosts: &mut [f32], lines: &mut [Sums]) {
         if self.first == First::Half {
-            return kernel.highest(&self.segment.by_half(of, rows, sums));
+            return self.segment.glance(kernel, (probe, &self.bounds), mosts);
         }
-        self.segment.first_bits(kernel, probe, rows.clone(), sums, rest);
-        kernel.highest(&self.segment.by_first(of, rows, sums))
+        let mut rest = Sums::default();
+        for (((start, _), most), line) in self.blocks().zip(mosts).zip(lines) {
+            *most = self.by_first(kernel, probe, self.rows(start), (line, &mut rest));
+        }
+        rest.zeroize();
     }
 
-    /// The ceilings of a block's rows by their first two bits, minus infinity where there is no row, and the highest. `line` is what
-    /// [`Part::glance`] gave. Where `trial` has it that all first bits may do, and no row reaches the floor by them, there are none
-    /// but the highest.
+    /// The sums of some of a block's rows by all first bits, and their highest ceiling.
+    fn by_first(&self, kernel: Kernel, probe: &Probe, rows: Range<usize>, (line, rest): (&mut Sums, &mut Sums)) -> f32 {
+        let size = rows.len().next_multiple_of(TOPS_BLOCK);
+        self.segment.first_bits(kernel, probe, rows.clone(), &mut line.0[..size], &mut rest.0[..size]);
+        kernel.highest(&self.segment.by_first(&self.bounds, rows, &line.0[..size]))
+    }
+
+    /// Works out the ceilings of some of a block's rows by their first two bits, minus infinity where there is no row, and gives the
+    /// highest. `line` is what [`Part::glance`] gave, if anything. Where `trial` has it that all first bits may do, and no row reaches
+    /// the floor by them, there are none but the highest.
     fn ceilings(
         &self,
         kernel: Kernel,
         probe: &Probe,
-        (start, line): (usize, &Sums),
+        (rows, line): (Range<usize>, Option<&Sums>),
         trial: Option<(&mut Trial, f32)>,
-    ) -> (FloatLane, f32) {
-        let (mut ceilings, mut signs, mut sums) = (FloatLane([f32::NEG_INFINITY; BLOCK]), *line, Sums::default());
-        let (rows, of) = (self.rows(start), (probe, &self.bounds));
+        Scratch { ceilings, signs, sums }: &mut Scratch,
+    ) -> f32 {
+        let signs = if let Some(line) = line {
+            line
+        } else {
+            let most = self.by_first(kernel, probe, rows.clone(), (signs, sums));
+            if trial.is_some_and(|(trial, floor)| trial.pays() && trial.tell(most < floor)) {
+                return most;
+            }
+            signs
+        };
+        ceilings.0[rows.len()..].fill(f32::NEG_INFINITY);
         let (here, size) = (&mut ceilings.0[..rows.len()], rows.len().next_multiple_of(TOPS_BLOCK));
-        let (signs_here, sums_here) = (&mut signs.0[..size], &mut sums.0[..size]);
-        let mut enough = None;
-        if self.first == First::Half {
-            self.segment.first_bits(kernel, probe, rows.clone(), signs_here, sums_here);
-            enough = trial.filter(|(trial, _)| trial.pays()).and_then(|(trial, floor)| {
-                let most = kernel.highest(&self.segment.by_first(of, rows.clone(), signs_here));
-                trial.tell(most < floor).then_some(most)
-            });
-        }
-        let most = enough.unwrap_or_else(|| self.segment.ceilings(kernel, of, rows, (signs_here, sums_here), here));
-        signs.zeroize();
-        sums.zeroize();
-        (ceilings, most)
+        let both = (&signs.0[..size], &mut sums.0[..size]);
+        self.segment.ceilings(kernel, (probe, &self.bounds), rows, both, here)
     }
 }
+
+/// Room for what is worked out of one block.
+#[derive(Clone, Copy, Default)]
+struct Scratch {
+    ceilings: FloatLane,
+    signs: Sums,
+    sums: Sums,
+}
+
+impl DefaultIsZeroes for Scratch {}
 
 /// Whether it pays to hold blocks' first bits against the floor before their second ones are read. Where somebody is like the probe it
 /// does; where nobody is, the floor is so low that it never does.
@@ -152,25 +177,25 @@ pub(super) fn scan_segments<'a>(
     let mut room = ROOM.take();
     let parts = glance(kernel, segments, (probe, first), &mut room);
     let Room { mosts, lines } = &mut room;
+    let lines = if first == First::All { &mut lines[..mosts.len()] } else { &mut [] };
     // One row of each of the best blocks first, so that the floor is high when the others' turn comes.
-    let (mut near, mut ahead) = (Vec::with_capacity(2 * FIRST), Vec::with_capacity(2 * FIRST));
-    let most = first_floor(mosts);
-    for part in &parts {
-        for (start, block) in part.blocks() {
-            if mosts[block] >= most && near.len() < 2 * FIRST {
-                let (mut ceilings, most) = part.ceilings(kernel, probe, (start, &lines[block]), None);
-                if let Some(at) = reaching(kernel, &ceilings, most).next() {
-                    let (row, mut ceiling) = (start + at, most);
-                    let one = std::slice::from_mut(&mut ceiling);
-                    part.segment.lower(kernel, (probe, &part.bounds), &[row as u32], &mut [0], one);
-                    ahead.push((ceiling, part, row));
-                    // Nobody is to hear of it twice.
-                    ceilings.0[at] = f32::NEG_INFINITY;
-                }
-                near.push((part, start, ceilings));
-                mosts[block] = f32::NEG_INFINITY;
-            }
+    let (mut near, mut ahead) = (Vec::with_capacity(first.near()), Vec::with_capacity(first.near()));
+    let mut scratch = Scratch::default();
+    for block in highest(mosts, first.near()) {
+        let Some(part) = parts.iter().find(|part| part.blocks.contains(&block)) else { continue };
+        let start = (block - part.blocks.start) * BLOCK;
+        let most = part.ceilings(kernel, probe, (part.rows(start), lines.get(block)), None, &mut scratch);
+        let ceilings = &mut scratch.ceilings;
+        if let Some(at) = reaching(kernel, ceilings, most).next() {
+            let (row, mut ceiling) = (start + at, most);
+            part.segment.prefetch(row);
+            part.segment.lower(kernel, (probe, &part.bounds), &[row as u32], &mut [0], std::slice::from_mut(&mut ceiling));
+            ahead.push((ceiling, part, row));
+            // Nobody is to hear of it twice.
+            ceilings.0[at] = f32::NEG_INFINITY;
         }
+        near.push((part, start, *ceilings));
+        mosts[block] = f32::NEG_INFINITY;
     }
     ahead.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
     for (ceiling, part, row) in ahead {
@@ -188,11 +213,16 @@ pub(super) fn scan_segments<'a>(
     for part in &parts {
         for (start, block) in part.blocks() {
             if mosts[block] >= floor {
-                let (mut ceilings, most) = part.ceilings(kernel, probe, (start, &lines[block]), Some((&mut trial, floor)));
-                if most >= floor {
-                    open.take(kernel, start, &ceilings, floor);
+                let mut rows = part.rows(start);
+                if first == First::Half && trial.pays() {
+                    rows = part.segment.narrow(kernel, (probe, &part.bounds), rows, floor);
                 }
-                ceilings.zeroize();
+                let (start, line) = (rows.start, lines.get(block));
+                let is_open = !rows.is_empty()
+                    && part.ceilings(kernel, probe, (rows, line), Some((&mut trial, floor)), &mut scratch) >= floor;
+                if is_open {
+                    open.take(kernel, start, &scratch.ceilings, floor);
+                }
             }
             if open.is_full() {
                 floor = open.look(kernel, part, probe, floor, visit);
@@ -201,8 +231,9 @@ pub(super) fn scan_segments<'a>(
         floor = open.look(kernel, part, probe, floor, visit);
     }
     // How far a face is from everybody tells something of the face.
+    scratch.zeroize();
     mosts.as_mut_slice().zeroize();
-    lines[..mosts.len()].zeroize();
+    lines.zeroize();
     ROOM.set(room);
     floor
 }
@@ -216,27 +247,33 @@ fn glance<'a>(
 ) -> Vec<Part<'a>> {
     let count = segments.clone().map(|(_, segment)| segment.rows().div_ceil(BLOCK)).sum();
     room.mosts.resize(count, 0.0);
-    // Never fewer: a smaller gallery's search is not to make room for the next of a larger.
-    room.lines.resize(room.lines.len().max(count), Sums::default());
-    let (mut parts, mut block, mut scratch) = (Vec::new(), 0, Sums::default());
+    if first == First::All {
+        // Never fewer: a smaller gallery's search is not to make room for the next of a larger.
+        room.lines.resize(room.lines.len().max(count), Sums::default());
+    }
+    let (mut parts, mut block) = (Vec::new(), 0);
     for (base, segment) in segments {
         let blocks = block..block + segment.rows().div_ceil(BLOCK);
         block = blocks.end;
-        let part = Part { segment, bounds: segment.bounds(probe), base, blocks, first };
-        for (start, block) in part.blocks() {
-            room.mosts[block] = part.glance(kernel, probe, start, (&mut room.lines[block], &mut scratch));
-        }
+        let part = Part { segment, bounds: segment.bounds(probe), base, blocks: blocks.clone(), first };
+        let lines = if first == First::All { &mut room.lines[blocks.clone()] } else { &mut [] };
+        part.glance(kernel, probe, &mut room.mosts[blocks], lines);
         parts.push(part);
     }
-    scratch.zeroize();
     parts
 }
 
-/// A ceiling that few blocks have a row with, and that no better rows than these are below.
-fn first_floor(mosts: &[f32]) -> f32 {
-    let mut most = mosts.to_vec();
-    let nth = FIRST.min(most.len() / 2);
-    if most.is_empty() { f32::NEG_INFINITY } else { *most.select_nth_unstable_by(nth, |a, b| b.total_cmp(a)).1 }
+/// Up to `few` blocks with the highest ceilings, the highest first.
+fn highest(mosts: &[f32], few: usize) -> Vec<usize> {
+    let mut best: Vec<(f32, usize)> = Vec::with_capacity(few + 1);
+    for (block, most) in mosts.iter().enumerate() {
+        // Not one that is no number: it is looked at in its turn.
+        if best.len() < few || best.last().is_some_and(|(least, _)| most > least) {
+            best.insert(best.partition_point(|(better, _)| better >= most), (*most, block));
+            best.truncate(few);
+        }
+    }
+    best.into_iter().map(|(_, block)| block).collect()
 }
 
 /// Which of a line's ceilings reach the floor. Minus infinity never does: it is where no row is, or one that was looked at.
@@ -247,6 +284,12 @@ fn reaching(kernel: Kernel, line: &FloatLane, floor: f32) -> impl Iterator<Item 
         bits &= bits.wrapping_sub(1);
         (at < LANE).then_some(at)
     })
+}
+
+/// Where the highest of some ceilings is, if it reaches the floor. Minus infinity never does.
+fn most_promising(ceilings: &[f32], floor: f32) -> Option<(usize, f32)> {
+    let reaching = ceilings.iter().copied().enumerate().filter(|(_, ceiling)| *ceiling >= floor.max(f32::MIN));
+    reaching.reduce(|best, other| if other.1 > best.1 { other } else { best })
 }
 
 /// Rows of one segment that their first two bits leave open. They are looked at many at a time, so that their memory is waited for once.
@@ -286,11 +329,19 @@ impl Open {
     ) -> f32 {
         let products = &mut self.products[..self.rows.len()];
         part.segment.lower(kernel, (probe, &part.bounds), &self.rows, products, &mut self.ceilings);
-        for (row, ceiling) in self.rows.drain(..).zip(self.ceilings.drain(..)) {
-            if ceiling >= floor {
-                floor = visit(part.base + row as usize, part.segment.score(kernel, probe, row as usize));
+        for (row, ceiling) in self.rows.iter().zip(&self.ceilings) {
+            if *ceiling >= floor {
+                part.segment.prefetch(*row as usize);
             }
         }
+        // The most promising first, which may spare the others.
+        while let Some((at, _)) = most_promising(&self.ceilings, floor) {
+            let row = self.rows[at] as usize;
+            floor = visit(part.base + row, part.segment.score(kernel, probe, row));
+            self.ceilings[at] = f32::NEG_INFINITY;
+        }
+        self.rows.clear();
+        self.ceilings.clear();
         floor
     }
 }
@@ -407,15 +458,16 @@ mod tests {
             templates.iter().for_each(|row| matrix.push(row));
             let probe = Probe::new(&templates[0]);
             for (first, segment) in matrix.segments() {
-                let ([mut signs, mut sums], [mut by_glance, mut by_signs, mut ceilings]) = ([[0; 48]; 2], [[0.0; 40]; 3]);
+                let ([mut signs, mut sums], [mut by_signs, mut ceilings]) = ([[0; 48]; 2], [[0.0; 40]; 2]);
                 let rows = segment.rows();
                 let blocks = rows.next_multiple_of(TOPS_BLOCK);
                 let of = (&probe, &segment.bounds(&probe));
                 let kernel = Kernel::best();
-                segment.half_bits(kernel, &probe, 0..rows, &mut signs[..blocks]);
-                kernel.ceilings(&segment.by_half(of, 0..rows, &signs[..blocks]), &mut by_glance[..rows]);
+                let mut highest = [0.0];
+                segment.glance(kernel, of, &mut highest);
+                let by_glance = segment.by_glance(kernel, of, 0..rows);
                 segment.first_bits(kernel, &probe, 0..rows, &mut signs[..blocks], &mut sums[..blocks]);
-                kernel.ceilings(&segment.by_first(of, 0..rows, &signs[..blocks]), &mut by_signs[..rows]);
+                kernel.ceilings(&segment.by_first(of.1, 0..rows, &signs[..blocks]), &mut by_signs[..rows]);
                 let both = (&signs[..], &mut sums[..blocks]);
                 segment.ceilings(Kernel::best(), of, 0..rows, both, &mut ceilings[..rows]);
                 for (row, ceiling) in ceilings[..rows].iter().enumerate() {
@@ -423,6 +475,7 @@ mod tests {
                     let exact: f64 = matrix.values(first + row..first + row + 1).zip(&templates[0])
                         .map(|(x, p)| f64::from(x) * f64::from(*p)).sum();
                     let score = f64::from(segment.score(Kernel::best(), &probe, row));
+                    prop_assert!(score <= f64::from(highest[0]) && by_glance[row] <= highest[0] + 1e-5);
                     let mut lowered = [*ceiling];
                     segment.lower(Kernel::best(), of, &[row as u32], &mut [0], &mut lowered);
                     let loose = if dimension < 256 { [f64::INFINITY, 2.4, 1.6, 0.7] } else { [1.0, 0.6, 0.4, 0.1] };

@@ -10,9 +10,9 @@
 
 use std::ops::Range;
 
-use zeroize::{DefaultIsZeroes, Zeroize};
+use zeroize::{DefaultIsZeroes, Zeroize, Zeroizing};
 
-use super::kernel::Kernel;
+use super::kernel::{Kernel, prefetch};
 use super::locked::Bytes;
 
 /// Numbers in a lane: one cache line of 8-bit numbers.
@@ -425,8 +425,9 @@ pub(super) struct Row<'a> {
 }
 
 /// A pair of lanes of a row.
+#[derive(Clone, Copy)]
 pub(super) struct Pair<'a> {
-    tops: Tops,
+    tops: &'a Tops,
     seconds: &'a [u8; QUARTER],
     middle: &'a [u8; LANE],
     low: &'a [u8; 2 * LANE],
@@ -434,32 +435,53 @@ pub(super) struct Pair<'a> {
 
 /// A row's bytes of the planes of single bits for a pair of lanes, gathered.
 #[derive(Clone, Copy, Default)]
-struct Tops([[u8; EIGHTH]; 2]);
+pub(super) struct Tops([[u8; EIGHTH]; 2]);
 
 impl DefaultIsZeroes for Tops {}
 
-impl Drop for Pair<'_> {
-    fn drop(&mut self) {
-        self.tops.zeroize();
-    }
-}
-
 impl Pair<'_> {
-    /// The 16-bit level of the number `16·bit + at` of the pair.
+    /// The 16-bit levels of the numbers from `16·BIT` on of the pair.
     #[inline(always)]
-    pub(super) fn level(&self, half: i32, bit: usize, at: usize) -> i32 {
-        let tops = (self.tops.0[0][at] >> bit & 1) << 1 | self.tops.0[1][at] >> bit & 1;
-        let (two, four) = (EIGHTH * (bit % 2) + at, EIGHTH * (bit % 4) + at);
-        let coarse = tops << 2 | self.seconds[two] >> (2 * (bit / 2)) & 3;
-        level(half, coarse, self.middle[four] >> (4 * (bit / 4)) & 15, self.low[EIGHTH * bit + at])
+    pub(super) fn levels<const BIT: usize>(self, half: i16) -> [i16; EIGHTH] {
+        let [first, second] = &self.tops.0;
+        let seconds = &self.seconds.as_chunks::<EIGHTH>().0[BIT % 2];
+        let middle = &self.middle.as_chunks::<EIGHTH>().0[BIT % 4];
+        let low = &self.low.as_chunks::<EIGHTH>().0[BIT];
+        let mut levels = [0; EIGHTH];
+        for at in 0..EIGHTH {
+            let tops = (first[at] >> BIT & 1) << 1 | second[at] >> BIT & 1;
+            let coarse = tops << 2 | seconds[at] >> (2 * (BIT / 2)) & 3;
+            levels[at] = level(half, coarse, middle[at] >> (4 * (BIT / 4)) & 15, low[at]);
+        }
+        levels
+    }
+
+    /// All its levels.
+    fn all(self, half: i16) -> [i16; 2 * LANE] {
+        let mut all = [0; 2 * LANE];
+        let (parts, _) = all.as_chunks_mut::<EIGHTH>();
+        parts[0] = self.levels::<0>(half);
+        parts[1] = self.levels::<1>(half);
+        parts[2] = self.levels::<2>(half);
+        parts[3] = self.levels::<3>(half);
+        parts[4] = self.levels::<4>(half);
+        parts[5] = self.levels::<5>(half);
+        parts[6] = self.levels::<6>(half);
+        parts[7] = self.levels::<7>(half);
+        all
     }
 }
 
 impl<'a> Row<'a> {
-    /// One pair of its lanes.
+    /// Asks for what only its score needs.
+    pub(super) fn prefetch(self) {
+        prefetch(self.middle);
+        prefetch(self.low);
+    }
+
+    /// The single bits of one pair of its lanes.
     #[inline(always)]
-    pub(super) fn pair(self, pair: usize) -> Pair<'a> {
-        let mut tops = Tops::default();
+    pub(super) fn gather(self, pair: usize, tops: &mut Tops) {
         let [glance, rest, next] = self.tops;
         let (of_glance, of_rest) = next.split_at(glance.len());
         for (bytes, (first, second)) in tops.0.iter_mut().zip([(glance, rest), (of_glance, of_rest)]) {
@@ -468,14 +490,23 @@ impl<'a> Row<'a> {
                 bytes.iter_mut().zip(columns).for_each(|(byte, column)| *byte = column[self.at]);
             }
         }
+    }
+
+    /// One pair of its lanes, whose single bits were gathered.
+    #[inline(always)]
+    pub(super) fn pair<'p>(self, pair: usize, tops: &'p Tops) -> Pair<'p>
+    where
+        'a: 'p,
+    {
         Pair { tops, seconds: &self.seconds[pair], middle: &self.middle[pair], low: &self.low[pair] }
     }
 
     /// Its levels, and a few more where the end is padded.
     pub(super) fn levels(self, half: i32) -> impl Iterator<Item = i32> + 'a {
         (0..self.low.len()).flat_map(move |pair| {
-            let pair = self.pair(pair);
-            (0..2 * LANE).map(move |at| pair.level(half, at / EIGHTH, at % EIGHTH))
+            let mut tops = Zeroizing::new(Tops::default());
+            self.gather(pair, &mut tops);
+            self.pair(pair, &tops).all(half as i16).into_iter().map(i32::from)
         })
     }
 
@@ -486,11 +517,11 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The 16-bit level of one number.
+/// The 16-bit level of one number. What does not fit on the way does in the end; checked sums would not become vectors.
 #[inline(always)]
-fn level(half: i32, coarse: u8, middle: u8, low: u8) -> i32 {
-    // Far within 32 bits; checked sums would not become vectors.
-    half.wrapping_mul(2 * i32::from(coarse) - 15).wrapping_add((i32::from(middle) << 8) + i32::from(low) - CENTRE)
+fn level(half: i16, coarse: u8, middle: u8, low: u8) -> i16 {
+    let kept = i16::from_le_bytes([low, middle]).wrapping_sub(CENTRE as i16);
+    half.wrapping_mul(2 * i16::from(coarse) - 15).wrapping_add(kept)
 }
 
 /// Replaces a row's numbers by those that it is kept as, so that what is written down before it is kept is the same, bit for bit.
