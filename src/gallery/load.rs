@@ -11,13 +11,14 @@ use zeroize::Zeroizing;
 
 use super::GalleryError;
 use super::format::{self, Entry, Fields, ID_BYTES, RECORD_TARGET_BYTES};
+use super::index::Matrix;
 use super::journal::{self, Replayed, Tail};
 use super::medium::{EPOCH, Medium};
-use super::seal::{BLOCK_BYTES, HEADER_BYTES, Header, Keys, SealError, Sealed, Sealer, SealingKey, TAG_BYTES};
+use super::seal::{BLOCK_BYTES, HEADER_BYTES, Header, Keys, SealError, Sealer, SealingKey, TAG_BYTES};
 use super::snapshot::Snapshot;
 use super::store::{BESIDE, FILE, GRAPH_UNFINISHED, JOURNAL, UNFINISHED, rotation_of};
 use super::witness::Witness;
-use crate::types::ModelId;
+use crate::types::{ModelId, Person};
 
 /// How much sealed output is gathered for one write call, in bytes.
 const WRITE_BYTES: usize = 1 << 20;
@@ -114,10 +115,15 @@ impl Loaded {
     }
 }
 
-/// A file's bytes, or `None` when there is none.
+/// A file's bytes, or `None` when there is none, cleared when they go: something may be opened in place.
 pub(crate) fn read_or_none(medium: &dyn Medium, name: &str, path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, GalleryError> {
+    Ok(read_sealed(medium, name, path)?.map(Zeroizing::new))
+}
+
+/// The same, for who clears what is opened in place.
+fn read_sealed(medium: &dyn Medium, name: &str, path: &Path) -> Result<Option<Vec<u8>>, GalleryError> {
     match medium.read(name) {
-        Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(GalleryError::Io { doing: "reading", path: path.with_file_name(name), source }),
     }
@@ -153,7 +159,7 @@ pub(crate) fn load_beside(medium: &dyn Medium, path: &Path, key: &SealingKey) ->
 pub(crate) fn load(medium: &dyn Medium, path: &Path, key: &SealingKey) -> Result<Option<Loaded>, GalleryError> {
     // The second place first: a writer advances it last, so that what is read later is never behind it.
     let witness = read_or_none(medium, EPOCH, path)?.and_then(|bytes| Witness::read(&bytes, key));
-    let Some(mut file) = read_or_none(medium, FILE, path)? else { return Ok(None) };
+    let Some(mut file) = read_sealed(medium, FILE, path)? else { return Ok(None) };
     let file_bytes = file.len() as u64;
     let sealed = |error| GalleryError::sealed(path, error);
     let header = Header::open(key, &file).map_err(sealed)?;
@@ -234,7 +240,7 @@ fn older(found: u64, witness: Witness) -> Rollback {
     Rollback { found, expected: Some(witness.epoch), reason: "an older state was put back" }
 }
 
-/// Opens a file's records in place, side by side; what was sealed in them is plain afterwards.
+/// Opens a file's records in place, side by side. What was sealed in them is cleared once it was read.
 fn open_records(header: &Header, file: &mut [u8]) -> Result<Snapshot, SealError> {
     let fields = &header.fields;
     let total = file.len();
@@ -244,48 +250,68 @@ fn open_records(header: &Header, file: &mut [u8]) -> Result<Snapshot, SealError>
     }
     let mut records = header.split(file)?;
     let is_only = records.len() == 1;
-    let opened = in_parallel(&mut records, |sealed| {
+    let opened = in_parallel(&mut records, 8, |sealed| {
         let at = sealed.at;
         let plain = header.open_record(sealed)?;
-        if plain.is_empty() && !is_only {
-            return Err(SealError::Damaged { offset: at, reason: "an empty record" });
-        }
-        let entries = format::decode_record(plain, fields.dimension).map_err(|e| SealError::from_format(e, at))?;
-        Ok((at, entries))
+        let entries = if plain.is_empty() && !is_only {
+            Err(SealError::Damaged { offset: at, reason: "an empty record" })
+        } else {
+            format::decode_record(plain, fields.dimension).map_err(|e| SealError::from_format(e, at))
+        };
+        sealed.clear();
+        Ok((at, entries?))
     });
-    let mut snapshot = Snapshot::empty(fields.epoch, fields.model.clone(), fields.dimension, fields.templates);
+    let mut all: Vec<Entry> = Vec::with_capacity(fields.people.min(total));
     let mut room = fields.templates;
-    let mut last: Option<crate::types::PersonId> = None;
     for record in opened {
-        let (at, entries): (usize, Vec<Entry>) = record?;
+        let (at, entries) = record?;
         for entry in entries {
-            if last.as_ref().is_some_and(|last| *last >= entry.person.id) {
+            if all.last().is_some_and(|last| last.person.id >= entry.person.id) {
                 return Err(damaged(at, "people out of order"));
             }
             let templates = entry.values.len() / fields.dimension;
             room = room.checked_sub(templates).ok_or(damaged(at, "more templates than the header says"))?;
-            last = Some(entry.person.id.clone());
-            snapshot.begin(Arc::new(entry.person));
-            entry.values.chunks_exact(fields.dimension).for_each(|template| snapshot.push(template));
+            all.push(entry);
         }
     }
-    if room != 0 || snapshot.len() != fields.people {
+    if room != 0 || all.len() != fields.people {
         return Err(damaged(total, "fewer people or templates than the header says"));
+    }
+    let mut snapshot = Snapshot::empty(fields.epoch, fields.model.clone(), fields.dimension, fields.templates);
+    let mut shares: Vec<Vec<Entry>> = Vec::new();
+    let share = all.len().div_ceil(MOST_THREADS).max(1);
+    while !all.is_empty() {
+        let rest = all.split_off(share.min(all.len()));
+        shares.push(std::mem::replace(&mut all, rest));
+    }
+    for (people, matrix) in in_parallel(&mut shares, 1, |share| matrix_of(std::mem::take(share), fields.dimension)) {
+        snapshot.append(people, &matrix);
     }
     Ok(snapshot)
 }
 
-/// What `work` makes of each record, in their order.
-fn in_parallel<T: Send>(records: &mut [Sealed<'_>], work: impl Fn(&mut Sealed<'_>) -> T + Sync) -> Vec<T> {
+/// People with how many templates each has, and the templates.
+fn matrix_of(entries: Vec<Entry>, dimension: usize) -> (Vec<(Arc<Person>, usize)>, Matrix) {
+    let templates = |entry: &Entry| entry.values.len() / dimension;
+    let mut matrix = Matrix::with_capacity(dimension, entries.iter().map(templates).sum());
+    let people = entries.into_iter().map(|entry| {
+        entry.values.chunks_exact(dimension).for_each(|template| matrix.push(template));
+        (Arc::new(entry.person), entry.values.len() / dimension)
+    });
+    (people.collect(), matrix)
+}
+
+/// What `work` makes of each item, in their order: side by side where each thread gets so many.
+fn in_parallel<Item: Send, T: Send>(items: &mut [Item], least: usize, work: impl Fn(&mut Item) -> T + Sync) -> Vec<T> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = cores.min(MOST_THREADS).min(records.len() / 8).max(1);
+    let threads = cores.min(MOST_THREADS).min(items.len() / least).max(1);
     if threads == 1 {
-        return records.iter_mut().map(work).collect();
+        return items.iter_mut().map(work).collect();
     }
-    let share = records.len().div_ceil(threads);
+    let share = items.len().div_ceil(threads);
     let work = &work;
     std::thread::scope(|scope| {
-        let parts = records.chunks_mut(share);
+        let parts = items.chunks_mut(share);
         let workers: Vec<_> = parts.map(|part| scope.spawn(move || part.iter_mut().map(work).collect::<Vec<T>>())).collect();
         let done = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         done.flatten().collect()

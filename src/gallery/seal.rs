@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 
 #[cfg(test)]
 pub(crate) use file::{CHECKSUM_AT, COMMITMENT_AT, HEADER_TAG_AT, KEYS_AT, RECORD_BINDING_BYTES, SALT_AT};
-pub(crate) use file::{HEADER_BYTES, Header, Sealed, Sealer};
+pub(crate) use file::{HEADER_BYTES, Header, Sealer};
 use locked::Locked;
 #[cfg(test)]
 pub(crate) use session::CHANGE_BINDING_BYTES;

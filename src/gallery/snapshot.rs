@@ -326,6 +326,18 @@ impl Snapshot {
         self.close();
     }
 
+    /// Appends people, each with how many of the rows are theirs, one after another.
+    pub(crate) fn append(&mut self, people: Vec<(Arc<Person>, usize)>, rows: &Matrix) {
+        let mut end = self.matrix.rows();
+        for (person, templates) in people {
+            end += templates;
+            self.people.push(person);
+            self.ends.push(end);
+        }
+        self.matrix.push_rows(rows, 0..rows.rows());
+        debug_assert_eq!(end, self.matrix.rows());
+    }
+
     /// The number of people.
     pub(crate) fn len(&self) -> usize {
         self.people.len()
