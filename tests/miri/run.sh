@@ -1,6 +1,6 @@
 #!/bin/sh
 # The search's inner loops under Miri, an interpreter that looks at every access to memory and that knows AVX-512, which few machines
-# have: `tests/miri/run.sh [FILTER]`. Needs a nightly toolchain with the components miri and rust-src. Takes a quarter of an hour cold.
+# have: `tests/miri/run.sh [FILTER]`. Needs a nightly toolchain with the components miri and rust-src, and the better part of an hour.
 set -eu
 cd "$(dirname "$0")/../.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target/miri}" FACEID_REQUIRE_KERNEL=avx512
