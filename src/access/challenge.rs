@@ -35,8 +35,8 @@ enum Turn {
 }
 
 impl Pending {
-    fn turn(&self, observation: &Observation, degrees: u32) -> Turn {
-        let Some(yaw) = observation.yaw else { return Turn::NotYet };
+    fn turn(&self, yaw: Option<f32>, degrees: u32) -> Turn {
+        let Some(yaw) = yaw else { return Turn::NotYet };
         // A person's left is on the image's right, to which the angle grows.
         let turned = match self.prompt.side {
             Side::Left => yaw - self.from,
@@ -56,25 +56,32 @@ impl Decider {
     /// What a verdict becomes at a door with a challenge; none while its answer is waited for.
     pub(super) fn challenge(&mut self, observation: &Observation, door: &DoorId, verdict: Verdict, now: Moment) -> Option<Verdict> {
         let settings = self.liveness.get(door).filter(|settings| settings.challenge == ChallengeKind::Turn);
-        let (Some(settings), Verdict::Match { person, .. }) = (settings, &verdict) else { return Some(verdict) };
-        let is_settled = !self.is_fresh(observation, now) || self.is_same_approach(door, person, now);
-        if !self.is_ripe(&verdict, observation, door) || is_settled {
+        let Some(settings) = settings else { return Some(verdict) };
+        let key = (observation.camera.clone(), observation.track, door.clone());
+        let (person, captured_at) = match &verdict {
+            Verdict::Match { person, captured_at, .. } => (person, *captured_at),
+            // Whoever is asked and shows too much of the side of the face for a moment is waited for, as long as the time lasts.
+            Verdict::Refused { reason: Reason::Stale, .. } if self.pending.contains_key(&key) && !observation.ended => return None,
+            Verdict::Refused { .. } => return Some(verdict),
+        };
+        if !self.is_fresh(captured_at, now) || self.is_same_approach(door, person, now) {
             return Some(verdict);
         }
         let (degrees, patience) = (settings.turn_degrees, Duration::from_millis(settings.challenge_timeout_ms));
-        let key = (observation.camera.clone(), observation.track, door.clone());
+        // Where the head points is read from the person's own newest face alone: nobody turns the head in another's place.
+        let yaw = self.shown(observation, door, person).newest().and_then(|sample| sample.yaw);
         let Some(pending) = self.pending.get_mut(&key) else {
             let person = person.clone();
-            return self.pose(observation, door, person, now, patience);
+            return self.pose(observation, door, (person, yaw), now, patience);
         };
-        let captured_at = observation.captured_at.monotonic;
         let failed = Some(Verdict::refused(Reason::Challenge, WEIGHT));
-        if pending.person != *person || captured_at > pending.prompt.until.monotonic {
+        if pending.person != *person || captured_at.monotonic > pending.prompt.until.monotonic {
             return failed;
         }
         pending.seen = observation.clone();
         // What was on its way when the person was asked is no answer.
-        let turn = if captured_at > pending.prompt.asked_at.monotonic { pending.turn(observation, degrees) } else { Turn::NotYet };
+        let is_answer = captured_at.monotonic > pending.prompt.asked_at.monotonic;
+        let turn = if is_answer { pending.turn(yaw, degrees) } else { Turn::NotYet };
         match turn {
             Turn::Done => Some(verdict),
             Turn::WrongSide => failed,
@@ -87,13 +94,13 @@ impl Decider {
         &mut self,
         observation: &Observation,
         door: &DoorId,
-        person: PersonId,
+        (person, yaw): (PersonId, Option<f32>),
         now: Moment,
         patience: Duration,
     ) -> Option<Verdict> {
         // Of somebody who is gone, or whose points say nothing, nothing can be asked; without chance an attacker knows the side.
         let unasked = Some(Verdict::refused(Reason::Challenge, 0));
-        let (Some(from), false) = (observation.yaw.filter(|yaw| yaw.is_finite()), observation.ended) else { return unasked };
+        let (Some(from), false) = (yaw.filter(|yaw| yaw.is_finite()), observation.ended) else { return unasked };
         if self.pending.len() >= MAX_PENDING {
             return None;
         }

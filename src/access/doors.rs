@@ -33,6 +33,9 @@ pub struct DoorLiveness {
     pub challenge_timeout_ms: u64,
     /// By how many degrees, from where the face looked when it was asked (10 to 35).
     pub turn_degrees: u32,
+    /// Whether a second face in view that is at least half as tall keeps the door shut (`several-faces`). Off, several people may come up
+    /// together and each is judged alone; on, a picture that is held beside or before a living head opens nothing as long as both are seen.
+    pub one_face: bool,
     /// A second camera that must see the same face.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub witness: Option<WitnessSettings>,
@@ -68,7 +71,7 @@ fn tolerance() -> u32 {
 
 impl Default for DoorLiveness {
     fn default() -> Self {
-        Self { challenge: ChallengeKind::Off, challenge_timeout_ms: 6000, turn_degrees: 15, witness: None }
+        Self { challenge: ChallengeKind::Off, challenge_timeout_ms: 6000, turn_degrees: 15, one_face: false, witness: None }
     }
 }
 

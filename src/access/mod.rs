@@ -15,6 +15,7 @@ mod passback;
 pub mod policy;
 pub mod rules;
 pub mod schedule;
+mod shown;
 mod state;
 mod throttle;
 mod verdict;
@@ -387,7 +388,7 @@ impl Decider {
         now: Moment,
         grant_id: &mut dyn FnMut() -> String,
     ) -> Option<Decision> {
-        let (person, factors, marks) = match verdict {
+        let (person, factors, marks, captured_at) = match verdict {
             Verdict::Refused { reason, person, weight, .. } => {
                 let news = self.news(observation, &door, (reason, person.as_ref(), weight), now);
                 self.charge(&door, news.owed, now);
@@ -399,9 +400,9 @@ impl Decider {
                 }
                 return self.refuse_once(observation, door, reason, person, now);
             }
-            Verdict::Match { person, factors, marks } => (person, factors, marks),
+            Verdict::Match { person, factors, marks, captured_at } => (person, factors, marks, captured_at),
         };
-        if !self.is_fresh(observation, now) {
+        if !self.is_fresh(captured_at, now) {
             return self.refuse_once(observation, door, Reason::Stale, Some(person), now);
         }
         if self.is_same_approach(&door, &person, now) {
@@ -414,12 +415,12 @@ impl Decider {
         let jti = grant_id();
         self.let_through(&door, &company, &jti, now);
         let decision = self.grant(observation, door, person, now, jti);
-        Some(Decision { factors, marks, ..decision })
+        Some(Decision { factors, marks, captured_at, ..decision })
     }
 
     /// Evidence from the future is as little to be trusted as old evidence.
-    fn is_fresh(&self, observation: &Observation, now: Moment) -> bool {
-        let (captured, now) = (observation.captured_at.monotonic, now.monotonic);
+    fn is_fresh(&self, captured_at: Moment, now: Moment) -> bool {
+        let (captured, now) = (captured_at.monotonic, now.monotonic);
         now.since(captured).max(captured.since(now)) <= Duration::from_millis(self.settings.max_age_ms)
     }
 
@@ -545,10 +546,11 @@ impl Decider {
         person: Option<PersonId>,
         now: Moment,
     ) -> Decision {
+        let granted = person.as_ref().filter(|_| outcome == Outcome::Granted);
         Decision {
             outcome,
             reason,
-            evidence: self.evidence(observation, &door),
+            evidence: self.evidence(observation, &door, granted),
             door,
             camera: observation.camera.clone(),
             track: observation.track,

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::types::{
-    BoundingBox, Candidate, Embedding, ModelId, Monotonic, Place, Probe, Profile, Sighting, Trajectory, Wall, WitnessKind,
+    BoundingBox, Candidate, Embedding, FaceSample, ModelId, Monotonic, Place, Probe, Profile, Sighting, Trajectory, Wall,
+    WitnessKind,
 };
 
 mod beyond;
@@ -20,7 +21,7 @@ fn moment(ms: u64) -> Moment {
     Moment { monotonic: Monotonic(ms * 1_000_000), wall: Wall(1_700_000_000_000 + i64::try_from(ms).unwrap()) }
 }
 
-fn candidate(person: &str, score: f32) -> Candidate {
+pub(super) fn candidate(person: &str, score: f32) -> Candidate {
     Candidate { person: PersonId::new(person).unwrap(), score: Score::new(score).unwrap() }
 }
 
@@ -41,9 +42,37 @@ pub(super) fn observation(candidates: Vec<Candidate>, liveness: Option<f32>) -> 
         quality: 0.8,
         bounding_box: BoundingBox::default(),
         trajectory: Trajectory::default(),
-        yaw: Some(0.0),
+        samples: turned(Some(0.0)),
         is_flat: false,
         ended: false,
+    }
+}
+
+/// A single sample that looks to a side: what [`sampled`] makes the others of.
+fn turned(yaw: Option<f32>) -> Vec<FaceSample> {
+    vec![FaceSample { captured_at: moment(0), liveness: None, yaw, faces_in_view: 1, scores: Vec::new() }]
+}
+
+/// The same with samples as the visit's sums say: as many as its frames, all of one face, a fifth of a second apart.
+fn sampled(seen: &Observation) -> Observation {
+    let last = seen.samples.last().expect("a sample to begin with");
+    let sample = |number: u32| {
+        let ago = u64::from(seen.frames - 1 - number) * 200_000_000;
+        let monotonic = Monotonic(seen.captured_at.monotonic.0.saturating_sub(ago));
+        FaceSample {
+            captured_at: Moment { monotonic, ..seen.captured_at },
+            liveness: seen.liveness.filter(|_| number < seen.liveness_frames),
+            scores: seen.candidates.iter().map(|c| c.score).collect(),
+            ..last.clone()
+        }
+    };
+    Observation { samples: (0..seen.frames).map(sample).collect(), ..seen.clone() }
+}
+
+impl Decider {
+    /// Decides about a visit whose samples all show the same face.
+    fn decide_on_one_face(&mut self, seen: &Observation, now: Moment, grant_id: &mut dyn FnMut() -> String) -> Vec<Decision> {
+        self.decide(&sampled(seen), now, grant_id)
     }
 }
 
@@ -53,7 +82,7 @@ fn expired(mut observation: Observation) -> Observation {
 }
 
 fn outcome(settings: Settings, observation: &Observation, now: Moment) -> Option<(Outcome, Reason)> {
-    let decisions = decider(settings).decide(observation, now, &mut || "id".into());
+    let decisions = decider(settings).decide_on_one_face(observation, now, &mut || "id".into());
     decisions.first().map(|d| (d.outcome, d.reason))
 }
 
@@ -103,8 +132,8 @@ fn a_track_is_decided_once() {
     let mut decider = decider(Settings::default());
     let spoof = observation(vec![candidate("a", 0.9)], Some(0.1));
     let live = observation(vec![candidate("a", 0.9)], Some(0.9));
-    assert_eq!(decider.decide(&spoof, moment(2010), &mut || "1".into()).len(), 1);
-    assert!(decider.decide(&live, moment(2020), &mut || "2".into()).is_empty(), "a denied track was let in by waiting");
+    assert_eq!(decider.decide_on_one_face(&spoof, moment(2010), &mut || "1".into()).len(), 1);
+    assert!(decider.decide_on_one_face(&live, moment(2020), &mut || "2".into()).is_empty(), "a denied track was let in by waiting");
 }
 
 #[test]
@@ -115,10 +144,10 @@ fn the_longest_decided_track_is_forgotten_first_whatever_its_number() {
     // Another camera's tracks have far lower or far higher numbers: the age counts, not the number.
     for number in (1..=count).rev() {
         let seen = Observation { track: TrackId(number), ..observation(vec![candidate("a", 0.9)], Some(0.9)) };
-        assert_eq!(decider.decide(&seen, moment(2000), &mut || "id".into()).len(), 1);
+        assert_eq!(decider.decide_on_one_face(&seen, moment(2000), &mut || "id".into()).len(), 1);
     }
     let one_more = Observation { track: TrackId(count + 1), ..observation(vec![candidate("a", 0.9)], Some(0.9)) };
-    assert_eq!(decider.decide(&one_more, moment(2000), &mut || "id".into()).len(), 1);
+    assert_eq!(decider.decide_on_one_face(&one_more, moment(2000), &mut || "id".into()).len(), 1);
     assert!(!decider.is_decided(&camera, TrackId(count)), "the first one decided");
     assert!(decider.is_decided(&camera, TrackId(1)), "the lowest number, decided a moment ago");
 }
@@ -133,7 +162,7 @@ fn a_camera_without_a_door_decides_nothing() {
 fn review_is_only_ever_a_shut_door() {
     let settings = Settings { ambiguous: Ambiguous::Review, ..Settings::default() };
     let twins = observation(vec![candidate("a", 0.6), candidate("b", 0.6)], Some(0.9));
-    let decisions = decider(settings).decide(&twins, moment(2010), &mut || "id".into());
+    let decisions = decider(settings).decide_on_one_face(&twins, moment(2010), &mut || "id".into());
     assert_eq!(decisions[0].outcome, Outcome::Review);
     assert!(decisions[0].grant.is_none());
 }

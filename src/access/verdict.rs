@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::passback::Standing;
 use super::policy::DoorMode;
+use super::shown::{By, Shown};
 use super::state::ms;
 use super::witness::Testimony;
 use super::{Decider, Thresholds, Waiting};
@@ -13,8 +14,8 @@ use crate::types::{Candidate, DoorId, Evidence, Factor, Mark, Moment, Observatio
 /// What an observation amounts to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Every rule lets this person through.
-    Match { person: PersonId, factors: Vec<Factor>, marks: Vec<Mark> },
+    /// Every rule lets this person through, by samples that each match the person; the newest was captured then.
+    Match { person: PersonId, factors: Vec<Factor>, marks: Vec<Mark>, captured_at: Moment },
     /// A rule does not.
     Refused {
         reason: Reason,
@@ -22,33 +23,44 @@ pub(super) enum Verdict {
         person: Option<PersonId>,
         /// What it counts as a failure.
         weight: u32,
-        /// Whether a credential may still come.
-        awaits_credential: bool,
+        /// What may still come.
+        awaits: Awaits,
     },
+}
+
+/// What a refusal may still wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaits {
+    /// Better faces, as long as the patience lasts.
+    BetterFaces,
+    /// As many frames as any decision needs: a slow camera takes longer than the patience.
+    Frames,
+    /// A card or a number.
+    Credential,
 }
 
 impl Verdict {
     pub(super) fn refused(reason: Reason, weight: u32) -> Self {
-        Verdict::Refused { reason, person: None, weight, awaits_credential: false }
+        Verdict::Refused { reason, person: None, weight, awaits: Awaits::BetterFaces }
     }
 
     fn person(reason: Reason, person: &PersonId) -> Self {
-        Verdict::Refused { reason, person: Some(person.clone()), weight: 0, awaits_credential: false }
+        Verdict::Refused { reason, person: Some(person.clone()), weight: 0, awaits: Awaits::BetterFaces }
     }
 }
 
 impl Decider {
-    /// A match needs its frames; a refusal waits until nothing better can come, since the first faces of an approach are the worst.
+    /// A match has its frames; a refusal waits until nothing better can come, since the first faces of an approach are the worst.
     pub(super) fn is_ripe(&self, verdict: &Verdict, observation: &Observation, door: &DoorId) -> bool {
         let age = observation.captured_at.monotonic.since(observation.first_usable_at.monotonic);
         let patience = Duration::from_millis(self.settings.patience_ms);
         match verdict {
-            Verdict::Match { .. } => self.has_its_frames(observation, door),
-            Verdict::Refused { reason: Reason::Challenge, .. } => true,
-            Verdict::Refused { awaits_credential: true, .. } => {
+            Verdict::Match { .. } | Verdict::Refused { reason: Reason::Challenge, .. } => true,
+            Verdict::Refused { awaits: Awaits::Frames, .. } => observation.ended,
+            Verdict::Refused { awaits: Awaits::Credential, .. } => {
                 observation.ended || age >= patience.max(self.rules.door(door).factor_window)
             }
-            Verdict::Refused { .. } => observation.ended || age >= patience,
+            Verdict::Refused { awaits: Awaits::BetterFaces, .. } => observation.ended || age >= patience,
         }
     }
 
@@ -67,11 +79,9 @@ impl Decider {
             None => identify(observation, thresholds)?,
             Some(waiting) => verify(observation, thresholds, waiting)?,
         };
-        // A track that ended before it had its frames was never seen well enough to be let in.
-        if observation.ended && !self.has_its_frames(observation, door) {
-            return Err(Verdict::refused(Reason::LivenessUncertain, 0));
-        }
         let person = &candidate.person;
+        let shown = self.shown(observation, door, person);
+        self.is_shown(observation, door, &shown)?;
         // A candidate of whom the gallery says nothing is nobody whom a rule could let through.
         let profile = observation.profiles.get(person).ok_or_else(|| Verdict::refused(Reason::Unknown, 0))?;
         self.rules.permit(door, person, profile, now.wall, self.clock).map_err(|reason| Verdict::person(reason, person))?;
@@ -87,8 +97,13 @@ impl Decider {
                 Standing::Broken => return Err(Verdict::person(Reason::Passback, person)),
             }
         }
+        let newest = shown.captured_at().unwrap_or(observation.captured_at);
+        if self.is_fresh(observation.captured_at, now) && !self.is_fresh(newest, now) {
+            let awaits = if rule.mode == DoorMode::TwoFactor { Awaits::Credential } else { Awaits::BetterFaces };
+            return Err(Verdict::Refused { reason: Reason::Stale, person: Some(person.clone()), weight: 0, awaits });
+        }
         let factors = std::iter::once(Factor::Face).chain(waiting.map(|waiting| waiting.kind)).collect();
-        Ok(Verdict::Match { person: person.clone(), factors, marks })
+        Ok(Verdict::Match { person: person.clone(), factors, marks, captured_at: newest })
     }
 
     /// Whether the door takes any face at all now.
@@ -124,17 +139,52 @@ impl Decider {
     /// says nothing is nobody's fault and opens nothing.
     fn is_witnessed(&self, observation: &Observation, door: &DoorId) -> Result<(), Verdict> {
         let Some(settings) = self.liveness.get(door).and_then(|liveness| liveness.witness.as_ref()) else { return Ok(()) };
-        match self.witnesses.testimony(settings, observation) {
+        self.hears(self.witnesses.testimony(settings, observation, None))
+    }
+
+    fn hears(&self, testimony: Testimony) -> Result<(), Verdict> {
+        match testimony {
             Testimony::Agrees => Ok(()),
             Testimony::Disagrees => Err(Verdict::refused(Reason::Spoof, self.rules.throttle.spoof_weight)),
             Testimony::Silent => Err(Verdict::refused(Reason::Witness, 0)),
         }
     }
 
-    pub(super) fn has_its_frames(&self, observation: &Observation, door: &DoorId) -> bool {
-        let needed = self.rules.door(door).min_frames.unwrap_or(self.settings.min_frames);
-        let is_judged = !self.settings.require_liveness || observation.liveness_frames >= self.settings.min_liveness_frames;
-        observation.frames >= needed && is_judged
+    /// The samples of a visit that show one person, by this door's threshold; at a door for one face, those without a second one in view.
+    pub(super) fn shown<'a>(&self, observation: &'a Observation, door: &DoorId, person: &PersonId) -> Shown<'a> {
+        let rule = self.rules.door(door);
+        let Thresholds { matching, margin, .. } = rule.thresholds(self.thresholds);
+        let ahead = if rule.mode == DoorMode::TwoFactor { margin } else { 0.0 };
+        let alone = self.liveness.get(door).is_some_and(|liveness| liveness.one_face);
+        Shown::of(observation, person, By { matching, ahead, alone })
+    }
+
+    /// Whether the samples that show the person are enough by themselves: as many as a grant needs, with a living face on as many, and seen
+    /// by the second camera where the door has one.
+    fn is_shown(&self, observation: &Observation, door: &DoorId, shown: &Shown<'_>) -> Result<(), Verdict> {
+        let rule = self.rules.door(door);
+        let needed = rule.min_frames.unwrap_or(self.settings.min_frames);
+        let judged = if self.settings.require_liveness { self.settings.min_liveness_frames } else { 0 };
+        let least = rule.thresholds(self.thresholds).liveness;
+        // A visit that is too short for anybody was never seen well enough; a slow camera's goes on until it is long enough.
+        if observation.frames < needed || observation.liveness_frames < judged {
+            return Err(Verdict::Refused { reason: Reason::LivenessUncertain, person: None, weight: 0, awaits: Awaits::Frames });
+        }
+        if judged > 0 && shown.liveness().is_some_and(|score| score < least) {
+            return Err(Verdict::refused(Reason::Spoof, self.rules.throttle.spoof_weight));
+        }
+        if shown.count() < needed {
+            let settings = self.liveness.get(door).filter(|settings| settings.one_face);
+            let is_crowded = settings.is_some() && observation.samples.iter().any(|sample| sample.faces_in_view > 1);
+            return Err(if is_crowded { Verdict::refused(Reason::SeveralFaces, 0) } else { Verdict::refused(Reason::Unknown, 1) });
+        }
+        if shown.live(least) < judged {
+            return Err(Verdict::refused(Reason::LivenessUncertain, 0));
+        }
+        match self.liveness.get(door).and_then(|liveness| liveness.witness.as_ref()) {
+            Some(settings) => self.hears(self.witnesses.testimony(settings, observation, Some(shown))),
+            None => Ok(()),
+        }
     }
 
     /// The credential that was read at the door a moment ago.
@@ -143,8 +193,11 @@ impl Decider {
         self.waiting.get(door).filter(|waiting| ms(now.monotonic).saturating_sub(waiting.at) <= window)
     }
 
-    /// What may be told of the evidence.
-    pub(super) fn evidence(&self, observation: &Observation, door: &DoorId) -> Evidence {
+    /// What may be told of the evidence; of a grant's, what the person's own samples say.
+    pub(super) fn evidence(&self, observation: &Observation, door: &DoorId, granted: Option<&PersonId>) -> Evidence {
+        let own = granted.map(|person| self.shown(observation, door, person));
+        let frames = own.as_ref().map_or(observation.frames, Shown::count);
+        let liveness = own.as_ref().map_or(observation.liveness, Shown::liveness);
         let thresholds = self.rules.door(door).thresholds(self.thresholds);
         let best = observation.candidates.first().map(|c| c.score.value() - thresholds.matching.value());
         let match_band = match best {
@@ -154,7 +207,7 @@ impl Decider {
             Some(ahead) if ahead < 0.2 => "good",
             Some(_) => "strong",
         };
-        let liveness_band = match observation.liveness {
+        let liveness_band = match liveness {
             None => "none",
             Some(score) if score < thresholds.liveness => "low",
             Some(score) if score.value() < f32::midpoint(thresholds.liveness.value(), 1.0) => "uncertain",
@@ -165,7 +218,7 @@ impl Decider {
             q if q < 0.7 => "medium",
             _ => "high",
         };
-        Evidence { frames: observation.frames, quality_band, match_band, liveness_band }
+        Evidence { frames, quality_band, match_band, liveness_band }
     }
 }
 
@@ -182,7 +235,7 @@ fn verify<'a>(observation: &'a Observation, thresholds: Thresholds, waiting: Opt
     let Some(waiting) = waiting else {
         let is_somebody = observation.candidates.iter().any(|c| c.score >= thresholds.matching);
         return Err(match is_somebody {
-            true => Verdict::Refused { reason: Reason::SecondFactor, person: None, weight: 0, awaits_credential: true },
+            true => Verdict::Refused { reason: Reason::SecondFactor, person: None, weight: 0, awaits: Awaits::Credential },
             false => Verdict::refused(Reason::Unknown, 1),
         });
     };

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::WitnessSettings;
+use super::shown::Shown;
 use crate::types::{CameraId, Observation, Sighting};
 
 /// The most sightings of one camera that are remembered: seconds of them.
@@ -46,17 +47,22 @@ impl Witnesses {
         seen.push_back(sighting);
     }
 
-    /// Whether the face of an observation was seen where it was at that time. Each sighting is held against where the door's own camera
+    /// Whether the face of an observation was seen where it was at that time; with `shown` in the moments alone in which it was that person
+    /// who stood there. Each sighting is held against where the door's own camera
     /// saw this face in the same moment, so that neither a late frame nor a face that walks is taken for a contradiction, and what was
     /// seen before this face came speaks neither for it nor against it.
-    pub(super) fn testimony(&self, settings: &WitnessSettings, observation: &Observation) -> Testimony {
+    pub(super) fn testimony(&self, settings: &WitnessSettings, observation: &Observation, shown: Option<&Shown<'_>>) -> Testimony {
         let Some(seen) = self.0.get(&settings.camera) else { return Testimony::Silent };
-        let at = observation.captured_at.monotonic;
+        let newest = shown.and_then(Shown::captured_at).unwrap_or(observation.captured_at);
+        let at = newest.monotonic;
         let tolerance = f32::from(u8::try_from(settings.tolerance_percent).unwrap_or(0)) / 100.0;
         let (mut agreeing, mut contradicting, mut is_looking) = (0, 0, false);
         for sighting in seen {
             let then = sighting.captured_at.monotonic;
             if at.since(then) > BEFORE || then.since(at) > AFTER {
+                continue;
+            }
+            if shown.is_some_and(|shown| !shown.stood_at(then)) {
                 continue;
             }
             let Some(place) = observation.trajectory.at(then) else { continue };
@@ -112,7 +118,7 @@ mod tests {
         let mut trajectory = Trajectory::default();
         (from..=1500).step_by(100).for_each(|ms| trajectory.push(at(ms).monotonic, walk(ms)));
         let seen = crate::access::tests::observation(Vec::new(), None);
-        witnesses.testimony(&settings, &Observation { captured_at: at(captured), trajectory, ..seen })
+        witnesses.testimony(&settings, &Observation { captured_at: at(captured), trajectory, ..seen }, None)
     }
 
     fn every(ms: usize, from: u64, to: u64) -> impl Iterator<Item = u64> {

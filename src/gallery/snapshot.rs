@@ -161,6 +161,15 @@ impl Snapshot {
         Ok(best.into_iter().map(matched).collect())
     }
 
+    /// How much alike `probe` is to each of these people, by the best template of each; the lowest score where there is none. A probe of
+    /// another model or dimension is refused.
+    pub fn scores(&self, probe: &Embedding, people: &[PersonId]) -> Result<Vec<Score>, GalleryError> {
+        self.admit(probe)?;
+        let row = Probe::new(&self.turned(probe));
+        let best = |index: usize| self.rows_of(index).map(|at| self.matrix.score(&row, at)).fold(f32::NEG_INFINITY, f32::max);
+        Ok(people.iter().map(|id| self.place(id).map_or(Score::MIN, |index| Score::saturating(best(index)))).collect())
+    }
+
     /// Of everybody but `person`, who is most like any of `probes`: before an enrolment, a high score says that this face is already
     /// somebody else. `None` when there is nobody else or no probe.
     pub fn nearest_other(&self, person: &PersonId, probes: &[Embedding]) -> Result<Option<Candidate>, GalleryError> {
@@ -514,6 +523,19 @@ mod tests {
         let second = found[0].second.unwrap().value();
         assert!((second - 0.9 / 0.82f32.sqrt()).abs() < 1e-4, "{second}");
         assert!(found[0].best.value() > second && found[1].second.is_none());
+    }
+
+    #[test]
+    fn people_are_scored_by_their_best_templates_in_the_order_that_was_asked() {
+        let probe = unit(&[1.0, 0.05]);
+        let people = ["c", "nobody", "b", "a"].map(|id| PersonId::new(id).unwrap());
+        let scores = three().scores(&probe, &people).unwrap();
+        let by_search = three().search(&probe, 9).unwrap();
+        for (person, score) in people.iter().zip(&scores) {
+            let found = by_search.iter().find(|c| c.person == *person).map_or(Score::MIN, |c| c.score);
+            assert!((found.value() - score.value()).abs() < 1e-6, "{person}");
+        }
+        assert!(matches!(three().scores(&unit(&[1.0, 0.0, 0.0]), &people), Err(GalleryError::ForeignProbe { .. })));
     }
 
     #[test]

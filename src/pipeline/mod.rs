@@ -7,6 +7,7 @@
 //! visit's others, or not at all.
 
 mod portrait;
+mod stages;
 mod still;
 mod visit;
 mod witness;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use portrait::portrait;
+pub use stages::{Judged, Stages, UsableFace};
 pub use still::{Asked, NoReference, StillFace, Verdict, judge, look, look_at_subject, reference};
 use visit::{Face, Recent, Taken, Visit};
 pub use witness::Witness;
@@ -27,11 +29,11 @@ use crate::capture::{MotionGate, MotionSettings};
 use crate::gallery::{Gallery, Snapshot};
 use crate::system::metrics::Histogram;
 use crate::types::{
-    Attempt, BoundingBox, CameraId, Detection, Frame, Moment, Observation, PadScore, Picture, Refusal, Score, Sighting, TrackId,
+    Attempt, BoundingBox, CameraId, Detection, Frame, Moment, Observation, PadScore, Picture, Score, Sighting, TrackId,
 };
 use crate::vision::stack::Stack;
 use crate::vision::track::{self, Tracker};
-use crate::vision::{VisionError, align, assess, quality};
+use crate::vision::{VisionError, quality};
 
 /// Each camera numbers its tracks from its own start, so that no number is given twice in a process.
 const TRACKS_A_CAMERA: u64 = 1_000_000_000;
@@ -229,35 +231,37 @@ const ABANDONED: Duration = Duration::from_secs(3);
 const MOST_FACES_OF_A_STILL: usize = 16;
 
 /// The stages of one worker, and each camera's state.
-pub struct Pipeline {
+pub struct Pipeline<S = Stack> {
     settings: Settings,
-    stack: Stack,
+    stack: S,
     gallery: Option<Arc<Gallery>>,
     views: HashMap<CameraId, View>,
     witnesses: Vec<Witness>,
     timings: Arc<Timings>,
 }
 
-impl Pipeline {
+impl Pipeline<Stack> {
     /// The largest faces of a photo, the largest first, [`MOST_FACES_OF_A_STILL`] at most, with the cameras' own networks.
     pub fn look_at_still(&mut self, picture: &Picture) -> Result<Vec<StillFace>, PipelineError> {
         still::look_at_most(&mut self.stack, picture, &self.settings.quality, MOST_FACES_OF_A_STILL)
     }
 
+    /// The networks.
+    pub fn stack(&mut self) -> &mut Stack {
+        &mut self.stack
+    }
+}
+
+impl<S: Stages> Pipeline<S> {
     /// A pipeline over opened networks. Without a gallery every observation says so, and nothing is ever granted; a gallery that was
     /// rolled back is as good as none until somebody has looked.
-    pub fn new(settings: Settings, stack: Stack, gallery: Option<Arc<Gallery>>) -> Self {
+    pub fn new(settings: Settings, stack: S, gallery: Option<Arc<Gallery>>) -> Self {
         Self { settings, stack, gallery, views: HashMap::new(), witnesses: Vec::new(), timings: Arc::default() }
     }
 
     /// The same with cameras that only say whether another's faces are there.
     pub fn with_witnesses(self, witnesses: Vec<Witness>) -> Self {
         Self { witnesses, ..self }
-    }
-
-    /// The networks.
-    pub fn stack(&mut self) -> &mut Stack {
-        &mut self.stack
     }
 
     /// The time each stage took so far.
@@ -319,11 +323,13 @@ impl Pipeline {
         seen.looked = true;
 
         let least = settings.tracker.min_confidence;
-        let detections = timings.time(Stage::Detect, || stack.detector.detect_down_to(&frame.picture, least))?;
-        let matched = view.tracker.update(at.monotonic, &detections, stack.detector.confidence());
+        let detections = timings.time(Stage::Detect, || stack.detect(&frame.picture, Some(least)))?;
+        let matched = view.tracker.update(at.monotonic, &detections, stack.confidence());
         let snapshot = gallery.as_deref().and_then(Gallery::trusted);
         for (track, index) in matched {
-            view.meet(&mut seen, frame, (track, detections[index]), snapshot.as_deref(), stack, settings, timings)?;
+            let in_view = beside(&detections[index], &detections, stack.confidence());
+            let face = (track, detections[index], in_view);
+            view.meet(&mut seen, frame, face, snapshot.as_deref(), stack, settings, timings)?;
         }
         view.recent.retain(|recent| recent.is_live(at, settings));
         view.end_lost(&mut seen, &frame.camera, snapshot.as_deref(), settings, timings);
@@ -343,9 +349,9 @@ impl View {
         &mut self,
         seen: &mut Seen,
         frame: &Frame,
-        (mut track, detection): (TrackId, Detection),
+        (mut track, detection, in_view): (TrackId, Detection, u32),
         snapshot: Option<&Snapshot>,
-        stack: &mut Stack,
+        stack: &mut impl Stages,
         settings: &Settings,
         timings: &Timings,
     ) -> Result<(), PipelineError> {
@@ -360,7 +366,7 @@ impl View {
         visit.meet(&detection, (frame.picture.width(), frame.picture.height()), at);
         let (mut liveness, mut best) = (None, None);
         if visit.wants_evidence(at, settings) {
-            let gathered = gather(&mut visit, frame, &detection, stack, settings, timings);
+            let gathered = gather(&mut visit, frame, (&detection, in_view), stack, settings, timings);
             let (score, other) = match gathered {
                 Ok(gathered) => gathered,
                 // What is known of the face outlives a stage that fails: a failed liveness is not forgotten.
@@ -377,7 +383,7 @@ impl View {
                 self.visits.insert(std::mem::replace(&mut track, next), std::mem::replace(&mut visit, other));
             }
             let has_news = visit.take_news() && visit.is_open();
-            let before = if has_news { self.continued_by(&visit, settings, stack.thresholds.matching) } else { None };
+            let before = if has_news { self.continued_by(&visit, settings, stack.matching()) } else { None };
             if let Some(before) = before {
                 visit.settle();
                 seen.continued.push(Continued { track, before });
@@ -443,59 +449,43 @@ impl View {
 fn gather(
     visit: &mut Visit,
     frame: &Frame,
-    detection: &Detection,
-    stack: &mut Stack,
+    (detection, in_view): (&Detection, u32),
+    stack: &mut impl Stages,
     settings: &Settings,
     timings: &Timings,
 ) -> Result<(Option<PadScore>, Option<Visit>), PipelineError> {
-    let picture = &frame.picture;
-    let judged = timings.time(Stage::Align, || {
-        let face = align(picture, &detection.landmarks, stack.embedder.template(), stack.embedder.side())?;
-        let quality = assess(picture, detection, &face, &settings.quality);
-        Some((face, quality))
-    });
-    let Some((face, mut quality)) = judged else { return Ok((None, None)) };
-    #[expect(clippy::cast_precision_loss, reason = "widths are far below 2^24")]
-    let least_width = settings.min_liveness_face_px as f32;
-    if stack.liveness.is_some() && detection.bounding_box.width < least_width && quality.refusals.is_empty() {
-        quality.refusals.push(Refusal::TooSmall);
-    }
-    if !quality.refusals.is_empty() {
-        visit.refuse(&quality.refusals);
-        return Ok((None, None));
-    }
-    if !visit.wants_look(quality.score, settings) {
-        visit.pass_over(frame.captured_at);
-        return Ok((None, None));
-    }
-    let liveness = match &mut stack.liveness {
-        Some(network) => match timings.time(Stage::Liveness, || network.score(picture, &detection.bounding_box)) {
-            Ok(score) => Some(score),
-            // A frame whose liveness cannot be told is no evidence at all.
-            Err(VisionError::UnusableBox | VisionError::NoAnswer { .. }) => return Ok((None, None)),
-            Err(error) => return Err(error.into()),
-        },
-        None => None,
+    let is_wanted = |quality| visit.wants_look(quality, settings);
+    let face = match stack.judge(&frame.picture, detection, settings, timings, &is_wanted)? {
+        Judged::Unknowable => return Ok((None, None)),
+        Judged::Refused(refusals) => {
+            visit.refuse(&refusals);
+            return Ok((None, None));
+        }
+        Judged::Unwanted => {
+            visit.pass_over(frame.captured_at);
+            return Ok((None, None));
+        }
+        Judged::Usable(face) => face,
     };
-    let embedding = match timings.time(Stage::Embed, || stack.embedder.embed(&face)) {
-        Ok(embedding) => embedding,
-        // A face that cannot be told from others is no evidence either: frames that count must agree on who it is.
-        Err(VisionError::NoAnswer { .. }) => return Ok((None, None)),
-        Err(error) => return Err(error.into()),
-    };
-    let points = detection.landmarks;
-    let usable = Face { at: frame.captured_at, quality: quality.score, liveness, embedding, points };
-    match visit.take(usable, settings, stack.thresholds.matching) {
+    let UsableFace { quality, liveness, embedding } = face;
+    let usable = Face { at: frame.captured_at, quality, liveness, embedding, points: detection.landmarks, in_view };
+    match visit.take(usable, settings, stack.matching()) {
         Taken::Counted | Taken::Doubted => Ok((liveness, None)),
         Taken::AnotherPerson(other) => Ok((liveness, Some(*other))),
     }
+}
+
+/// How many faces of a frame are at least half as tall as this one and as sure as the detector asks, this one among them.
+fn beside(face: &Detection, all: &[Detection], sure: f32) -> u32 {
+    let is_near = |other: &&Detection| other.confidence >= sure && 2.0 * other.bounding_box.height >= face.bounding_box.height;
+    u32::try_from(all.iter().filter(is_near).count()).unwrap_or(u32::MAX).max(1)
 }
 
 /// A track is over: it leaves its last observation, or an attempt.
 fn finish(
     seen: &mut Seen,
     (camera, track): (&CameraId, TrackId),
-    visit: Visit,
+    mut visit: Visit,
     snapshot: Option<&Snapshot>,
     settings: &Settings,
     timings: &Timings,

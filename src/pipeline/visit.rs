@@ -1,13 +1,13 @@
-//! One track's evidence: its best faces, its liveness scores, and what was refused of it.
+//! One track's evidence: its best faces, its newest faces each with what was judged on the same frame, and what was refused of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::{Settings, Stage, Timings};
 use crate::gallery::Snapshot;
 use crate::types::{
-    Attempt, BoundingBox, CameraId, Detection, Embedding, Landmarks, Moment, Monotonic, Observation, PadScore, Place, Probe,
-    Refusal, Score, TrackId, Trajectory,
+    Attempt, BoundingBox, CameraId, Candidate, Detection, Embedding, FaceSample, Landmarks, Moment, Monotonic, Observation,
+    PadScore, PersonId, Place, Probe, Refusal, Score, TrackId, Trajectory,
 };
 use crate::vision::quality::Pose;
 use crate::vision::{Motion, Parallax};
@@ -41,6 +41,12 @@ const OUT_OF_SIGHT: Duration = Duration::from_millis(300);
 /// The most liveness scores of one visit that are fused; later ones take the places of the first.
 const MAX_SCORES: usize = 256;
 
+/// The most samples of one visit that are kept, the newest: four to eight seconds of a face, and at 512 numbers 128 KiB of memory.
+const MAX_SAMPLES: usize = 64;
+
+/// The most people against whom one sample's scores are kept.
+const MAX_SCORED: usize = 16;
+
 struct Shot {
     quality: f32,
     embedding: Embedding,
@@ -53,6 +59,36 @@ pub(super) struct Face {
     pub(super) liveness: Option<PadScore>,
     pub(super) embedding: Embedding,
     pub(super) points: Landmarks,
+    /// How many faces at least half as tall as this one the frame shows, this one among them.
+    pub(super) in_view: u32,
+}
+
+/// A face that counted, for itself: what was judged on its frame and whom it alone resembles.
+struct Sample {
+    at: Moment,
+    liveness: Option<PadScore>,
+    yaw: Option<f32>,
+    in_view: u32,
+    embedding: Embedding,
+    /// What the gallery said of it, person by person: each is asked once.
+    scores: Vec<(PersonId, Score)>,
+}
+
+impl Sample {
+    /// The scores against these candidates, in their order; the lowest where the gallery cannot say.
+    fn against(&mut self, candidates: &[Candidate], snapshot: &Snapshot) -> Vec<Score> {
+        let is_missing = |c: &&Candidate| !self.scores.iter().any(|(person, _)| *person == c.person);
+        let missing: Vec<PersonId> = candidates.iter().filter(is_missing).map(|c| c.person.clone()).collect();
+        if !missing.is_empty() {
+            let scores = snapshot.scores(&self.embedding, &missing).unwrap_or_default();
+            if self.scores.len() + missing.len() > MAX_SCORED {
+                self.scores.retain(|(person, _)| candidates.iter().any(|c| c.person == *person));
+            }
+            self.scores.extend(missing.into_iter().zip(scores));
+        }
+        let known = |c: &Candidate| self.scores.iter().find(|(person, _)| *person == c.person).map(|(_, score)| *score);
+        candidates.iter().map(|c| known(c).unwrap_or(Score::MIN)).collect()
+    }
 }
 
 /// What became of a face.
@@ -88,8 +124,10 @@ pub(super) struct Visit {
     /// Whether the face has jumped or was out of sight since it was last looked at whose it is.
     has_jumped: bool,
     parallax: Parallax,
-    /// How far the newest usable face is turned to a side, in degrees.
-    yaw: Option<f32>,
+    /// The newest faces that counted, the newest last.
+    samples: VecDeque<Sample>,
+    /// The gallery's number of changes when the samples were scored.
+    scored_at: Option<u64>,
     news: bool,
     settled: bool,
 }
@@ -115,7 +153,8 @@ impl Visit {
             doubted: None,
             has_jumped: false,
             parallax: Parallax::default(),
-            yaw: None,
+            samples: VecDeque::new(),
+            scored_at: None,
             news: false,
             settled: false,
         }
@@ -169,8 +208,9 @@ impl Visit {
         self.shots.len() < settings.best_shots || quality > worst + CLEARLY_BETTER
     }
 
-    /// A face passed the quality gate. One that is unlike the visit's others is not mixed with them: one live person's liveness must
-    /// never stand beside another's embedding.
+    /// A face passed the quality gate. One that is clearly another's than the visit's ends the visit. That alone does not keep one
+    /// person's liveness from standing beside another's embedding, since two people may be alike by chance or by a morph: what is granted
+    /// rests on samples that each match the person for themselves ([`FaceSample`]).
     pub(super) fn take(&mut self, face: Face, settings: &Settings, matching: Score) -> Taken {
         let least = SAME_PERSON_SHARE * matching.value();
         let alike = |a: &Embedding, b: &Embedding| a.compare(b).is_some_and(|score| score.value() >= least);
@@ -201,7 +241,17 @@ impl Visit {
         self.last_judged_at = Some(face.at);
         self.quality_sum += face.quality;
         self.parallax.see(&face.points);
-        self.yaw = Some(Pose::estimate(&face.points).yaw).filter(|yaw| yaw.is_finite());
+        if self.samples.len() >= MAX_SAMPLES {
+            self.samples.pop_front();
+        }
+        self.samples.push_back(Sample {
+            at: face.at,
+            liveness: face.liveness,
+            yaw: Some(Pose::estimate(&face.points).yaw).filter(|yaw| yaw.is_finite()),
+            in_view: face.in_view,
+            embedding: face.embedding.clone(),
+            scores: Vec::new(),
+        });
         if let Some(score) = face.liveness {
             let place = self.liveness_count as usize % MAX_SCORES;
             match self.liveness.get_mut(place) {
@@ -272,7 +322,7 @@ impl Visit {
 
     /// The evidence so far, matched against the gallery.
     pub(super) fn observe(
-        &self,
+        &mut self,
         camera: &CameraId,
         track: TrackId,
         snapshot: Option<&Snapshot>,
@@ -283,6 +333,7 @@ impl Visit {
         let candidates = snapshot
             .zip(probe.as_ref())
             .and_then(|(snapshot, probe)| timings.time(Stage::Match, || snapshot.search(probe, CANDIDATES)).ok());
+        let samples = self.samples(candidates.as_deref().unwrap_or_default(), snapshot);
         let known = candidates.iter().flatten().filter_map(|c| snapshot.and_then(|s| s.person(&c.person)));
         let profiles = known.map(|person| (person.id.clone(), person.into())).collect();
         #[expect(clippy::cast_precision_loss, reason = "counts of frames are far below 2^24")]
@@ -297,15 +348,32 @@ impl Visit {
             candidates: candidates.unwrap_or_default(),
             profiles,
             liveness_frames: self.liveness_count,
-            liveness: fused_liveness(&self.liveness),
+            liveness: PadScore::fuse(self.liveness.iter().copied().map(PadScore::saturating)),
             frames: self.usable,
             quality: mean_quality,
             bounding_box: self.bounding_box,
             trajectory: self.trajectory.clone(),
-            yaw: self.yaw,
+            samples,
             is_flat: self.parallax.motion() == Motion::Flat,
             ended,
         }
+    }
+
+    /// The newest samples, each with its own scores against these candidates.
+    fn samples(&mut self, candidates: &[Candidate], snapshot: Option<&Snapshot>) -> Vec<FaceSample> {
+        let number = snapshot.map(Snapshot::generation);
+        if self.scored_at != number {
+            self.samples.iter_mut().for_each(|sample| sample.scores.clear());
+            self.scored_at = number;
+        }
+        let told = |sample: &mut Sample| FaceSample {
+            captured_at: sample.at,
+            liveness: sample.liveness,
+            yaw: sample.yaw,
+            faces_in_view: sample.in_view,
+            scores: snapshot.map(|snapshot| sample.against(candidates, snapshot)).unwrap_or_default(),
+        };
+        self.samples.iter_mut().map(told).collect()
     }
 
     /// What an undecided track without usable faces leaves.
@@ -321,17 +389,6 @@ impl Visit {
         }
         Some(Recent { track, embedding: self.fused()?, last_seen: self.last_seen })
     }
-}
-
-/// The lower of mean and median: neither one lucky frame nor one in the middle may stand for all. `None` without a score.
-fn fused_liveness(scores: &[f32]) -> Option<PadScore> {
-    let mut sorted = scores.to_vec();
-    sorted.sort_by(f32::total_cmp);
-    // The lower of the two in the middle, where there are two.
-    let median = *sorted.get(sorted.len().checked_sub(1)? / 2)?;
-    #[expect(clippy::cast_precision_loss, reason = "a visit's scores are few")]
-    let mean = sorted.iter().sum::<f32>() / sorted.len() as f32;
-    Some(PadScore::saturating(median.min(mean)))
 }
 
 /// A decided visit that ended a moment ago.
@@ -374,24 +431,16 @@ mod tests {
         let angle = drift * std::f32::consts::FRAC_PI_2;
         (values[who], values[7]) = (angle.cos(), angle.sin());
         let embedding = Embedding::normalised(ModelId::new("m").unwrap(), values).unwrap();
-        Face { at: at(ms), quality: 0.5, liveness: Some(PadScore::new(liveness).unwrap()), embedding, points: Landmarks::default() }
+        let liveness = Some(PadScore::new(liveness).unwrap());
+        Face { at: at(ms), quality: 0.5, liveness, embedding, points: Landmarks::default(), in_view: 1 }
     }
 
     fn take(visit: &mut Visit, face: Face) -> Taken {
         visit.take(face, &Settings::default(), Score::new(MATCHING).unwrap())
     }
 
-    fn observed(visit: &Visit) -> Observation {
+    fn observed(visit: &mut Visit) -> Observation {
         visit.observe(&CameraId::new("cam").unwrap(), TrackId(1), None, &Timings::default(), false)
-    }
-
-    #[test]
-    fn one_lucky_frame_is_no_liveness_and_one_bad_frame_counts() {
-        let fused = |scores: &[f32]| fused_liveness(scores).map(|score| (score.value() * 100.0).round() / 100.0);
-        assert_eq!(fused(&[]), None);
-        assert_eq!(fused(&[0.5, 0.5, 1.0]), Some(0.5));
-        assert_eq!(fused(&[0.9, 0.9, 0.0]), Some(0.6));
-        assert_eq!(fused(&[0.4, 0.8]), Some(0.4));
     }
 
     #[test]
@@ -401,11 +450,11 @@ mod tests {
             assert!(matches!(take(&mut visit, face(0, 0.1, 0.9, n * 60)), Taken::Counted));
         }
         assert!(matches!(take(&mut visit, face(1, 0.0, 0.1, 240)), Taken::Doubted));
-        assert_eq!((observed(&visit).frames, observed(&visit).liveness_frames), (3, 3));
+        assert_eq!((observed(&mut visit).frames, observed(&mut visit).liveness_frames), (3, 3));
         assert!(matches!(take(&mut visit, face(0, 0.2, 0.9, 300)), Taken::Counted), "it was a bad picture");
         assert!(matches!(take(&mut visit, face(1, 0.0, 0.1, 360)), Taken::Doubted));
         assert!(matches!(take(&mut visit, face(2, 0.0, 0.1, 420)), Taken::Doubted), "unlike both");
-        assert_eq!(observed(&visit).frames, 4);
+        assert_eq!(observed(&mut visit).frames, 4);
     }
 
     #[test]
@@ -413,8 +462,8 @@ mod tests {
         let mut visit = Visit::new(at(0));
         (0..3).for_each(|n| drop(take(&mut visit, face(0, 0.0, 0.95, n * 60))));
         drop(take(&mut visit, face(1, 0.0, 0.2, 240)));
-        let Taken::AnotherPerson(other) = take(&mut visit, face(1, 0.1, 0.2, 300)) else { panic!("not split") };
-        let (before, after) = (observed(&visit), observed(&other));
+        let Taken::AnotherPerson(mut other) = take(&mut visit, face(1, 0.1, 0.2, 300)) else { panic!("not split") };
+        let (before, after) = (observed(&mut visit), observed(&mut other));
         assert_eq!((before.frames, before.liveness.unwrap().value()), (3, 0.95));
         assert_eq!((after.frames, after.liveness_frames, after.first_usable_at), (2, 2, at(240)));
         assert!(after.liveness.unwrap().value() < 0.3, "the first one's liveness is not lent");
@@ -445,7 +494,10 @@ mod tests {
             assert!(!visit.wants_evidence(at(ms + 59), &settings), "passing over is judging, too");
         }
         assert_eq!(looks, [false, true, false, true, false, true]);
-        assert_eq!((observed(&visit).frames, observed(&visit).liveness_frames, observed(&visit).captured_at), (8, 8, at(700)));
+        assert_eq!(
+            (observed(&mut visit).frames, observed(&mut visit).liveness_frames, observed(&mut visit).captured_at),
+            (8, 8, at(700))
+        );
     }
 
     #[test]
@@ -454,7 +506,7 @@ mod tests {
         drop(take(&mut visit, face(0, 0.0, 0.9, 0)));
         let other = Embedding::normalised(ModelId::new("n").unwrap(), face(0, 0.0, 0.9, 0).embedding.values().to_vec());
         assert!(matches!(take(&mut visit, Face { embedding: other.unwrap(), ..face(0, 0.0, 0.9, 60) }), Taken::Doubted));
-        assert_eq!(observed(&visit).frames, 1);
+        assert_eq!(observed(&mut visit).frames, 1);
     }
 
     #[test]
@@ -462,7 +514,7 @@ mod tests {
         let mut visit = Visit::new(at(0));
         (0..1000).for_each(|n| drop(take(&mut visit, face(0, 0.0, if n < 700 { 0.9 } else { 0.1 }, n * 60))));
         assert_eq!(visit.liveness.len(), MAX_SCORES);
-        assert!(observed(&visit).liveness.unwrap().value() < 0.2);
+        assert!(observed(&mut visit).liveness.unwrap().value() < 0.2);
     }
 
     #[test]
@@ -555,8 +607,9 @@ mod tests {
         );
         drop(take(&mut visit, Face { points: nose_right, ..face(0, 0.0, 0.9, 2400) }));
         seen_at(&mut visit, 0.0, 2900);
-        let observed = observed(&visit);
-        assert!(observed.is_flat && observed.yaw.unwrap() > 10.0, "{:?}", observed.yaw);
+        let observed = observed(&mut visit);
+        let yaw = observed.samples.last().unwrap().yaw;
+        assert!(observed.is_flat && yaw.unwrap() > 10.0, "{yaw:?}");
         assert_eq!(
             (observed.captured_at, observed.first_usable_at),
             (at(2400), at(0)),

@@ -1,7 +1,7 @@
 //! Cameras that only say whether another camera's faces are there: infrared, by finding them; depth, by their relief. They look while an
 //! undecided face stands before the door's own camera, and cost nothing otherwise.
 
-use super::{Pipeline, PipelineError, Seen, Stage, View};
+use super::{Pipeline, PipelineError, Seen, Stage, Stages, View};
 use crate::types::{CameraId, Frame, Place, Sighting, WitnessKind};
 use crate::vision::depth;
 
@@ -16,7 +16,7 @@ pub struct Witness {
     pub partners: Vec<CameraId>,
 }
 
-impl Pipeline {
+impl<S: Stages> Pipeline<S> {
     /// One frame of camera `witness`.
     pub(super) fn testify(&mut self, witness: usize, frame: &Frame) -> Result<Seen, PipelineError> {
         let Witness { camera, kind, partners } = &self.witnesses[witness];
@@ -27,7 +27,7 @@ impl Pipeline {
         let picture = &frame.picture;
         let faces = match kind {
             WitnessKind::Infrared => {
-                let found = self.timings.time(Stage::Detect, || self.stack.detector.detect(picture))?;
+                let found = self.timings.time(Stage::Detect, || self.stack.detect(picture, None))?;
                 found.iter().map(|face| Place::of(&face.bounding_box, picture.width(), picture.height())).collect()
             }
             WitnessKind::Depth => {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BoundingBox, CameraId, Candidate, DoorId, Moment, PadScore, PersonId, PolicyId, Probe, Profile, TrackId, Trajectory};
+use super::{
+    BoundingBox, CameraId, Candidate, DoorId, Moment, PadScore, PersonId, PolicyId, Probe, Profile, Score, TrackId, Trajectory,
+};
 
 /// What a decision says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -60,6 +62,8 @@ pub enum Reason {
     Challenge,
     /// The second camera that must agree says nothing: it is away, or it stalls.
     Witness,
+    /// The door opens for one face in view, and a second one was there.
+    SeveralFaces,
 }
 
 impl Outcome {
@@ -96,6 +100,7 @@ impl Reason {
             Reason::Throttled => "throttled",
             Reason::Challenge => "challenge",
             Reason::Witness => "witness",
+            Reason::SeveralFaces => "several-faces",
         }
     }
 }
@@ -135,6 +140,22 @@ impl Refusal {
     }
 }
 
+/// One frame's face with everything that was judged on that very frame. What is granted to a person rests on samples alone that themselves
+/// match that person, so that nobody's liveness, pose or place ever stands beside another's face.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FaceSample {
+    /// When the frame was captured.
+    pub captured_at: Moment,
+    /// The liveness score of this frame alone; `None` when no liveness network is loaded.
+    pub liveness: Option<PadScore>,
+    /// How far the face is turned to a side, in degrees; positive when the nose points to the image's right.
+    pub yaw: Option<f32>,
+    /// How many faces at least half as tall as this one the frame shows, this one among them.
+    pub faces_in_view: u32,
+    /// This frame's face alone against each of the observation's candidates, in their order.
+    pub scores: Vec<Score>,
+}
+
 /// What the pipeline learnt about one track, once its evidence was enough.
 #[derive(Debug, Clone)]
 pub struct Observation {
@@ -166,8 +187,8 @@ pub struct Observation {
     pub bounding_box: BoundingBox,
     /// Where it was of late as shares of the picture, for a second camera that must agree.
     pub trajectory: Trajectory,
-    /// How far the newest usable face is turned to a side, in degrees; positive when the nose points to the image's right.
-    pub yaw: Option<f32>,
+    /// The newest frames that the evidence comes from, the newest last, each for itself.
+    pub samples: Vec<FaceSample>,
     /// Whether the points moved over the visit as those of a flat picture that is turned before the camera.
     pub is_flat: bool,
     /// Whether the track has ended: no better evidence will come.

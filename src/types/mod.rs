@@ -11,7 +11,9 @@ pub mod score;
 pub mod time;
 pub mod witness;
 
-pub use decision::{Attempt, Decision, Evidence, Factor, Mark, Observation, Outcome, PolicyVersion, Presence, Reason, Refusal};
+pub use decision::{
+    Attempt, Decision, Evidence, FaceSample, Factor, Mark, Observation, Outcome, PolicyVersion, Presence, Reason, Refusal,
+};
 pub use embedding::{Embedding, Probe};
 pub use face::{AlignedFace, BoundingBox, Detection, Landmarks, Place, Point};
 pub use frame::{Colorimetry, Frame, Layout, Picture, PlaneSource};

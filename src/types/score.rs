@@ -76,6 +76,20 @@ score!(
     1.0
 );
 
+impl PadScore {
+    /// What several frames of one face come to: the lower of their mean and their median, so that neither one lucky frame nor one in the
+    /// middle stands for all. `None` without a score.
+    pub fn fuse(scores: impl IntoIterator<Item = PadScore>) -> Option<PadScore> {
+        let mut sorted: Vec<f32> = scores.into_iter().map(PadScore::value).collect();
+        sorted.sort_by(f32::total_cmp);
+        // The lower of the two in the middle, where there are two.
+        let median = *sorted.get(sorted.len().checked_sub(1)? / 2)?;
+        #[expect(clippy::cast_precision_loss, reason = "a visit's scores are few")]
+        let mean = sorted.iter().sum::<f32>() / sorted.len() as f32;
+        Some(PadScore::saturating(median.min(mean)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +100,18 @@ mod tests {
             assert!(Score::new(value).is_err());
         }
         assert!(PadScore::new(-0.01).is_err());
+    }
+
+    #[test]
+    fn one_lucky_frame_is_no_liveness_and_one_bad_frame_counts() {
+        let fused = |scores: &[f32]| {
+            let fused = PadScore::fuse(scores.iter().map(|score| PadScore::new(*score).unwrap()));
+            fused.map(|score| (score.value() * 100.0).round() / 100.0)
+        };
+        assert_eq!(fused(&[]), None);
+        assert_eq!(fused(&[0.5, 0.5, 1.0]), Some(0.5));
+        assert_eq!(fused(&[0.9, 0.9, 0.0]), Some(0.6));
+        assert_eq!(fused(&[0.4, 0.8]), Some(0.4));
     }
 
     #[test]

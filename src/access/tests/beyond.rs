@@ -35,11 +35,19 @@ fn turn() -> DoorLiveness {
 /// `who` on a track, looking to a side.
 fn looking(track: u64, who: &str, yaw: Option<f32>, ms: u64) -> Observation {
     let (captured_at, first_usable_at) = (at(ms), at(ms.saturating_sub(200)));
-    Observation { track: TrackId(track), captured_at, first_usable_at, yaw, ..observation(vec![candidate(who, 0.9)], Some(0.9)) }
+    let samples = turned(yaw);
+    Observation {
+        track: TrackId(track),
+        captured_at,
+        first_usable_at,
+        samples,
+        ..observation(vec![candidate(who, 0.9)], Some(0.9))
+    }
 }
 
 fn decide(decider: &mut Decider, observation: &Observation) -> Option<(Outcome, Reason)> {
-    let decisions = decider.decide(observation, observation.captured_at.plus(Duration::from_millis(10)), &mut || "id".into());
+    let decisions =
+        decider.decide_on_one_face(observation, observation.captured_at.plus(Duration::from_millis(10)), &mut || "id".into());
     assert!(decisions.len() <= 1);
     decisions.first().map(|decision| (decision.outcome, decision.reason))
 }
@@ -131,7 +139,7 @@ fn whoever_was_let_through_on_this_approach_is_not_asked_again_and_old_evidence_
     assert!(door.is_decided(&CameraId::new(CAMERA).unwrap(), TrackId(2)));
     assert_eq!(door.take_prompts().len(), 1, "for the first track alone");
     let old = looking(3, "b", Some(0.0), 2000);
-    let decided = door.decide(&old, at(3100), &mut || "id".into());
+    let decided = door.decide_on_one_face(&old, at(3100), &mut || "id".into());
     assert_eq!(decided.first().map(|d| d.reason), Some(Reason::Stale));
     assert!(door.take_prompts().is_empty());
 }

@@ -301,7 +301,7 @@ fn seen(
         quality: 0.8,
         bounding_box: BoundingBox { x, y: 0.0, width: 80.0, height: 90.0 },
         trajectory: trajectory(x, captured, dice.mostly(&[Walk::Stood, Walk::Came, Walk::Appeared])?),
-        yaw: dice.one(&[Some(0.0), Some(-14.0), Some(16.0), Some(-30.0), Some(31.0), None])?,
+        samples: turned(dice.one(&[Some(0.0), Some(-14.0), Some(16.0), Some(-30.0), Some(31.0), None])?),
         is_flat: dice.mostly(&[false, true])?,
         ended: dice.of(3)? == 0,
     })
@@ -387,7 +387,7 @@ fn live(bytes: &[u8], sites: &Sites) -> (usize, Vec<Entry>) {
                 };
                 let key = (perceived.camera.clone(), perceived.track);
                 let before = decider.decided.get(&key).cloned().unwrap_or_default();
-                decisions = decider.decide(&perceived, now, &mut id);
+                decisions = decider.decide_on_one_face(&perceived, now, &mut id);
                 let after = decider.decided.get(&key).into_iter().flatten().filter(|door| !before.contains(door));
                 silent = after.filter(|door| decisions.iter().all(|d| d.door != **door)).cloned().collect();
                 decisions.iter_mut().for_each(|decision| decision.track = observation.track);

@@ -45,7 +45,8 @@ fn visit(door: &str, track: u64, who: &str, ms: u64) -> Observation {
 }
 
 fn decide(decider: &mut Decider, observation: &Observation) -> (Outcome, Reason) {
-    let decisions = decider.decide(observation, observation.captured_at.plus(Duration::from_millis(10)), &mut || "id".into());
+    let decisions =
+        decider.decide_on_one_face(observation, observation.captured_at.plus(Duration::from_millis(10)), &mut || "id".into());
     assert_eq!(decisions.len(), 1, "{observation:?}");
     assert_eq!(decisions[0].grant.is_some(), decisions[0].outcome == Outcome::Granted);
     (decisions[0].outcome, decisions[0].reason)
@@ -157,14 +158,14 @@ fn two_factors_are_the_card_and_the_face_of_one_person_within_a_window() {
     assert_eq!(site.take(read("0000-x", 0), at(0)), Err(InputError::UnknownCredential(door("front"))));
     site.take(read("4711-a", 1000), at(1000)).unwrap();
     assert_eq!(decide(&mut site, &visit("front", 2, "bob", 2000)), denied(Reason::SecondFactor), "another's card");
-    let decisions = site.decide(&visit("front", 3, "ada", 3000), at(3010), &mut || "id".into());
+    let decisions = site.decide_on_one_face(&visit("front", 3, "ada", 3000), at(3010), &mut || "id".into());
     assert_eq!(decisions[0].factors, [Factor::Face, Factor::Card]);
     assert_eq!((decisions[0].outcome, decisions[0].marks.as_slice()), (Outcome::Granted, [].as_slice()));
     assert_eq!(decide(&mut site, &visit("front", 4, "ada", 6500)), denied(Reason::SecondFactor), "the card was used up");
     site.take(read("9999-a", 7000), at(7000)).unwrap();
     assert_eq!(decide(&mut site, &visit("front", 5, "ada", 12_500)), denied(Reason::SecondFactor), "too late");
     site.take(read("9999-a", 13_000), at(13_000)).unwrap();
-    let decisions = site.decide(&visit("front", 6, "ada", 14_000), at(14_010), &mut || "id".into());
+    let decisions = site.decide_on_one_face(&visit("front", 6, "ada", 14_000), at(14_010), &mut || "id".into());
     assert_eq!((decisions[0].outcome, decisions[0].marks.as_slice()), (Outcome::Granted, [Mark::Duress].as_slice()));
 }
 
@@ -175,14 +176,14 @@ fn a_face_waits_for_its_card_longer_than_for_better_evidence() {
     );
     let standing = |ms| Observation { first_usable_at: at(0), ended: false, ..visit("front", 1, "ada", ms) };
     for ms in [500, 2000, 9000] {
-        assert!(site.decide(&standing(ms), at(ms), &mut || "id".into()).is_empty());
+        assert!(site.decide_on_one_face(&standing(ms), at(ms), &mut || "id".into()).is_empty());
     }
     let credential = Credential::Person(person("ada"));
     let read = CredentialRead { door: door("front"), kind: Factor::Pin, credential, at: at(9100) };
     site.take(Input::Credential(read), at(9100)).unwrap();
     assert_eq!(decide(&mut site, &standing(9200)), GRANTED);
     let mut nobody = super::policy::site("[[doors]]\nid = 'front'\nmode = 'two-factor'\nallow = [{ everyone = true }]");
-    assert!(nobody.decide(&standing(9999), at(9999), &mut || "id".into()).is_empty());
+    assert!(nobody.decide_on_one_face(&standing(9999), at(9999), &mut || "id".into()).is_empty());
     assert_eq!(decide(&mut nobody, &standing(10_000)), denied(Reason::SecondFactor));
 }
 
@@ -201,7 +202,7 @@ fn passback_is_by_area_and_a_command_forgives_it() {
     site.take(Input::Command(Command::Forgive { person: Some(person("ada")) }), at(0)).unwrap();
     assert_eq!(decide(&mut site, &visit("in", 7, "ada", 50_000)), GRANTED);
     assert_eq!(decide(&mut site, &visit("in", 8, "bob", 50_000)), denied(Reason::Passback), "not bob");
-    let decisions = site.decide(&visit("in", 9, "forced", 60_000), at(60_010), &mut || "id".into());
+    let decisions = site.decide_on_one_face(&visit("in", 9, "forced", 60_000), at(60_010), &mut || "id".into());
     assert_eq!(decisions[0].marks, [Mark::Duress]);
 }
 
@@ -322,7 +323,8 @@ fn one_nameless_face_that_two_cameras_of_a_door_see_is_told_and_charged_once_and
         let mut decider = three_cameras();
         for ((track, (camera, face, reason, ms)), told) in (1..).zip(seen).zip(told.chars()) {
             let seen = refused(reason, Observation { probe: face.and_then(probe_of), ..visit(camera, track, "ada", ms) });
-            let decisions = decider.decide(&seen, seen.captured_at.plus(Duration::from_millis(10)), &mut || "id".into());
+            let decisions =
+                decider.decide_on_one_face(&seen, seen.captured_at.plus(Duration::from_millis(10)), &mut || "id".into());
             let reasons: Vec<_> = decisions.iter().map(|decision| decision.reason).collect();
             assert_eq!(reasons, if told == 't' { vec![reason] } else { vec![] }, "{why}");
             assert!(decider.is_decided(&seen.camera, seen.track), "{why}");
@@ -340,7 +342,7 @@ fn a_face_that_one_camera_did_not_know_is_let_in_before_the_other_and_is_hot_whe
     let mut decider = three_cameras();
     assert_eq!(decide(&mut decider, &refused(Reason::Spoof, at_both("a", 1, 0))), denied(Reason::Spoof));
     let repeated = refused(Reason::Spoof, at_both("b", 2, 500));
-    assert!(decider.decide(&repeated, at(510), &mut || "id".into()).is_empty());
+    assert!(decider.decide_on_one_face(&repeated, at(510), &mut || "id".into()).is_empty());
     let after = Observation { bounding_box: repeated.bounding_box, ..at_both("b", 3, 900) };
     assert_eq!(decide(&mut decider, &after), denied(Reason::Throttled), "an attack that was not told again heats its place");
 }
@@ -351,7 +353,7 @@ fn two_people_whose_faces_are_alike_are_each_told_of_when_a_rule_refuses_them() 
     let gone = |camera: &str, track, who: &str| expired(Observation { probe: probe_of(0), ..visit(camera, track, who, 500) });
     assert_eq!(decide(&mut decider, &gone("a", 1, "ada")), denied(Reason::ExpiredPerson));
     assert_eq!(decide(&mut decider, &gone("b", 2, "bob")), denied(Reason::ExpiredPerson));
-    assert!(decider.decide(&gone("c", 3, "bob"), at(510), &mut || "id".into()).is_empty());
+    assert!(decider.decide_on_one_face(&gone("c", 3, "bob"), at(510), &mut || "id".into()).is_empty());
 }
 
 /// A door that three cameras see.
@@ -388,7 +390,7 @@ fn an_attack_is_not_retried_into_a_pass_by_waiting_or_by_a_new_track_at_its_plac
     let spoof = Observation { liveness: Some(PadScore::new(0.1).unwrap()), ..visit("front", 1, "ada", 2000) };
     assert_eq!(decide(&mut site, &spoof), denied(Reason::Spoof));
     let waited = Observation { ended: false, ..visit("front", 1, "ada", 9000) };
-    assert!(site.decide(&waited, at(9010), &mut || "id".into()).is_empty(), "the same track");
+    assert!(site.decide_on_one_face(&waited, at(9010), &mut || "id".into()).is_empty(), "the same track");
     site.take(Input::TrackEnded(camera, TrackId(1), spoof.bounding_box), at(10_000)).unwrap();
     assert_eq!(decide(&mut site, &visit("front", 2, "ada", 10_500)), denied(Reason::Throttled));
     let elsewhere = BoundingBox { x: 500.0, y: 0.0, width: 80.0, height: 80.0 };
@@ -401,7 +403,7 @@ fn an_attack_is_not_retried_into_a_pass_by_waiting_or_by_a_new_track_at_its_plac
 fn one_approach_is_one_grant_whatever_track_or_camera_saw_it() {
     let mut site = site("");
     assert_eq!(decide(&mut site, &visit("front", 1, "ada", 0)), GRANTED);
-    assert!(site.decide(&visit("front", 2, "ada", 2000), at(2010), &mut || "id".into()).is_empty());
+    assert!(site.decide_on_one_face(&visit("front", 2, "ada", 2000), at(2010), &mut || "id".into()).is_empty());
     assert!(site.is_decided(&CameraId::new("front").unwrap(), TrackId(2)));
     assert_eq!(decide(&mut site, &visit("in", 3, "ada", 2000)), GRANTED, "another door is another approach");
     assert_eq!(decide(&mut site, &visit("front", 4, "ada", 4000)), GRANTED);
@@ -413,7 +415,7 @@ fn whoever_was_let_through_is_recognised_on_another_track_and_nobody_else_is() {
         site("areas = [{ id = 'lab', entries = ['in'], exits = ['out'], kind = 'hard' }]\nthrottle = { cool-down-ms = 0 }");
     let mut recognised = |observation: &Observation, after_ms| {
         let now = observation.captured_at.plus(Duration::from_millis(after_ms));
-        drop(site.decide(observation, now, &mut || "id".into()));
+        drop(site.decide_on_one_face(observation, now, &mut || "id".into()));
         site.take_recognised()
     };
     let (ada, nobody) = (vec![person("ada")], Vec::new());
@@ -435,7 +437,7 @@ fn one_approach_is_one_refusal_too_and_no_second_camera_breaks_passback() {
     let mut site = site("areas = [{ id = 'lab', entries = ['in', 'front'], exits = ['out'], kind = 'hard' }]");
     let mut silent = |observation: &Observation| {
         let now = observation.captured_at.plus(Duration::from_millis(10));
-        let decisions = site.decide(observation, now, &mut || "id".into());
+        let decisions = site.decide_on_one_face(observation, now, &mut || "id".into());
         assert!(site.is_decided(&observation.camera, observation.track) || !decisions.is_empty());
         decisions.first().map(|d| (d.outcome, d.reason))
     };

@@ -266,6 +266,11 @@ fn prompt<'a>(run: &'a [Entry], door: &str, camera: &CameraId, track: TrackId) -
     })
 }
 
+/// Where the newest face looks.
+fn yaw(seen: &Observation) -> Option<f32> {
+    seen.samples.last()?.yaw
+}
+
 /// Whether the face, seen now, has done what it was told, in time and as the same person.
 fn has_turned(run: &[Entry], seen: &Observation, door: &str, person: &str) -> bool {
     let Some((asked, prompt)) = prompt(run, door, &seen.camera, seen.track) else { return false };
@@ -273,19 +278,26 @@ fn has_turned(run: &[Entry], seen: &Observation, door: &str, person: &str) -> bo
     let captured = seen.captured_at.monotonic.0 / 1_000_000;
     let told = asked.now.monotonic.0 / 1_000_000;
     let was_same = then.candidates[0].person.as_str() == person;
-    let (Some(from), Some(to)) = (then.yaw, seen.yaw) else { return false };
+    let (Some(from), Some(to)) = (yaw(then), yaw(seen)) else { return false };
     let turn = if prompt.side == Side::Left { to - from } else { from - to };
     was_same && captured > told && captured <= told + 6000 && turn >= 15.0
 }
 
 /// How often the second camera saw the face where it was at that time, and how often it saw it not there; none while it does not look.
-fn testimony(run: &[Entry], seen: &Observation) -> Option<(usize, usize)> {
+/// With `own`, in the moments alone about which the visit has a sample of the person: every sample of a history is of one face.
+fn testimony(run: &[Entry], seen: &Observation, own: bool) -> Option<(usize, usize)> {
     let at = seen.captured_at.monotonic.0 / 1_000_000;
     let all = run.iter().filter_map(|entry| if let Step::Testify(sightings) = &entry.step { Some(sightings) } else { None });
     let moment: Vec<(u64, bool)> = all
         .flatten()
         .filter_map(|sighting| {
-            let then = seen.trajectory.at(sighting.captured_at.monotonic)?;
+            let moment = sighting.captured_at.monotonic;
+            let then = seen.trajectory.at(moment)?;
+            let is_sampled =
+                |ago: u64| (seen.captured_at.monotonic.0.saturating_sub(ago * 200_000_000)).abs_diff(moment.0) <= 200_000_000;
+            if own && !(0..u64::from(seen.frames)).any(is_sampled) {
+                return None;
+            }
             let near = |face: &Place| (face.x - then.x).abs() <= 0.15 && (face.y - then.y).abs() <= 0.15;
             Some((sighting.captured_at.monotonic.0 / 1_000_000, sighting.faces.iter().any(near)))
         })
@@ -295,19 +307,20 @@ fn testimony(run: &[Entry], seen: &Observation) -> Option<(usize, usize)> {
     moment.iter().any(|(then, _)| *then + 500 >= at).then(|| (agreeing, moment.len() - agreeing))
 }
 
-fn is_contradicted(run: &[Entry], seen: &Observation) -> bool {
-    testimony(run, seen).is_some_and(|(agreeing, others)| others >= 3 && others >= 2 * agreeing)
+fn is_contradicted(run: &[Entry], seen: &Observation, own: bool) -> bool {
+    testimony(run, seen, own).is_some_and(|(agreeing, others)| others >= 3 && others >= 2 * agreeing)
 }
 
-fn is_witnessed(run: &[Entry], seen: &Observation) -> bool {
-    testimony(run, seen).is_some_and(|(agreeing, others)| agreeing >= 3 && agreeing >= 2 * others)
+fn is_witnessed(run: &[Entry], seen: &Observation, own: bool) -> bool {
+    testimony(run, seen, own).is_some_and(|(agreeing, others)| agreeing >= 3 && agreeing >= 2 * others)
 }
 
 /// Whether somebody was called an attack for nothing but what a second camera did not see, though it did not look or saw both.
 fn is_slander(facts: &Facts, run: &[Entry], seen: &Observation, decision: &Decision) -> bool {
     let (_, least, _) = facts.least(decision.door.as_str());
     let is_live = !seen.is_flat && seen.liveness.is_some_and(|score| score.value() >= least);
-    let is_contradicted = facts.guarded && decision.door.as_str() == "out" && is_contradicted(run, seen);
+    let is_contradicted =
+        facts.guarded && decision.door.as_str() == "out" && [false, true].iter().any(|own| is_contradicted(run, seen, *own));
     decision.reason == Reason::Spoof && is_live && !is_contradicted
 }
 
@@ -330,8 +343,12 @@ fn nameless_refusal(facts: &Facts, before: &[Entry], entry: &Entry, seen: &Obser
         Some(score) if score.value() < least_liveness => return Some(Reason::Spoof),
         Some(_) => {}
     }
-    if facts.guarded && door == "out" && !is_witnessed(run, seen) {
-        return Some(if is_contradicted(run, seen) { Reason::Spoof } else { Reason::Witness });
+    let unwitnessed = |own: bool| {
+        let is_asked = facts.guarded && door == "out" && !is_witnessed(run, seen, own);
+        is_asked.then(|| if is_contradicted(run, seen, own) { Reason::Spoof } else { Reason::Witness })
+    };
+    if let Some(reason) = unwitnessed(false) {
+        return Some(reason);
     }
     let (best, second) = (&seen.candidates[0], seen.candidates.get(1));
     let lead = second.map_or(f32::INFINITY, |second| best.score.value() - second.score.value());
@@ -349,7 +366,10 @@ fn nameless_refusal(facts: &Facts, before: &[Entry], entry: &Entry, seen: &Obser
     } else if lead < 0.05 {
         return Some(Reason::Ambiguous);
     }
-    (seen.ended && (seen.frames < least_frames || seen.liveness_frames < 3)).then_some(Reason::LivenessUncertain)
+    if seen.frames < least_frames || seen.liveness_frames < 3 {
+        return seen.ended.then_some(Reason::LivenessUncertain);
+    }
+    unwitnessed(true)
 }
 
 /// Whether the evidence and the rules alone let somebody through, whatever was granted before on this approach. Gives the person.
@@ -364,7 +384,7 @@ fn deserves<'a>(facts: &Facts, before: &'a [Entry], entry: &Entry, seen: &'a Obs
         && seen.liveness_frames >= 3
         && !seen.is_flat
         && seen.liveness.is_some_and(|score| score.value() >= least_liveness)
-        && (!facts.guarded || door != "out" || is_witnessed(run, seen));
+        && (!facts.guarded || door != "out" || [false, true].iter().all(|own| is_witnessed(run, seen, *own)));
     if !is_evidence || is_locked(before, door) || is_blocked(facts, before, door, now) || is_hot(run, seen) {
         return None;
     }
