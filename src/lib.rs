@@ -5,7 +5,9 @@
 //! command line, [`door`] is the other end, which acts on grants, [`system`] is what every worker needs of the machine, [`types`] are the values that cross rooms.
 //!
 //! Evidence is gathered over a visit ([`pipeline`]: a track's best shots, its liveness over several frames, split when the face becomes
-//! another's); the rules are data (the config's `policy`, made ready by [`access::rules`], which `faceid check --explain` asks too); what
+//! another's). A visit only says who it may be: what a person is granted rests on the samples that each, for themselves, match that person
+//! (`access/shown.rs`: liveness, number, turn of the head, second camera). `src/daemon/sequences.rs` takes random sequences of several
+//! people's faces through all of it. The rules are data (the config's `policy`, made ready by [`access::rules`], which `faceid check --explain` asks too); what
 //! the decider must remember beyond a restart is a value that [`daemon`] keeps before it publishes.
 //!
 //! Besides the pack's networks a door may ask for a turn of the head, or name an infrared or depth camera that must see the same face: the

@@ -19,6 +19,8 @@ mod keys;
 pub mod panic;
 mod purge;
 mod reports;
+#[cfg(test)]
+mod sequences;
 pub mod service;
 pub mod signals;
 mod snapshots;

@@ -4,7 +4,7 @@
 //! Effort follows need. Nobody moves: no network runs. Nobody is undecided: detection alone runs, at a slower pace. A track is undecided:
 //! every frame is looked at, liveness and embedding run on its usable faces (its best ones, then every second) until it is decided, then
 //! only when it jumps or was out of sight, to see whether it is still the same face. A frame's face counts when it was held against the
-//! visit's others, or not at all.
+//! visit's others, or not at all; and whom it shows is told of each for itself, because two people may be alike enough for one visit.
 
 mod portrait;
 mod stages;
@@ -245,11 +245,6 @@ impl Pipeline<Stack> {
     pub fn look_at_still(&mut self, picture: &Picture) -> Result<Vec<StillFace>, PipelineError> {
         still::look_at_most(&mut self.stack, picture, &self.settings.quality, MOST_FACES_OF_A_STILL)
     }
-
-    /// The networks.
-    pub fn stack(&mut self) -> &mut Stack {
-        &mut self.stack
-    }
 }
 
 impl<S: Stages> Pipeline<S> {
@@ -262,6 +257,11 @@ impl<S: Stages> Pipeline<S> {
     /// The same with cameras that only say whether another's faces are there.
     pub fn with_witnesses(self, witnesses: Vec<Witness>) -> Self {
         Self { witnesses, ..self }
+    }
+
+    /// The networks.
+    pub fn stack(&mut self) -> &mut S {
+        &mut self.stack
     }
 
     /// The time each stage took so far.
