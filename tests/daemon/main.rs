@@ -9,6 +9,7 @@ mod evaluate;
 mod evidence;
 mod http;
 mod killed;
+mod lent;
 mod memory;
 #[path = "../support/mosquitto.rs"]
 #[allow(dead_code, reason = "each test target uses a part of it")]
