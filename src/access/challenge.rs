@@ -122,6 +122,7 @@ impl Decider {
             let (camera, track, door) = key;
             self.remember(&(camera, track), &door);
             self.charge(&door, WEIGHT, now);
+            self.remember_picture(&door, pending.person, now);
             decisions.push(self.refuse(&pending.seen, door, Reason::Challenge, None, now));
         }
         decisions

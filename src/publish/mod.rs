@@ -29,6 +29,7 @@ pub use journal::Journal;
 pub use mqtt::{Publisher, State, Worker};
 pub use outbox::Counts;
 pub use payload::{
+    DoorBlock,
     Alarm, AlarmKind, AttemptEvent, Birth, CONTRACT_VERSION, CameraStats, CameraStatus, CameraWord, Clock, Context, DecisionEvent,
     Discovery, EngineStats, Event, Latency, Models, Policy, PresenceEvent, Reply, Snapshot, Stats,
 };
