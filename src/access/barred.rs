@@ -3,7 +3,7 @@
 //! the clear face of its owner alone. It can only take something away: what comes out is the verdict, a later one, or a refusal.
 
 use super::policy::DoorMode;
-use super::state::ms;
+use super::state::{Ms, ms};
 use super::tried::Taken;
 use super::verdict::Verdict;
 use super::{Decider, Waiting};
@@ -15,7 +15,8 @@ impl Decider {
         if self.rules.throttle.failures == 0 {
             return verdict;
         }
-        let is_blocked = self.throttle.is_blocked(door, ms(now.monotonic));
+        let at = ms(now.monotonic);
+        let is_blocked = self.throttle.is_blocked(door, at);
         let (person, is_match) = match &verdict {
             Verdict::Match { person, .. } => (person, true),
             Verdict::Refused { reason: Reason::Lockdown | Reason::Throttled, .. } => return verdict,
@@ -36,7 +37,9 @@ impl Decider {
         let taken = Taken { person, score: candidate.score, is_clear, probe: observation.probe.as_ref(), matching };
         let asks_for_number = is_match && self.rules.door(door).mode == DoorMode::TwoFactor;
         let waiting = self.waiting_at(door, now).filter(|waiting| asks_for_number && waiting.in_block);
-        if self.tried.is_waiting(door, &taken, first) || waiting.is_some_and(|waiting| self.is_guess(door, person, waiting)) {
+        if self.tried.is_waiting(door, &taken, (first, at))
+            || waiting.is_some_and(|waiting| self.is_guess(door, person, waiting, at))
+        {
             return hidden(Reason::Throttled, 0);
         }
         if !is_blocked && waiting.is_none() {
@@ -64,8 +67,8 @@ impl Decider {
     }
 
     /// Whether a number that was read while the reader is blocked came too soon after others that were wrong.
-    fn is_guess(&self, door: &DoorId, person: &PersonId, waiting: &Waiting) -> bool {
-        waiting.wrong >= self.rules.throttle.failures || self.tried.is_number_waiting(door, person, waiting.at)
+    fn is_guess(&self, door: &DoorId, person: &PersonId, waiting: &Waiting, now: Ms) -> bool {
+        waiting.wrong >= self.rules.throttle.failures || self.tried.is_number_waiting(door, person, (waiting.at, now))
     }
 }
 

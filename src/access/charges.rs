@@ -125,10 +125,9 @@ impl Decider {
         let waiting = self.waiting_at(door, now).filter(|waiting| waiting.in_block);
         let (whose, times) = match (reason, best) {
             (Reason::Spoof | Reason::Challenge, Some(person)) => (Some(Whose::Picture(person)), 1),
-            (Reason::SecondFactor, Some(person)) => (
-                waiting.map(|_| Whose::Number(person)),
-                waiting.map_or(1, |waiting| waiting.wrong.max(1)),
-            ),
+            (Reason::SecondFactor, Some(person)) => {
+                (waiting.map(|_| Whose::Number(person)), waiting.map_or(1, |waiting| waiting.wrong.max(1)))
+            }
             (Reason::Spoof | Reason::Challenge | Reason::SecondFactor, None) | (Reason::Unknown | Reason::Ambiguous, _) => {
                 (stranger(), 1)
             }

@@ -59,7 +59,9 @@ impl Rules {
         }
         if self.throttle.failures > 0 {
             let (failures, window, block) = (self.throttle.failures, self.throttle.window_s, self.throttle.block_s);
-            lines.push(format!("after {failures} failures within {window} s only clear matches pass, for {block} s and longer each time"));
+            lines.push(format!(
+                "after {failures} failures within {window} s only clear matches pass, for {block} s and longer each time"
+            ));
         }
         lines.extend(rule.allow.iter().enumerate().map(|(n, allow)| format!("rule {}: {}", n + 1, self.rule(allow, at))));
         lines.extend(self.areas(door));

@@ -115,8 +115,8 @@ impl TriedFaces {
     }
 
     /// Whether a face that was first seen at `first` came before it may be tried again.
-    pub(super) fn is_waiting(&self, door: &DoorId, taken: &Taken<'_>, first: Ms) -> bool {
-        self.of(door, first).any(|tried| match &tried.whose {
+    pub(super) fn is_waiting(&self, door: &DoorId, taken: &Taken<'_>, (first, now): (Ms, Ms)) -> bool {
+        self.of(door, first, now).any(|tried| match &tried.whose {
             Whose::Picture(person) => person == taken.person,
             Whose::Number(_) => false,
             Whose::Stranger(probe) => {
@@ -127,13 +127,15 @@ impl TriedFaces {
     }
 
     /// Whether a number that was read beside somebody's face at `read` came before one may be tried again.
-    pub(super) fn is_number_waiting(&self, door: &DoorId, person: &PersonId, read: Ms) -> bool {
-        self.of(door, read).any(|tried| matches!(&tried.whose, Whose::Number(mine) if mine == person))
+    pub(super) fn is_number_waiting(&self, door: &DoorId, person: &PersonId, (read, now): (Ms, Ms)) -> bool {
+        self.of(door, read, now).any(|tried| matches!(&tried.whose, Whose::Number(mine) if mine == person))
     }
 
-    /// What still waited at a moment.
-    fn of<'a>(&'a self, door: &'a DoorId, at: Ms) -> impl Iterator<Item = &'a Tried> {
-        self.tried.iter().filter(move |tried| tried.door == *door && at < tried.waits_until(&self.settings))
+    /// What still waited at a moment, and is not forgiven by now.
+    fn of<'a>(&'a self, door: &'a DoorId, at: Ms, now: Ms) -> impl Iterator<Item = &'a Tried> {
+        let is_kept = move |tried: &&Tried| tried.failures_at(now, &self.settings) > 0;
+        let waited = move |tried: &&Tried| tried.door == *door && at < tried.waits_until(&self.settings);
+        self.tried.iter().filter(waited).filter(is_kept)
     }
 
     /// Somebody was let in: what failed as that person, or as a stranger who is that person, is forgotten.
@@ -200,15 +202,15 @@ mod tests {
         let (mut tried, ada) = (tried(), person("ada"));
         for expected in [1, 2, 4, 8, 16, 30, 30, 30] {
             fail(&mut tried, Whose::Picture(ada.clone()), 0);
-            let waits = |first| tried.is_waiting(&door(), &taken(&ada, score(0.9), None), first);
+            let waits = |first| tried.is_waiting(&door(), &taken(&ada, score(0.9), None), (first, first));
             assert_eq!(wait(0, waits), expected * S);
-            assert!(!tried.is_waiting(&door(), &taken(&person("bob"), score(0.9), None), 0), "another person");
-            assert!(!tried.is_waiting(&DoorId::new("back").unwrap(), &taken(&ada, score(0.9), None), 0), "another door");
-            assert!(!tried.is_number_waiting(&door(), &ada, 0));
+            assert!(!tried.is_waiting(&door(), &taken(&person("bob"), score(0.9), None), (0, 0)), "another person");
+            assert!(!tried.is_waiting(&DoorId::new("back").unwrap(), &taken(&ada, score(0.9), None), (0, 0)), "another door");
+            assert!(!tried.is_number_waiting(&door(), &ada, (0, 0)));
         }
         // An hour later half of them count.
         fail(&mut tried, Whose::Picture(ada.clone()), 3600 * S);
-        let waits = |first| tried.is_waiting(&door(), &taken(&ada, score(0.9), None), first);
+        let waits = |first| tried.is_waiting(&door(), &taken(&ada, score(0.9), None), (first, first));
         assert_eq!(wait(3600 * S, waits), 16 * S);
         tried.let_in(&door(), &ada, None, score(0.3));
         assert!(tried.tried.is_empty(), "she was let in");
@@ -220,19 +222,19 @@ mod tests {
         for expected in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3600, 3600] {
             fail(&mut tried, Whose::Stranger(face(1.0)), 0);
             let same = face(0.8);
-            let waits = |first| tried.is_waiting(&door(), &taken(&ada, score(0.31), Some(&same)), first);
+            let waits = |first| tried.is_waiting(&door(), &taken(&ada, score(0.31), Some(&same)), (first, first));
             assert_eq!(wait(0, waits), expected * S);
         }
         let is_waiting = |alike: f32, like_ada: f32, is_clear: bool| {
             let probe = face(alike);
             let taken = Taken { is_clear, ..taken(&ada, score(like_ada), Some(&probe)) };
-            tried.is_waiting(&door(), &taken, 0)
+            tried.is_waiting(&door(), &taken, (0, 0))
         };
         assert!(is_waiting(0.8, 0.79, false));
         assert!(!is_waiting(0.79, 0.8, false), "more like the person");
         assert!(!is_waiting(0.29, 0.28, false), "another face");
         assert!(!is_waiting(0.8, 0.5, true), "a clear match");
-        assert!(!tried.is_waiting(&door(), &taken(&ada, score(0.31), None), 0), "nothing to compare");
+        assert!(!tried.is_waiting(&door(), &taken(&ada, score(0.31), None), (0, 0)), "nothing to compare");
         tried.let_in(&door(), &ada, Some(&face(0.29)), score(0.3));
         assert_eq!(tried.tried.len(), 1);
         tried.let_in(&door(), &ada, Some(&face(0.8)), score(0.3));
@@ -243,10 +245,10 @@ mod tests {
     fn numbers_wait_by_themselves_and_longer_than_the_face() {
         let (mut tried, ada) = (tried(), person("ada"));
         tried.failed(&door(), Whose::Number(ada.clone()), (5, score(0.3)), 0);
-        assert_eq!(wait(0, |read| tried.is_number_waiting(&door(), &ada, read)), 16 * S);
+        assert_eq!(wait(0, |read| tried.is_number_waiting(&door(), &ada, (read, read))), 16 * S);
         tried.failed(&door(), Whose::Number(ada.clone()), (u32::MAX, score(0.3)), 0);
-        assert_eq!(wait(0, |read| tried.is_number_waiting(&door(), &ada, read)), 3600 * S);
-        assert!(!tried.is_waiting(&door(), &taken(&ada, score(0.9), None), 0));
+        assert_eq!(wait(0, |read| tried.is_number_waiting(&door(), &ada, (read, read))), 3600 * S);
+        assert!(!tried.is_waiting(&door(), &taken(&ada, score(0.9), None), (0, 0)));
     }
 
     #[test]

@@ -196,7 +196,8 @@ fn verify<'a>(observation: &'a Observation, thresholds: Thresholds, waiting: Opt
             false => Verdict::refused(Reason::Unknown, 1),
         });
     };
-    let claimed = observation.candidates.iter().find(|c| Some(&c.person) == waiting.person.as_ref() && c.score >= thresholds.matching);
+    let claimed =
+        observation.candidates.iter().find(|c| Some(&c.person) == waiting.person.as_ref() && c.score >= thresholds.matching);
     let claimed = claimed.filter(|claimed| !is_behind(claimed, thresholds.margin, observation));
     claimed.ok_or_else(|| Verdict::refused(Reason::SecondFactor, 1))
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use crate::access::Block;
-use crate::publish::{Alarm, AlarmKind, DoorBlock, Event, Publisher};
+use crate::publish::{Alarm, AlarmKind, DoorBlock, Event};
 use crate::system::messages;
 use crate::types::{DoorId, Moment, Monotonic, Wall};
 
@@ -60,8 +60,9 @@ impl BlockedDoors {
 pub(super) struct Blocks(HashMap<DoorId, [Option<Monotonic>; 2]>);
 
 impl Blocks {
-    /// Tells what has changed since it was last called.
-    pub(super) fn tell(&mut self, blocks: Vec<Block>, counts: &BlockedDoors, publisher: &Publisher, now: Moment) {
+    /// What is to be told because it has changed since this was last asked.
+    pub(super) fn news(&mut self, blocks: Vec<Block>, counts: &BlockedDoors, now: Moment) -> Vec<Event> {
+        let mut news = Vec::new();
         for block in blocks {
             let ends = [block.faces, block.credentials].map(|until| until.map(|until| until.monotonic));
             let before = self.0.get(&block.door).copied();
@@ -69,23 +70,19 @@ impl Blocks {
                 continue;
             }
             self.0.insert(block.door.clone(), ends);
-            let begun = [0, 1].map(|n| ends[n].is_some() && before.is_some_and(|before| before[n] != ends[n]));
+            let is_begun = |n: usize| ends[n].is_some() && before.is_some_and(|before| before[n] != ends[n]);
+            let begun = [0, 1].map(is_begun);
             counts.note(&block, begun);
-            publisher.publish(Event::DoorBlock(DoorBlock {
-                door: block.door.clone(),
-                faces: block.faces.map(|until| until.wall),
-                credentials: block.credentials.map(|until| until.wall),
-                at: now.wall,
-            }));
-            if let Some(until) = block.until() {
-                let until = until.wall.rfc3339();
-                log::warn!(MESSAGE_ID = messages::DOOR_BLOCKED, door = block.door.as_str(), until = until.as_str(); "{}", sentence(&block));
+            let (faces, credentials) = (block.faces.map(|until| until.wall), block.credentials.map(|until| until.wall));
+            news.push(Event::DoorBlock(DoorBlock { door: block.door.clone(), faces, credentials, at: now.wall }));
+            if block.until().is_some() {
+                log::warn!(MESSAGE_ID = messages::DOOR_BLOCKED, door = block.door.as_str(); "{}", sentence(&block));
             } else if before.is_some() {
                 log::info!(MESSAGE_ID = messages::DOOR_BLOCKED, door = block.door.as_str(); "the door is not blocked any more");
             }
             if begun.contains(&true) {
                 let detail = sentence(&block);
-                publisher.publish(Event::Alarm(Alarm {
+                news.push(Event::Alarm(Alarm {
                     kind: AlarmKind::Throttled,
                     door: Some(block.door),
                     camera: None,
@@ -94,6 +91,7 @@ impl Blocks {
                 }));
             }
         }
+        news
     }
 }
 
@@ -113,8 +111,6 @@ fn sentence(block: &Block) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publish::{Context, Models, Settings};
-    use crate::types::DeviceId;
 
     fn at(s: u64) -> Moment {
         Moment { monotonic: Monotonic(s * 1_000_000_000), wall: Wall(1_700_000_000_000 + i64::try_from(s * 1000).unwrap()) }
@@ -126,40 +122,30 @@ mod tests {
 
     #[test]
     fn a_block_is_told_when_it_begins_and_when_it_ends_and_an_alarm_is_raised_once() {
-        let context = Context {
-            device: DeviceId::new("unit").unwrap(),
-            boot_id: uuid::Uuid::nil(),
-            first_sequence: 1,
-            models: Models::new(),
-            person_names: false,
-        };
-        let folder = tempfile::tempdir().unwrap();
-        let (publisher, _worker) = Publisher::new(Settings::default(), context, folder.path());
         let (mut blocks, doors) = (Blocks::default(), BlockedDoors::default());
-        let mut waiting = 0;
         let mut told = |block: Block, s: u64| {
-            blocks.tell(vec![block], &doors, &publisher, at(s));
-            let now = publisher.counts().waiting;
-            let new = now - waiting;
-            waiting = now;
+            let news: Vec<String> = blocks.news(vec![block], &doors, at(s)).iter().map(Event::topic).collect();
             let begun = doors.lines()[0].1.map(|(_, line)| line.begun);
-            (new, begun, doors.in_force().into_iter().map(|(_, until, why)| (until, why)).collect::<Vec<_>>())
+            (news.join(" "), begun, doors.in_force().into_iter().map(|(_, until, why)| (until, why)).collect::<Vec<_>>())
         };
         let until = |s: u64, why: &str| (at(s).wall, why.to_owned());
-        // Of a retained topic only the newest waits.
-        assert_eq!(told(block(None, None), 0), (1, [0, 0], vec![]), "what the broker kept of the run before is replaced");
-        assert_eq!(told(block(None, None), 1), (0, [0, 0], vec![]));
-        assert_eq!(told(block(Some(31), None), 1), (1, [1, 0], vec![until(31, FACES)]), "an alarm");
-        assert_eq!(told(block(Some(31), None), 2), (0, [1, 0], vec![until(31, FACES)]));
+        let (state, alarm) = ("door/front/throttle".to_owned(), "door/front/throttle alarm/throttled".to_owned());
+        assert_eq!(
+            told(block(None, None), 0),
+            (state.clone(), [0, 0], vec![]),
+            "what the broker kept of the run before is replaced"
+        );
+        assert_eq!(told(block(None, None), 1), (String::new(), [0, 0], vec![]));
+        assert_eq!(told(block(Some(31), None), 1), (alarm.clone(), [1, 0], vec![until(31, FACES)]));
+        assert_eq!(told(block(Some(31), None), 2), (String::new(), [1, 0], vec![until(31, FACES)]));
         let both = vec![until(31, FACES), until(62, CREDENTIALS)];
-        assert_eq!(told(block(Some(31), Some(62)), 2), (1, [1, 1], both), "another alarm");
-        assert_eq!(told(block(None, Some(62)), 31), (0, [1, 1], vec![until(62, CREDENTIALS)]));
-        assert_eq!(told(block(None, None), 62), (0, [1, 1], vec![]));
+        assert_eq!(told(block(Some(31), Some(62)), 2), (alarm, [1, 1], both), "another alarm");
+        assert_eq!(told(block(None, Some(62)), 31), (state.clone(), [1, 1], vec![until(62, CREDENTIALS)]));
+        assert_eq!(told(block(None, None), 62), (state.clone(), [1, 1], vec![]));
         // What an earlier run kept is told, and is no news.
         assert!(sentence(&block(Some(31), None)).contains("2023-11-14T22:13:51"));
-        let mut again = Blocks::default();
-        let restored = BlockedDoors::default();
-        again.tell(vec![block(Some(31), None)], &restored, &publisher, at(1));
+        let (mut again, restored) = (Blocks::default(), BlockedDoors::default());
+        assert_eq!(again.news(vec![block(Some(31), None)], &restored, at(1)).len(), 1);
         assert_eq!(restored.lines()[0].1.map(|(_, line)| line.begun), [0, 0]);
         assert_eq!(restored.in_force().len(), 1);
     }

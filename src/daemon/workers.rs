@@ -283,7 +283,9 @@ impl Decisions {
             }
             self.look_after_challenges();
             let now = clock::now();
-            self.blocks.tell(self.decider.blocks(now), &self.counts.blocked, &self.publisher, now);
+            for news in self.blocks.news(self.decider.blocks(now), &self.counts.blocked, now) {
+                self.publisher.publish(news);
+            }
         }
     }
 

@@ -33,8 +33,12 @@ fn the_bundled_clip_goes_round_on_default_settings_and_its_two_people_come_in_at
                     let is_at_block = is_blocked == Some(true);
                     behind += u32::from(reason == "throttled");
                     match person.as_deref() {
-                        Some("person-a") => (came.0, at_a_blocked_door.0) = (came.0 + 1, at_a_blocked_door.0 + u32::from(is_at_block)),
-                        Some("person-c") => (came.1, at_a_blocked_door.1) = (came.1 + 1, at_a_blocked_door.1 + u32::from(is_at_block)),
+                        Some("person-a") => {
+                            (came.0, at_a_blocked_door.0) = (came.0 + 1, at_a_blocked_door.0 + u32::from(is_at_block))
+                        }
+                        Some("person-c") => {
+                            (came.1, at_a_blocked_door.1) = (came.1 + 1, at_a_blocked_door.1 + u32::from(is_at_block))
+                        }
                         _ => assert_ne!(outcome, "granted", "{payload}"),
                     }
                     assert!(person.is_none() || outcome == "granted", "round {round}: {payload}");

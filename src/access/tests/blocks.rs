@@ -151,8 +151,14 @@ fn a_blocked_door_lets_a_clear_match_through_with_more_frames_and_tells_nobody_e
     }
     let stricter = "throttle = { blocked-lead = 0.2, blocked-frames = 9 }";
     assert_eq!(decide(&mut blocked(stricter), &visit(1, "ada", 0.8, 5000)), THROTTLED);
-    assert_eq!(decide(&mut blocked(stricter), &Observation { frames: 9, liveness_frames: 9, ..visit(1, "ada", 0.49, 5000) }), THROTTLED);
-    assert_eq!(decide(&mut blocked(stricter), &Observation { frames: 9, liveness_frames: 9, ..visit(1, "ada", 0.51, 5000) }), GRANTED);
+    assert_eq!(
+        decide(&mut blocked(stricter), &Observation { frames: 9, liveness_frames: 9, ..visit(1, "ada", 0.49, 5000) }),
+        THROTTLED
+    );
+    assert_eq!(
+        decide(&mut blocked(stricter), &Observation { frames: 9, liveness_frames: 9, ..visit(1, "ada", 0.51, 5000) }),
+        GRANTED
+    );
     // A threshold that is near certainty leaves room for a clear match.
     let narrow = "throttle = { blocked-lead = 0.5 }\n[[doors]]\nid = 'front'\nmatch-threshold = 0.9\nallow = [{ everyone = true }]";
     assert_eq!(decide(&mut blocked(narrow), &visit(1, "ada", 0.94, 5000)), THROTTLED);
@@ -181,7 +187,9 @@ fn a_release_or_a_restart_without_a_throttle_lifts_what_is_blocked() {
     assert!(site.take_changed());
     assert_eq!(site.blocks(moment(4000))[0].until(), None);
     assert_eq!(decide(&mut site, &enrolled), GRANTED);
-    for (policy, expected) in [("", THROTTLED), ("throttle = { failures = 0 }", GRANTED), ("throttle = { longest-block-s = 30 }", THROTTLED)] {
+    for (policy, expected) in
+        [("", THROTTLED), ("throttle = { failures = 0 }", GRANTED), ("throttle = { longest-block-s = 30 }", THROTTLED)]
+    {
         let mut again = super::blocks::site(policy);
         again.restore(serde_json::from_str(&kept).unwrap(), moment(5000));
         assert_eq!(decide(&mut again, &enrolled), expected, "{policy}");
@@ -254,7 +262,12 @@ fn no_face_that_fails_again_and_again_has_more_than_a_few_tries() {
     let alive = |seen| Observation { liveness: PadScore::new(0.9).ok(), ..seen };
     let pictures = tries(&mut site(""), |track, ms| picture(track, "ada", ms), alive);
     assert!((5..=126).contains(&pictures), "{pictures}: one in half a minute, and a few at the beginning");
-    let taken_for = |score: f32| move |seen| Observation { candidates: vec![candidate("ada", score)], ..seen };
+    let taken_for = |score: f32| {
+        move |seen| {
+            let profiles = [(PersonId::new("ada").unwrap(), Profile::default())].into();
+            Observation { candidates: vec![candidate("ada", score)], profiles, ..seen }
+        }
+    };
     let near_matches = tries(&mut site(""), |track, ms| stranger(track, 0, ms), taken_for(0.34));
     assert!((1..=13).contains(&near_matches), "{near_matches}: each wait is twice as long");
     // A stranger who is enrolled meanwhile is a clear match, and waits for nothing.
@@ -290,7 +303,10 @@ fn no_face_has_more_than_a_few_numbers_tried_beside_it() {
     }
     site.take(read("4711-a", 20), moment(20)).unwrap();
     let seen = face(1, 20);
-    assert_eq!(site.verdict(&seen, &front(), seen.captured_at), Verdict::Hidden { reason: Reason::Throttled, weight: 0, awaits_credential: false });
+    assert_eq!(
+        site.verdict(&seen, &front(), seen.captured_at),
+        Verdict::Hidden { reason: Reason::Throttled, weight: 0, awaits_credential: false }
+    );
 }
 
 #[test]

@@ -287,7 +287,7 @@ fn card(before: &[Entry], door: &str, now: i64) -> Option<Card> {
 }
 
 /// What a door remembers of faces that failed in this run: whose, how often, when last.
-fn failures(before: &[Entry], door: &str) -> Vec<(Whose, u32, i64)> {
+fn failures(before: &[Entry], door: &str, now: i64) -> Vec<(Whose, u32, i64)> {
     let mut failures: Vec<(Whose, u32, i64)> = Vec::new();
     let halved = |count: u32, at: i64, then: i64| count >> ((then - at) / HOUR).min(31);
     for entry in since_restart(before) {
@@ -309,6 +309,8 @@ fn failures(before: &[Entry], door: &str) -> Vec<(Whose, u32, i64)> {
             failures.push((whose.clone(), (before + times).min(16), at));
         }
     }
+    // What is forgiven by now keeps nobody waiting.
+    failures.retain(|(_, count, at)| halved(*count, *at, now) > 0);
     failures
 }
 
@@ -337,13 +339,14 @@ fn bar(facts: &Facts, before: &[Entry], entry: &Entry, seen: &Observation, door:
     let (least, ..) = facts.least(door);
     let score = seen.candidates.iter().find(|c| c.person.as_str() == person).unwrap().score.value();
     let is_clear = score >= least + 0.05;
-    let failed = failures(before, door);
+    let failed = failures(before, door, now);
     let is_waiting = |failure: &(Whose, u32, i64)| match &failure.0 {
         Whose::Picture(mine) => mine == person && seen.first_usable_at.wall.0 < waits_until(failure),
         Whose::Number(_) => false,
         Whose::Stranger(face) => !is_clear && is_face(seen, *face) && seen.first_usable_at.wall.0 < waits_until(failure),
     };
-    let card = if facts.office && door == "in" && is_match { card(before, door, now).filter(|card| card.is_in_block) } else { None };
+    let card =
+        if facts.office && door == "in" && is_match { card(before, door, now).filter(|card| card.is_in_block) } else { None };
     let is_guess = card.is_some_and(|card| {
         let is_waiting =
             |failure: &(Whose, u32, i64)| failure.0 == Whose::Number(person.to_owned()) && card.at < waits_until(failure);
@@ -363,7 +366,13 @@ fn bar(facts: &Facts, before: &[Entry], entry: &Entry, seen: &Observation, door:
 }
 
 /// Why a face is refused at a door that may be blocked: what is told, and what that hides.
-fn told_refusal(facts: &Facts, before: &[Entry], entry: &Entry, seen: &Observation, door: &str) -> (Option<Reason>, Option<Reason>) {
+fn told_refusal(
+    facts: &Facts,
+    before: &[Entry],
+    entry: &Entry,
+    seen: &Observation,
+    door: &str,
+) -> (Option<Reason>, Option<Reason>) {
     let now = entry.now.wall.0;
     match nameless_refusal(facts, before, entry, seen, door) {
         Some(reason @ (Reason::Lockdown | Reason::Throttled)) => (Some(reason), None),
@@ -431,7 +440,14 @@ fn failed_turns(facts: &Facts, before: &[Entry], entry: &Entry) -> Vec<(DoorId, 
 }
 
 /// Whose failure a refusal is, if a door remembers it.
-fn whose_failure(facts: &Facts, before: &[Entry], seen: &Observation, door: &str, reason: Reason, now: i64) -> Option<(Whose, u32)> {
+fn whose_failure(
+    facts: &Facts,
+    before: &[Entry],
+    seen: &Observation,
+    door: &str,
+    reason: Reason,
+    now: i64,
+) -> Option<(Whose, u32)> {
     let (least_score, ..) = facts.least(door);
     let best = seen.candidates[0].clone();
     let best = (best.score.value() >= least_score).then(|| best.person.as_str().to_owned());
