@@ -62,7 +62,7 @@ impl Decider {
             Verdict::Match { person, captured_at, .. } => (person, *captured_at),
             // Whoever is asked and shows too much of the side of the face for a moment is waited for, as long as the time lasts.
             Verdict::Refused { reason: Reason::Stale, .. } if self.pending.contains_key(&key) && !observation.ended => return None,
-            Verdict::Refused { .. } => return Some(verdict),
+            Verdict::Refused { .. } | Verdict::Hidden { .. } | Verdict::Held => return Some(verdict),
         };
         if !self.is_fresh(captured_at, now) || self.is_same_approach(door, person, now) {
             return Some(verdict);
@@ -129,6 +129,7 @@ impl Decider {
             let (camera, track, door) = key;
             self.remember(&(camera, track), &door);
             self.charge(&door, WEIGHT, now);
+            self.remember_picture(&door, pending.person, now);
             decisions.push(self.refuse(&pending.seen, door, Reason::Challenge, None, now));
         }
         decisions

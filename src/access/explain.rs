@@ -57,6 +57,12 @@ impl Rules {
             let (needed, window) = (rule.people_needed, rule.people_window.as_secs());
             lines.push(format!("opens when {needed} different people are recognised within {window} s"));
         }
+        if self.throttle.failures > 0 {
+            let (failures, window, block) = (self.throttle.failures, self.throttle.window_s, self.throttle.block_s);
+            lines.push(format!(
+                "after {failures} failures within {window} s only clear matches pass, for {block} s and longer each time"
+            ));
+        }
         lines.extend(rule.allow.iter().enumerate().map(|(n, allow)| format!("rule {}: {}", n + 1, self.rule(allow, at))));
         lines.extend(self.areas(door));
         let answers = people.iter().map(|(person, profile)| self.answer(door, person, profile, at, clock));

@@ -42,7 +42,8 @@ pub enum Command {
         /// Which door; none for all.
         door: Option<DoorId>,
     },
-    /// Ends a lock-down that was commanded; a door that the policy locks down stays shut.
+    /// Ends a lock-down that was commanded, and forgets failed attempts and the blocks that they brought; a door that the policy locks
+    /// down stays shut.
     Release {
         /// Which door; none for all.
         door: Option<DoorId>,
@@ -93,9 +94,14 @@ pub enum InputError {
 /// A credential that waits for its face.
 #[derive(Debug, Clone)]
 pub(super) struct Waiting {
-    pub(super) person: PersonId,
+    /// Whose it is; none for nobody's, while the reader is blocked.
+    pub(super) person: Option<PersonId>,
     pub(super) kind: Factor,
     pub(super) duress: bool,
+    /// Whether it was read while the reader was blocked.
+    pub(super) in_block: bool,
+    /// How many that were nobody's came right before it meanwhile.
+    pub(super) wrong: u32,
     /// On the decider's clock.
     pub(super) at: super::state::Ms,
 }

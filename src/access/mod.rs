@@ -4,9 +4,12 @@
 //!
 //! What asks what: [`Decider::decide`] judges an observation for each door of its camera ([`verdict`]) and waits for better evidence
 //! while that can come; [`rules`] is the policy made ready, [`policy`] and [`schedule`] are how it is written, [`explain`] tells what it
-//! would say. [`throttle`] and [`passback`] remember; what must outlive the process is a [`State`], which the decider's owner keeps.
+//! would say. [`throttle`], [`tried`] and [`passback`] remember, [`charges`] says what a failure costs and [`barred`] what a block makes of
+//! a verdict; what must outlive the process is a [`State`], which the decider's owner keeps.
 
+mod barred;
 mod challenge;
+mod charges;
 mod doors;
 pub mod explain;
 pub mod grant;
@@ -18,6 +21,7 @@ pub mod schedule;
 mod shown;
 mod state;
 mod throttle;
+mod tried;
 mod verdict;
 mod witness;
 
@@ -32,6 +36,7 @@ use crate::types::{
     Side, TrackId,
 };
 use challenge::Pending;
+pub use charges::Block;
 pub use doors::{ChallengeKind, DoorLiveness, DoorSettings, WitnessSettings};
 use grant::{Claims, GrantKey};
 use input::Waiting;
@@ -41,7 +46,8 @@ pub use policy::{CredentialNumber, PolicySettings};
 pub use rules::{Clock, Rules};
 pub use state::State;
 use state::{Lockdown, Ms, ms};
-use throttle::{News, Places, Throttle, Told};
+use throttle::{Places, Throttle, Told};
+use tried::TriedFaces;
 use verdict::Verdict;
 use witness::Witnesses;
 
@@ -181,7 +187,12 @@ pub struct Decider {
     /// Who was recognised at a door that opens for several people together.
     gathered: HashMap<DoorId, Vec<(PersonId, Ms)>>,
     places: Places,
+    /// What faces failed at each door.
     throttle: Throttle,
+    /// What numbers failed at each door's reader.
+    readers: Throttle,
+    /// Which faces failed.
+    tried: TriedFaces,
     /// Refusals that a second camera may repeat.
     told: Told,
     passback: Passback,
@@ -232,6 +243,8 @@ impl Decider {
             gathered: HashMap::new(),
             places: Places::default(),
             throttle: Throttle::new(rules.throttle.clone()),
+            readers: Throttle::new(rules.throttle.clone()),
+            tried: TriedFaces::new(rules.throttle.clone()),
             told: Told::default(),
             passback: Passback::new(rules.areas.clone()),
             lockdown: Lockdown::default(),
@@ -310,34 +323,15 @@ impl Decider {
         }
         match command {
             Command::Lockdown { door } => self.lockdown.begin(door),
-            Command::Release { door } => self.lockdown.end(door.as_ref(), &self.doors),
+            Command::Release { door } => {
+                self.lockdown.end(door.as_ref(), &self.doors);
+                self.throttle.release(door.as_ref());
+                self.readers.release(door.as_ref());
+                self.tried.release(door.as_ref());
+            }
             Command::Forgive { person } => self.passback.forgive(person.as_ref()),
         }
         self.changed = true;
-        Ok(())
-    }
-
-    fn read(&mut self, read: CredentialRead, now: Moment) -> Result<(), InputError> {
-        let CredentialRead { door, kind, credential, at } = read;
-        if !self.doors.contains(&door) {
-            return Err(InputError::UnknownDoor(door));
-        }
-        if kind == Factor::Face {
-            return Err(InputError::NoCredential(door));
-        }
-        let (person, duress) = match credential {
-            Credential::Person(person) => (person, false),
-            Credential::Number(number) => match self.rules.holder(&number) {
-                Some(holder) => (holder.person.clone(), holder.duress),
-                None => {
-                    self.charge(&door, 1, now);
-                    return Err(InputError::UnknownCredential(door));
-                }
-            },
-        };
-        // A reader's clock may be ahead: what was read was read by now.
-        let at = ms(at.monotonic).min(ms(now.monotonic));
-        self.waiting.insert(door, Waiting { person, kind, duress, at });
         Ok(())
     }
 
@@ -354,7 +348,7 @@ impl Decider {
     /// What is to be kept for the next run.
     pub fn state(&self, now: Moment) -> State {
         let now = ms(now.monotonic);
-        State::new(self.lockdown.clone(), self.throttle.state(now), self.passback.state(now))
+        State::new(self.lockdown.clone(), (self.throttle.state(now), self.readers.state(now)), self.passback.state(now))
     }
 
     /// Takes up what an earlier run kept.
@@ -362,6 +356,7 @@ impl Decider {
         let now = ms(now.monotonic);
         self.lockdown = state.lockdown;
         self.throttle.restore(state.throttle, now);
+        self.readers.restore(state.readers, now);
         self.passback.restore(state.passback, now);
     }
 
@@ -390,17 +385,13 @@ impl Decider {
     ) -> Option<Decision> {
         let (person, factors, marks, captured_at) = match verdict {
             Verdict::Refused { reason, person, weight, .. } => {
-                let news = self.news(observation, &door, (reason, person.as_ref(), weight), now);
-                self.charge(&door, news.owed, now);
-                if reason == Reason::Spoof && self.rules.throttle.cool_down_ms > 0 {
-                    self.places.heat(&observation.camera, observation.track, observation.bounding_box, ms(now.monotonic));
-                }
-                if !news.is_new {
-                    return None;
-                }
-                return self.refuse_once(observation, door, reason, person, now);
+                return self.refused(observation, door, (reason, person, weight), now);
             }
             Verdict::Match { person, factors, marks, captured_at } => (person, factors, marks, captured_at),
+            Verdict::Hidden { reason, weight, .. } => {
+                return self.refused_behind_a_block(observation, door, (reason, weight), now);
+            }
+            Verdict::Held => return self.refused_behind_a_block(observation, door, (Reason::Throttled, 0), now),
         };
         if !self.is_fresh(captured_at, now) {
             return self.refuse_once(observation, door, Reason::Stale, Some(person), now);
@@ -414,6 +405,8 @@ impl Decider {
         };
         let jti = grant_id();
         self.let_through(&door, &company, &jti, now);
+        let matching = self.rules.door(&door).thresholds(self.thresholds).matching;
+        self.tried.let_in(&door, &person, observation.probe.as_ref(), matching);
         let decision = self.grant(observation, door, person, now, jti);
         Some(Decision { factors, marks, captured_at, ..decision })
     }
@@ -487,30 +480,6 @@ impl Decider {
             self.approaches.insert((door.clone(), person.clone()), now);
         }
         self.changed |= self.passback.pass(door, company, jti, now);
-    }
-
-    fn charge(&mut self, door: &DoorId, weight: u32, now: Moment) {
-        if weight > 0 {
-            self.throttle.charge(door, weight, ms(now.monotonic));
-            self.changed = true;
-        }
-    }
-
-    /// What is left to tell and to charge of a refusal that names nobody, when another camera of the door may have told of it: a face
-    /// that nobody knows is told of and charged once for an approach, too. Each challenge is a try of its own, whose side is drawn anew.
-    fn news(
-        &mut self,
-        observation: &Observation,
-        door: &DoorId,
-        (reason, person, weight): (Reason, Option<&PersonId>, u32),
-        now: Moment,
-    ) -> News {
-        if person.is_some() || reason == Reason::Challenge {
-            return News { owed: weight, is_new: true };
-        }
-        let within = Ms::try_from(self.settings.approach_ms).unwrap_or(Ms::MAX);
-        let matching = self.rules.door(door).thresholds(self.thresholds).matching;
-        self.told.tell(door, observation, (reason, weight), (ms(now.monotonic), within, matching))
     }
 
     /// The only place where a grant is made.

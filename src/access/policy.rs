@@ -25,7 +25,8 @@ pub struct PolicySettings {
     pub version: u64,
     /// The site's time zone by its IANA name, such as `Europe/Berlin`: schedules are on its clock, daylight saving included.
     pub time_zone: String,
-    /// What failed attempts cost.
+    /// What failed attempts cost. While a door is blocked only clear matches of people whom it knows pass, and a face that failed waits
+    /// besides; a signed `release` ends all of it.
     pub throttle: ThrottleSettings,
     /// Days off: on these a schedule's weekdays do not hold, and its `holiday` windows do.
     pub holidays: Vec<HolidaySettings>,
@@ -41,21 +42,34 @@ pub struct PolicySettings {
     pub areas: Vec<AreaSettings>,
 }
 
-/// What failed attempts cost. An unknown face, an ambiguous one, a face that is not the card's, and an unknown card count one each;
-/// recognised people whom a rule refuses, and faces that were never good enough, count nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What failed attempts cost. A stranger who came near and looked into the camera for a while, an ambiguous face, a challenge that was
+/// failed, a face that is not the card's, and a card that is nobody's count one each, an attack more; recognised people whom a rule refuses,
+/// strangers who pass by, and faces that were never good enough, count nothing. While a door is blocked for its faces, only clear matches
+/// pass, with more frames; while its reader is, numbers count beside their owner's clear face alone. A face that failed waits besides: a
+/// second, then twice as long each time. A signed `release` ends all of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ThrottleSettings {
-    /// Failures within the window after which a door is blocked for everybody; 0 blocks never (0 to 100).
+    /// Failures within the window after which a door is blocked for everybody who is no clear match; 0 blocks never, and lifts at the
+    /// restart what is blocked (0 to 100).
     pub failures: u32,
     /// After how many seconds a failure is forgotten (1 to 86400).
     pub window_s: u64,
-    /// How long the first block lasts, in seconds (30 to 3600); each further one twice as long.
+    /// How long the first block lasts, in seconds (30 to 3600); each further one twice as long. Somebody whose picture was held up waits
+    /// at most this long after the last time.
     pub block_s: u64,
     /// How long the longest block lasts, in seconds (30 to 86400).
     pub longest_block_s: u64,
-    /// After how many seconds without a block the next one is a first one again (60 to 604800).
+    /// After how many seconds without a block the blocks before count half as many, and again after as many more (60 to 604800).
     pub forgive_s: u64,
+    /// How far above the threshold a match must be while a door is blocked; never more than half of the way to certainty (0.0 to 0.5).
+    pub blocked_lead: f32,
+    /// How many frames a match needs while a door is blocked (1 to 100).
+    pub blocked_frames: u32,
+    /// For how long a stranger must have looked into the camera to count as a failure, in milliseconds (0 to 10000).
+    pub attempt_ms: u64,
+    /// How tall a stranger's face must have been to count as a failure, in percent of the picture's height (0 to 100).
+    pub attempt_face_percent: u32,
     /// How many failures a presentation attack counts as (1 to 100).
     pub spoof_weight: u32,
     /// For how long after a presentation attack has gone a face at that place in the picture is refused, in milliseconds; 0
@@ -302,7 +316,11 @@ impl Default for ThrottleSettings {
             window_s: 300,
             block_s: 30,
             longest_block_s: 3600,
-            forgive_s: 86_400,
+            forgive_s: 3600,
+            blocked_lead: 0.05,
+            blocked_frames: 8,
+            attempt_ms: 1000,
+            attempt_face_percent: 12,
             spoof_weight: 2,
             cool_down_ms: 1000,
         }
@@ -455,6 +473,12 @@ impl ThrottleSettings {
         range(&mut findings, "throttle.block-s", self.block_s, 30, 3600);
         range(&mut findings, "throttle.longest-block-s", self.longest_block_s, self.block_s.max(30), 86_400);
         range(&mut findings, "throttle.forgive-s", self.forgive_s, 60, 604_800);
+        if !(0.0..=0.5).contains(&self.blocked_lead) {
+            findings.push(("throttle.blocked-lead".to_owned(), format!("{} is out of range: use 0.0 to 0.5", self.blocked_lead)));
+        }
+        range(&mut findings, "throttle.blocked-frames", u64::from(self.blocked_frames), 1, 100);
+        range(&mut findings, "throttle.attempt-ms", self.attempt_ms, 0, 10_000);
+        range(&mut findings, "throttle.attempt-face-percent", u64::from(self.attempt_face_percent), 0, 100);
         range(&mut findings, "throttle.spoof-weight", u64::from(self.spoof_weight), 1, 100);
         range(&mut findings, "throttle.cool-down-ms", self.cool_down_ms, 0, 60_000);
         findings

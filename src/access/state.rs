@@ -10,8 +10,9 @@ use crate::types::{DoorId, Monotonic};
 /// Milliseconds of the decider's own clock. Signed, because a restored moment may lie before the clock's beginning.
 pub(super) type Ms = i64;
 
-/// The version of [`State`].
-const VERSION: u32 = 1;
+/// The version of [`State`]. The first one knew no readers' failures, and is taken up without.
+const VERSION: u32 = 2;
+const OLDEST: u32 = 1;
 
 pub(super) fn ms(at: Monotonic) -> Ms {
     Ms::try_from(at.0 / 1_000_000).unwrap_or(Ms::MAX)
@@ -60,23 +61,31 @@ impl Lockdown {
 pub struct State {
     version: u32,
     pub(super) lockdown: Lockdown,
+    /// What faces failed.
     pub(super) throttle: Vec<ThrottledDoor>,
+    /// What numbers failed.
+    #[serde(default)]
+    pub(super) readers: Vec<ThrottledDoor>,
     pub(super) passback: Vec<PlacedPerson>,
 }
 
 impl State {
-    pub(super) fn new(lockdown: Lockdown, throttle: Vec<ThrottledDoor>, passback: Vec<PlacedPerson>) -> Self {
-        Self { version: VERSION, lockdown, throttle, passback }
+    pub(super) fn new(
+        lockdown: Lockdown,
+        (throttle, readers): (Vec<ThrottledDoor>, Vec<ThrottledDoor>),
+        passback: Vec<PlacedPerson>,
+    ) -> Self {
+        Self { version: VERSION, lockdown, throttle, readers, passback }
     }
 
     /// The state to begin with where the kept one was lost: every door is locked down, because lock-down may have been in force. A
     /// release lifts it.
     pub fn lost() -> Self {
-        Self::new(Lockdown { everywhere: true, doors: Vec::new() }, Vec::new(), Vec::new())
+        Self::new(Lockdown { everywhere: true, doors: Vec::new() }, Default::default(), Vec::new())
     }
 
     /// Whether this program can take it up.
     pub fn is_known(&self) -> bool {
-        self.version == VERSION
+        (OLDEST..=VERSION).contains(&self.version)
     }
 }

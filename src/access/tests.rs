@@ -7,6 +7,7 @@ use crate::types::{
 };
 
 mod beyond;
+mod blocks;
 mod history;
 mod policy;
 

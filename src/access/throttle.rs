@@ -1,7 +1,14 @@
-//! What failed attempts cost a door: after so many within a window it is blocked for everybody, each time twice as long. A grant does
-//! not wipe the slate, or somebody could try four times between two colleagues. Time that the device was off does not count as waiting.
+//! What failed attempts cost a door, a face and a reader.
+//!
+//! **A door** whose faces failed so often within a window is blocked, each time twice as long, up to a longest: while it is, nobody is told
+//! why, and only a clear match passes, with more frames than otherwise ([`super::barred`]): whoever is enrolled, alive and clearly seen is
+//! not kept out by what others did. **A reader** that was told so many numbers that are nobody's is blocked likewise: a number then counts
+//! only beside the face of its owner. **A face** that failed waits by itself ([`super::tried`]).
+//!
+//! A grant does not wipe a door's slate, or somebody could try four times between two colleagues. Time that the device was off does not
+//! count as waiting.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +19,7 @@ use crate::types::{BoundingBox, CameraId, DoorId, Observation, Probe, Reason, Sc
 /// The most failures of one door that are remembered; a block comes long before.
 const MAX_CHARGES: usize = 128;
 /// The most doublings of a block; the longest block comes before.
-const MAX_LEVEL: u32 = 16;
+pub(super) const MAX_LEVEL: u32 = 16;
 /// The most places that cool down; the oldest has long cooled.
 const MAX_PLACES: usize = 64;
 /// The most refusals that another camera may still repeat; they last for seconds.
@@ -20,17 +27,21 @@ const MAX_TOLD: usize = 64;
 /// A place whose track's end was never told is cold after this, in milliseconds.
 const UNTOLD_MS: Ms = 10_000;
 
-/// The doors' failures and blocks.
+pub(super) fn seconds(seconds: u64) -> Ms {
+    Ms::try_from(seconds.saturating_mul(1000)).unwrap_or(Ms::MAX)
+}
+
+/// A door's failures and blocks, of its faces or of its reader.
 #[derive(Debug, Clone)]
 pub(super) struct Throttle {
     settings: ThrottleSettings,
-    doors: HashMap<DoorId, Slate>,
+    doors: BTreeMap<DoorId, Slate>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Slate {
     charges: VecDeque<(Ms, u32)>,
-    /// How many blocks there were, until they are forgiven.
+    /// How many blocks there were; halved with time.
     level: u32,
     blocked_until: Option<Ms>,
 }
@@ -47,39 +58,54 @@ pub(super) struct ThrottledDoor {
     blocked_for_ms: Option<Ms>,
 }
 
+impl Slate {
+    /// The blocks that still count: half as many after each `forgive_s` since the last one ended.
+    fn level_at(&self, now: Ms, settings: &ThrottleSettings) -> u32 {
+        let quiet = self.blocked_until.map_or(0, |until| now.saturating_sub(until).max(0));
+        let halvings = quiet / seconds(settings.forgive_s).max(1);
+        self.level.checked_shr(u32::try_from(halvings).unwrap_or(u32::MAX)).unwrap_or(0)
+    }
+}
+
 impl Throttle {
     pub(super) fn new(settings: ThrottleSettings) -> Self {
-        Self { settings, doors: HashMap::new() }
+        Self { settings, doors: BTreeMap::new() }
+    }
+
+    /// When the block that is in force ends.
+    pub(super) fn blocked_until(&self, door: &DoorId, now: Ms) -> Option<Ms> {
+        self.doors.get(door).and_then(|slate| slate.blocked_until).filter(|until| now < *until)
     }
 
     pub(super) fn is_blocked(&self, door: &DoorId, now: Ms) -> bool {
-        self.doors.get(door).and_then(|slate| slate.blocked_until).is_some_and(|until| now < until)
+        self.blocked_until(door, now).is_some()
     }
 
-    /// Counts a failure. A door that is blocked is not blocked longer by those who go on trying: that would let one person shut it for
-    /// good.
-    pub(super) fn charge(&mut self, door: &DoorId, weight: u32, now: Ms) {
+    /// Counts a failure; false when that changes nothing. A door that is blocked is not blocked longer by those who go on trying.
+    pub(super) fn charge(&mut self, door: &DoorId, weight: u32, now: Ms) -> bool {
         if self.settings.failures == 0 || weight == 0 || self.is_blocked(door, now) {
-            return;
+            return false;
         }
-        let ms = |seconds: u64| Ms::try_from(seconds.saturating_mul(1000)).unwrap_or(Ms::MAX);
         let slate = self.doors.entry(door.clone()).or_default();
-        slate.charges.retain(|(at, _)| now.saturating_sub(*at) < ms(self.settings.window_s));
+        slate.charges.retain(|(at, _)| now.saturating_sub(*at) < seconds(self.settings.window_s));
         if slate.charges.len() >= MAX_CHARGES {
             slate.charges.pop_front();
         }
         slate.charges.push_back((now, weight));
         let sum = slate.charges.iter().fold(0u32, |sum, (_, weight)| sum.saturating_add(*weight));
-        if sum < self.settings.failures {
-            return;
+        if sum >= self.settings.failures {
+            let level = slate.level_at(now, &self.settings);
+            let doubled = self.settings.block_s.saturating_mul(1 << level.min(MAX_LEVEL));
+            slate.blocked_until = Some(now.saturating_add(seconds(doubled.min(self.settings.longest_block_s))));
+            slate.level = (level + 1).min(MAX_LEVEL);
+            slate.charges.clear();
         }
-        if slate.blocked_until.is_some_and(|until| now.saturating_sub(until) >= ms(self.settings.forgive_s)) {
-            slate.level = 0;
-        }
-        let doubled = self.settings.block_s.saturating_mul(1 << slate.level.min(MAX_LEVEL));
-        slate.blocked_until = Some(now.saturating_add(ms(doubled.min(self.settings.longest_block_s))));
-        slate.level = (slate.level + 1).min(MAX_LEVEL);
-        slate.charges.clear();
+        true
+    }
+
+    /// Forgets every failure and block of a door, or of every door.
+    pub(super) fn release(&mut self, door: Option<&DoorId>) {
+        self.doors.retain(|other, _| door.is_some_and(|door| door != other));
     }
 
     /// What a door's failures amount to by now.
@@ -89,27 +115,27 @@ impl Throttle {
     }
 
     pub(super) fn state(&self, now: Ms) -> Vec<ThrottledDoor> {
-        let mut doors: Vec<ThrottledDoor> = self
-            .doors
-            .iter()
-            .map(|(door, slate)| ThrottledDoor {
-                door: door.clone(),
-                charges: slate.charges.iter().map(|(at, weight)| (now.saturating_sub(*at), *weight)).collect(),
-                level: slate.level,
-                blocked_for_ms: slate.blocked_until.map(|until| until.saturating_sub(now)),
-            })
-            .collect();
-        doors.sort_by(|a, b| a.door.cmp(&b.door));
-        doors
+        let doors = self.doors.iter().map(|(door, slate)| ThrottledDoor {
+            door: door.clone(),
+            charges: slate.charges.iter().map(|(at, weight)| (now.saturating_sub(*at), *weight)).collect(),
+            level: slate.level,
+            blocked_for_ms: slate.blocked_until.map(|until| until.saturating_sub(now)),
+        });
+        doors.collect()
     }
 
+    /// Takes up what was kept, by the settings of now: without a throttle nothing is, and no block outlasts the longest.
     pub(super) fn restore(&mut self, doors: Vec<ThrottledDoor>, now: Ms) {
+        if self.settings.failures == 0 {
+            return;
+        }
+        let longest = seconds(self.settings.longest_block_s);
         for door in doors {
             let charges = door.charges.into_iter().take(MAX_CHARGES);
             let slate = Slate {
                 charges: charges.map(|(age, weight)| (now.saturating_sub(age.max(0)), weight)).collect(),
                 level: door.level.min(MAX_LEVEL),
-                blocked_until: door.blocked_for_ms.map(|left| now.saturating_add(left)),
+                blocked_until: door.blocked_for_ms.map(|left| now.saturating_add(left.min(longest))),
             };
             self.doors.insert(door.door, slate);
         }
@@ -134,8 +160,20 @@ struct Refusal {
     /// only ever the same as itself.
     reasons: Vec<Reason>,
     weight: u32,
+    /// What was charged.
+    charged: u32,
     /// Which cameras told of it.
     cameras: Vec<CameraId>,
+}
+
+/// A refusal that names nobody.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Failure {
+    pub(super) reason: Reason,
+    /// How bad it is; what is no failure weighs nothing.
+    pub(super) weight: u32,
+    /// What of that the door is charged: nothing for a stranger who only passes by.
+    pub(super) charged: u32,
 }
 
 /// What is left of a refusal after what another camera told.
@@ -148,16 +186,16 @@ pub(super) struct News {
 }
 
 impl Told {
-    /// What a refusal for this reason, which weighs this much as a failure, adds to what another camera told within the last `within_ms`.
+    /// What a refusal adds to what another camera told within the last `within_ms`.
     pub(super) fn tell(
         &mut self,
         door: &DoorId,
         observation: &Observation,
-        (reason, weight): (Reason, u32),
+        Failure { reason, weight, charged }: Failure,
         (now, within_ms, matching): (Ms, Ms, Score),
     ) -> News {
         self.0.retain(|refusal| now.saturating_sub(refusal.at) < within_ms);
-        let Some(probe) = &observation.probe else { return News { owed: weight, is_new: true } };
+        let Some(probe) = &observation.probe else { return News { owed: charged, is_new: true } };
         let known = self.0.iter_mut().find(|refusal| {
             let is_alike = || refusal.probe.compare(probe).is_some_and(|score| score >= matching);
             let is_of_its_kind =
@@ -166,9 +204,10 @@ impl Told {
         });
         if let Some(refusal) = known {
             refusal.cameras.push(observation.camera.clone());
-            let owed = weight.saturating_sub(refusal.weight);
+            let owed = charged.saturating_sub(refusal.charged);
             let is_new = weight >= refusal.weight && !refusal.reasons.contains(&reason);
             refusal.weight = refusal.weight.max(weight);
+            refusal.charged = refusal.charged.max(charged);
             refusal.reasons.extend(is_new.then_some(reason));
             return News { owed, is_new };
         }
@@ -176,8 +215,9 @@ impl Told {
             self.0.pop_front();
         }
         let cameras = vec![observation.camera.clone()];
-        self.0.push_back(Refusal { door: door.clone(), at: now, probe: probe.clone(), reasons: vec![reason], weight, cameras });
-        News { owed: weight, is_new: true }
+        let (door, probe, reasons) = (door.clone(), probe.clone(), vec![reason]);
+        self.0.push_back(Refusal { door, at: now, probe, reasons, weight, charged, cameras });
+        News { owed: charged, is_new: true }
     }
 }
 
@@ -276,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_far_apart_block_nobody_and_old_blocks_are_forgiven() {
+    fn failures_far_apart_block_nobody_and_old_blocks_count_half_as_many_with_each_hour() {
         let mut throttle = Throttle::new(ThrottleSettings::default());
         for n in 0..50 {
             throttle.charge(&door(), 1, n * 76 * S);
@@ -286,20 +326,57 @@ mod tests {
         throttle.charge(&door(), 5, now);
         throttle.charge(&door(), 5, now + 31 * S);
         assert_eq!(blocked_for(&throttle, now + 31 * S), 60 * S);
-        let later = now + 31 * S + 60 * S + 86_400 * S;
-        throttle.charge(&door(), 5, later);
-        assert_eq!(blocked_for(&throttle, later), 30 * S);
+        let later = now + 31 * S + 60 * S + 3600 * S;
+        throttle.charge(&door(), 5, later - S);
+        assert_eq!(blocked_for(&throttle, later - S), 120 * S, "nothing is forgiven yet");
+        let (ended, hour) = (later - S + 120 * S, 3600 * S);
+        for (hours, level) in [(1, 1), (2, 0), (100, 0)] {
+            let mut throttle = throttle.clone();
+            throttle.charge(&door(), 5, ended + hours * hour);
+            assert_eq!(blocked_for(&throttle, ended + hours * hour), (30 << level) * S, "three blocks, {hours} hours ago");
+        }
     }
 
     #[test]
     fn trying_on_does_not_make_a_block_longer_and_attacks_weigh_more() {
         let mut throttle = Throttle::new(ThrottleSettings::default());
-        [2, 2, 2].iter().for_each(|weight| throttle.charge(&door(), *weight, 0));
-        (0..29).for_each(|n| throttle.charge(&door(), 2, n * S));
+        for weight in [2, 2, 2] {
+            throttle.charge(&door(), weight, 0);
+        }
+        assert!((0..29).all(|n| !throttle.charge(&door(), 2, n * S)));
         assert!(throttle.is_blocked(&door(), 29 * S) && !throttle.is_blocked(&door(), 30 * S));
         let mut never = Throttle::new(ThrottleSettings { failures: 0, ..ThrottleSettings::default() });
-        (0..100).for_each(|_| never.charge(&door(), 2, 0));
+        (0..100).for_each(|_| assert!(!never.charge(&door(), 2, 0)));
         assert!(!never.is_blocked(&door(), 0));
+    }
+
+    #[test]
+    fn only_a_charge_that_counts_is_a_change_and_a_release_forgets_one_door_or_all() {
+        let mut throttle = Throttle::new(ThrottleSettings::default());
+        let back = DoorId::new("back").unwrap();
+        assert!(throttle.charge(&back, 5, 0));
+        assert!((0..5).all(|_| throttle.charge(&door(), 1, 0)));
+        assert!((0..100).all(|n| !throttle.charge(&door(), 1, n * 290)), "a blocked door's failures change nothing");
+        assert!(!throttle.charge(&back, 0, 40_000), "neither does what weighs nothing");
+        throttle.release(Some(&door()));
+        assert!(!throttle.is_blocked(&door(), 1) && throttle.is_blocked(&back, 1));
+        throttle.charge(&door(), 5, 1);
+        assert_eq!(blocked_for(&throttle, 1), 30 * S, "the blocks before it are forgotten, too");
+        throttle.release(None);
+        assert!(throttle.state(2).is_empty());
+    }
+
+    #[test]
+    fn what_was_kept_is_taken_up_by_the_settings_of_now() {
+        let mut throttle = Throttle::new(ThrottleSettings { block_s: 3600, ..ThrottleSettings::default() });
+        throttle.charge(&door(), 5, 0);
+        let kept = throttle.state(10 * S);
+        let mut shorter = Throttle::new(ThrottleSettings { longest_block_s: 60, ..ThrottleSettings::default() });
+        shorter.restore(kept.clone(), 0);
+        assert_eq!(blocked_for(&shorter, 0), 60 * S);
+        let mut never = Throttle::new(ThrottleSettings { failures: 0, ..ThrottleSettings::default() });
+        never.restore(kept, 0);
+        assert!(!never.is_blocked(&door(), 0) && never.state(0).is_empty());
     }
 
     #[test]
@@ -350,10 +427,15 @@ mod tests {
         let seen = Observation { probe: embedding.map(Probe::from), ..seen };
         let matching = Score::new(0.3).unwrap();
         let news = |owed| News { owed, is_new: true };
-        (0..1000).for_each(|_| assert_eq!(told.tell(&door(), &seen, (Reason::Unknown, 1), (0, 3000, matching)), news(1)));
+        let unknown = |charged| Failure { reason: Reason::Unknown, weight: 1, charged };
+        let locked = Failure { reason: Reason::Lockdown, weight: 0, charged: 0 };
+        (0..1000).for_each(|_| assert_eq!(told.tell(&door(), &seen, unknown(1), (0, 3000, matching)), news(1)));
         assert_eq!(told.0.len(), MAX_TOLD);
-        assert_eq!(told.tell(&door(), &seen, (Reason::Lockdown, 0), (0, 3000, matching)), news(0));
-        told.tell(&door(), &seen, (Reason::Unknown, 1), (3000, 3000, matching));
+        assert_eq!(told.tell(&door(), &seen, locked, (0, 3000, matching)), news(0));
+        told.tell(&door(), &seen, unknown(0), (3000, 3000, matching));
+        let beside = Observation { camera: CameraId::new("beside").unwrap(), ..seen };
+        let owed = told.tell(&door(), &beside, unknown(1), (3100, 3000, matching));
+        assert_eq!(owed, News { owed: 1, is_new: false }, "whom one camera saw passing by, and another coming near");
         assert_eq!(told.0.len(), 1, "the faces of an approach that is over are gone");
     }
 }

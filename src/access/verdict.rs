@@ -1,5 +1,5 @@
 //! What an observation amounts to at one door, before its age and its company are looked at. The order of the rules is the order in which
-//! they refuse: while a door is locked down or blocked, nothing is told about the face, so that nobody learns from trying.
+//! they refuse: while a door is locked down or blocked, nothing is told about a face that it refuses, so that nobody learns from trying.
 
 use std::time::Duration;
 
@@ -26,6 +26,16 @@ pub(super) enum Verdict {
         /// What may still come.
         awaits: Awaits,
     },
+    /// A block refuses, and tells nobody what it hides.
+    Hidden {
+        reason: Reason,
+        /// What it counts as a failure.
+        weight: u32,
+        /// What may still come.
+        awaits: Awaits,
+    },
+    /// A blocked door asks for more frames: nothing yet.
+    Held,
 }
 
 /// What a refusal may still wait for.
@@ -56,20 +66,25 @@ impl Decider {
         let patience = Duration::from_millis(self.settings.patience_ms);
         match verdict {
             Verdict::Match { .. } | Verdict::Refused { reason: Reason::Challenge, .. } => true,
-            Verdict::Refused { awaits: Awaits::Frames, .. } => observation.ended,
-            Verdict::Refused { awaits: Awaits::Credential, .. } => {
+            Verdict::Refused { awaits: Awaits::Frames, .. } | Verdict::Hidden { awaits: Awaits::Frames, .. } | Verdict::Held => {
+                observation.ended
+            }
+            Verdict::Refused { awaits: Awaits::Credential, .. } | Verdict::Hidden { awaits: Awaits::Credential, .. } => {
                 observation.ended || age >= patience.max(self.rules.door(door).factor_window)
             }
-            Verdict::Refused { awaits: Awaits::BetterFaces, .. } => observation.ended || age >= patience,
+            Verdict::Refused { awaits: Awaits::BetterFaces, .. } | Verdict::Hidden { awaits: Awaits::BetterFaces, .. } => {
+                observation.ended || age >= patience
+            }
         }
     }
 
     pub(super) fn verdict(&self, observation: &Observation, door: &DoorId, now: Moment) -> Verdict {
-        self.judge(observation, door, now).unwrap_or_else(|refused| refused)
+        let verdict = self.judge(observation, door, now).unwrap_or_else(|refused| refused);
+        self.barred(verdict, observation, door, now)
     }
 
     fn judge(&self, observation: &Observation, door: &DoorId, now: Moment) -> Result<Verdict, Verdict> {
-        self.is_open_for_tries(observation, door, now)?;
+        self.is_open_for_tries(observation, door)?;
         let rule = self.rules.door(door);
         let thresholds = rule.thresholds(self.thresholds);
         self.is_live(observation, thresholds)?;
@@ -106,15 +121,13 @@ impl Decider {
         Ok(Verdict::Match { person: person.clone(), factors, marks, captured_at: newest })
     }
 
-    /// Whether the door takes any face at all now.
-    fn is_open_for_tries(&self, observation: &Observation, door: &DoorId, now: Moment) -> Result<(), Verdict> {
+    /// Whether the door takes any face at all here. What a block lets pass is asked of the verdict ([`Decider::barred`]).
+    fn is_open_for_tries(&self, observation: &Observation, door: &DoorId) -> Result<(), Verdict> {
         if self.lockdown.holds(door) || self.rules.door(door).mode == DoorMode::LockedDown {
             return Err(Verdict::refused(Reason::Lockdown, 0));
         }
         let first = ms(observation.first_usable_at.monotonic);
-        if self.throttle.is_blocked(door, ms(now.monotonic))
-            || self.places.is_hot(&observation.camera, observation.track, &observation.bounding_box, first)
-        {
+        if self.places.is_hot(&observation.camera, observation.track, &observation.bounding_box, first) {
             return Err(Verdict::refused(Reason::Throttled, 0));
         }
         if !observation.gallery {
@@ -188,7 +201,7 @@ impl Decider {
     }
 
     /// The credential that was read at the door a moment ago.
-    fn waiting_at(&self, door: &DoorId, now: Moment) -> Option<&Waiting> {
+    pub(super) fn waiting_at(&self, door: &DoorId, now: Moment) -> Option<&Waiting> {
         let window = i64::try_from(self.rules.door(door).factor_window.as_millis()).unwrap_or(0);
         self.waiting.get(door).filter(|waiting| ms(now.monotonic).saturating_sub(waiting.at) <= window)
     }
@@ -239,7 +252,8 @@ fn verify<'a>(observation: &'a Observation, thresholds: Thresholds, waiting: Opt
             false => Verdict::refused(Reason::Unknown, 1),
         });
     };
-    let claimed = observation.candidates.iter().find(|c| c.person == waiting.person && c.score >= thresholds.matching);
+    let claimed =
+        observation.candidates.iter().find(|c| Some(&c.person) == waiting.person.as_ref() && c.score >= thresholds.matching);
     let claimed = claimed.filter(|claimed| !is_behind(claimed, thresholds.margin, observation));
     claimed.ok_or_else(|| Verdict::refused(Reason::SecondFactor, 1))
 }

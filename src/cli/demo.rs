@@ -216,8 +216,6 @@ fn scratch_config(places: &Places, scratch: &Scratch, clip: &Path, keep: bool, p
     config.device = DeviceId::new("demo").map_err(|e| bug(&e))?;
     let id = CameraId::new("entrance").map_err(|e| bug(&e))?;
     config.doors = vec![DoorSettings::new(DoorId::new("front").map_err(|e| bug(&e))?, vec![id.clone()])];
-    // The clip's six visits, two of them attacks, come within 35 seconds at one door: there the throttle would have shut it.
-    config.policy.throttle.failures = 0;
     config.cameras = vec![super::shots::file_camera(id, clip, keep, true)];
     config.publish = crate::publish::Settings { host: "127.0.0.1".into(), port, ..crate::publish::Settings::default() };
     Ok(config)

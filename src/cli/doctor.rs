@@ -104,6 +104,7 @@ fn examine(context: &Context, chart: &mut Chart) {
     passages(context, chart);
     gallery(context, chart);
     state_folder(&context.config.state_dir, chart);
+    blocks(&context.config.state_dir, chart);
     machine::examine(&context.config, chart);
     broker(context, chart);
     api(context, chart);
@@ -251,6 +252,15 @@ fn gallery(context: &Context, chart: &mut Chart) {
             chart.note("gallery", State::Weak, "nobody is enrolled", "faceid enroll PERSON IMAGE...")
         }
         Err(error) => chart.note("gallery", State::Broken, error, "faceid gallery verify"),
+    }
+}
+
+/// Doors that turn people away because attempts failed there; only the running daemon knows.
+fn blocks(state: &Path, chart: &mut Chart) {
+    for (door, until, why) in super::editor::blocked_doors(state) {
+        let mend = format!("wait, or faceid command release --args '{{\"doors\":[\"{door}\"]}}'");
+        let says = format!("blocked until {} ({why}): only clear matches pass", until.rfc3339());
+        chart.note(format!("door {door}"), State::Weak, says, mend);
     }
 }
 

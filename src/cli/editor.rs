@@ -18,7 +18,7 @@ use crate::daemon::deeds;
 use crate::gallery::{Gallery, GalleryError, SealingKey, Snapshot, Twin, is_made};
 use crate::publish::{Audit, SealedError, StateKey};
 use crate::system::{clock, stop};
-use crate::types::{Candidate, Embedding, ModelId, Person, PersonId, Score};
+use crate::types::{Candidate, DoorId, Embedding, ModelId, Person, PersonId, Score, Wall};
 
 /// How long another process that holds the store is waited for: a daemon that starts, another command.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -241,6 +241,12 @@ pub(super) fn why_read_only(state: &Path) -> Option<String> {
     done(client.ask(&Request::Check).ok()?).err().map(|failure| failure.message)
 }
 
+/// The doors that the running daemon has blocked: until when, and by what.
+pub(super) fn blocked_doors(state: &Path) -> Vec<(DoorId, Wall, String)> {
+    let ask = || connect(state).ok()??.ask(&Request::Blocked).ok();
+    if let Some(Reply::Blocked(doors)) = ask() { doors } else { Vec::new() }
+}
+
 fn connect(state: &Path) -> Result<Option<Client>> {
     Client::connect(state).map_err(|error| Failure::unavailable(format!("the daemon's socket: {error}")))
 }
@@ -252,7 +258,7 @@ fn call(state: &Path) -> Result<Client> {
 
 fn done(reply: Reply) -> Result<()> {
     match reply {
-        Reply::Done | Reply::Twins(_) => Ok(()),
+        Reply::Done | Reply::Twins(_) | Reply::Blocked(_) => Ok(()),
         Reply::Refused { code, message } => Err(Failure::new(code, message)),
     }
 }

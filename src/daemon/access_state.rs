@@ -232,7 +232,7 @@ mod tests {
         let state = serde_json::to_string(&State::lost()).unwrap();
         let memory = serde_json::to_string(&Memory { number: 1, said: 0, state: State::lost() }).unwrap();
         // The program before this one kept no number.
-        for text in [memory.replace("\"version\":1", "\"version\":2"), state] {
+        for text in [memory.replace("\"version\":2", "\"version\":3"), state] {
             std::fs::write(file.path(), file.key.seal(PURPOSE, text.as_bytes()).unwrap()).unwrap();
             assert!(is_lost(&file.load(true)), "{text}");
         }

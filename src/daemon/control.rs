@@ -17,12 +17,13 @@ use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::supervisor::{WorkerContext, WorkerError};
+use super::workers::Counts;
 use super::{deeds, events};
 use crate::gallery::format::MAX_PEOPLE;
 use crate::gallery::{Gallery, GalleryError, Twin, is_made};
 use crate::publish::{Audit, Publisher};
 use crate::system::messages;
-use crate::types::{Embedding, ModelId, Person, PersonId, Score};
+use crate::types::{DoorId, Embedding, ModelId, Person, PersonId, Score, Wall};
 
 /// The socket in the state folder.
 pub const SOCKET: &str = "control.sock";
@@ -95,6 +96,8 @@ pub enum Request {
     },
     /// Changes nothing: refused, with the reason, while the gallery takes no change.
     Check,
+    /// Changes nothing: which doors are blocked ([`Reply::Blocked`]).
+    Blocked,
 }
 
 impl Request {
@@ -128,6 +131,8 @@ pub enum Reply {
     },
     /// Done, but these were not enrolled: each is somebody else, by that score.
     Twins(Vec<(PersonId, PersonId, Score)>),
+    /// Doors that are blocked: until when, and by what.
+    Blocked(Vec<(DoorId, Wall, String)>),
 }
 
 /// Why the daemon could not be asked.
@@ -239,11 +244,18 @@ struct Desk {
     gallery: Arc<Gallery>,
     publisher: Publisher,
     audit: Arc<Audit>,
+    counts: Arc<Counts>,
 }
 
 impl Control {
     /// Opens the socket. The caller holds the state folder's lock, so a socket that is there is left from before.
-    pub(super) fn open(state: &Path, gallery: Arc<Gallery>, publisher: Publisher, audit: Arc<Audit>) -> io::Result<Self> {
+    pub(super) fn open(
+        state: &Path,
+        gallery: Arc<Gallery>,
+        publisher: Publisher,
+        audit: Arc<Audit>,
+        counts: Arc<Counts>,
+    ) -> io::Result<Self> {
         let path = state.join(SOCKET);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -253,7 +265,7 @@ impl Control {
         // Until here the folder's own mode keeps others out, and each caller is looked at besides.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         set_socket_timeout(&listener, Timeout::Recv, Some(PATIENCE))?;
-        Ok(Self { desk: Desk { gallery, publisher, audit }, listener, path })
+        Ok(Self { desk: Desk { gallery, publisher, audit, counts }, listener, path })
     }
 
     /// Answers callers until told to stop, each on a thread of its own: one that dawdles hinders nobody. Beyond [`CALLERS`] they wait in
@@ -357,6 +369,7 @@ impl Desk {
 
     fn serve(&self, request: Request, parts: &mut Vec<(Person, Vec<Template>)>, by: u32) -> Reply {
         let done = match request {
+            Request::Blocked => return Reply::Blocked(self.counts.blocked.in_force()),
             Request::Enroll { model, people } => self.enroll(&model, people, None, by),
             Request::EnrollDistinct { model, people, threshold } => self.enroll(&model, people, Some(threshold), by),
             Request::RestorePart(more) => {
@@ -424,7 +437,11 @@ impl Desk {
                     return Err(GalleryError::Latched { path: gallery.path().to_owned(), reason: reason.to_string() });
                 }
             }
-            Request::Enroll { .. } | Request::EnrollDistinct { .. } | Request::RestorePart(_) | Request::Restore { .. } => {}
+            Request::Enroll { .. }
+            | Request::EnrollDistinct { .. }
+            | Request::RestorePart(_)
+            | Request::Restore { .. }
+            | Request::Blocked => {}
         }
         Ok(())
     }

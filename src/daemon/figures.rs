@@ -17,6 +17,7 @@ pub(super) fn text(api: &Api) -> String {
     text.sample("faceid_provider_info", &[("provider", &api.provider)], 1);
     cameras(&mut text, api);
     decisions(&mut text, api);
+    blocks(&mut text, api);
     times(&mut text, api);
     plain(&mut text, api);
     text.family("process_cpu_seconds_total", "counter", "CPU time of the process");
@@ -56,6 +57,19 @@ fn decisions(text: &mut Exposition, api: &Api) {
     text.family("faceid_attempts_total", "counter", "Attempts that ended without a decision, by reason");
     for (reason, count) in api.counts.attempts() {
         text.sample("faceid_attempts_total", &[("reason", reason)], count);
+    }
+}
+
+fn blocks(text: &mut Exposition, api: &Api) {
+    let doors = api.counts.blocked.lines();
+    let all = || doors.iter().flat_map(|(door, lines)| lines.iter().map(move |(reason, line)| (door, *reason, line)));
+    text.family("faceid_door_blocked", "gauge", "1 while failed attempts let clear matches alone pass");
+    for (door, reason, line) in all() {
+        text.sample("faceid_door_blocked", &[("door", door.as_str()), ("reason", reason)], u8::from(line.until.is_some()));
+    }
+    text.family("faceid_door_blocks_total", "counter", "How often failed attempts blocked a door");
+    for (door, reason, line) in all() {
+        text.sample("faceid_door_blocks_total", &[("door", door.as_str()), ("reason", reason)], line.begun);
     }
 }
 

@@ -3,6 +3,7 @@
 mod access_state;
 mod api;
 mod birth_witness;
+pub mod blocks;
 mod care;
 mod commands;
 pub mod control;

@@ -368,6 +368,7 @@ impl Service {
             watcher: watchers.decision.clone(),
             standing: std::collections::HashMap::new(),
             snapshots: snapshots.clone(),
+            blocks: Default::default(),
         };
         let mut vision = Vision {
             pipeline,
@@ -389,7 +390,8 @@ impl Service {
         };
         let (gallery, audit) = (self.gallery.clone(), self.audit.clone());
         let mut care = Care::new(gallery.clone(), self.publisher.clone(), audit.clone(), &config.gallery);
-        let control = Control::open(&config.state_dir, gallery, self.publisher.clone(), audit);
+        let counts = self.counts.clone();
+        let control = Control::open(&config.state_dir, gallery, self.publisher.clone(), audit, counts);
         let mut control = control.map_err(io("the control socket in the state folder"))?;
         self.supervisor.spawn("control", CONTROL_RETRY, 1, move |context| control.run(context)).map_err(io("control"))?;
         self.supervisor.spawn("gallery", CONTROL_RETRY, 1, move |context| care.run(context)).map_err(io("gallery"))?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::access_state::AccessState;
 use super::api::Asks;
+use super::blocks::{BlockedDoors, Blocks};
 use super::enrol::Enrolments;
 use super::events;
 use super::guards;
@@ -48,6 +49,8 @@ pub struct Counts {
     by_reason: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     /// Attempts without a decision, by reason.
     attempts_by_reason: Mutex<BTreeMap<&'static str, u64>>,
+    /// Which doors are blocked.
+    pub blocked: BlockedDoors,
     /// How the cameras are.
     cameras: Mutex<BTreeMap<CameraId, CameraLine>>,
     /// Decisions, granted.
@@ -266,6 +269,7 @@ pub(super) struct Decisions {
     pub(super) watcher: Option<DecisionWatcher>,
     pub(super) standing: HashMap<CameraId, Standing>,
     pub(super) snapshots: Snapshots,
+    pub(super) blocks: Blocks,
 }
 
 impl Decisions {
@@ -278,6 +282,10 @@ impl Decisions {
                 Err(_) => return Ok(()),
             }
             self.look_after_challenges();
+            let now = clock::now();
+            for news in self.blocks.news(self.decider.blocks(now), &self.counts.blocked, now) {
+                self.publisher.publish(news);
+            }
         }
     }
 
@@ -420,6 +428,7 @@ impl Decisions {
         for mark in &decision.marks {
             match mark {
                 Mark::Duress => drop(self.publisher.publish(events::duress(&decision))),
+                Mark::Attack => drop(self.publisher.publish(events::spoof(&decision))),
                 Mark::Passback => log::warn!(door = decision.door.as_str(); "let through twice in the same direction"),
             }
         }

@@ -52,6 +52,16 @@ pub fn payload(device: &DeviceId, root: &str, version: &str, cameras: &[CameraId
             }),
         );
     }
+    for door in doors {
+        add(
+            format!("blocked_{door}"),
+            "binary_sensor",
+            json!({
+                "name": format!("{door} blocked"), "device_class": "problem", "entity_category": "diagnostic",
+                "state_topic": format!("{root}/door/{door}/throttle"), "value_template": "{{ 'ON' if value_json.blocked else 'OFF' }}",
+            }),
+        );
+    }
     for camera in cameras {
         add(
             format!("faces_{camera}"),

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use uuid::Uuid;
 
-pub use at_door::Snapshot;
+pub use at_door::{DoorBlock, Snapshot};
 
 use super::audit::Head;
 use crate::types::{Attempt, CameraId, Decision, DeviceId, DoorId, Evidence, ModelId, Moment, PersonId, Presence, Prompt, Wall};
@@ -237,11 +237,13 @@ pub enum AlarmKind {
     OutboxFull,
     /// Somebody was let in who says to be forced.
     Duress,
+    /// Too many attempts failed at a door.
+    Throttled,
 }
 
 impl AlarmKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Spoof,
         Self::ForcedOpen,
         Self::HeldOpen,
@@ -250,6 +252,7 @@ impl AlarmKind {
         Self::GalleryReadOnly,
         Self::OutboxFull,
         Self::Duress,
+        Self::Throttled,
     ];
 
     /// The word of the contract.
@@ -263,6 +266,7 @@ impl AlarmKind {
             AlarmKind::GalleryReadOnly => "gallery-read-only",
             AlarmKind::OutboxFull => "outbox-full",
             AlarmKind::Duress => "duress",
+            AlarmKind::Throttled => "throttled",
         }
     }
 }
@@ -311,6 +315,8 @@ pub enum Event {
     Prompt(Prompt),
     /// Delivered at most once: a sealed picture.
     Snapshot(Snapshot),
+    /// Retained: whether a door is blocked.
+    DoorBlock(DoorBlock),
 }
 
 /// An answer to a command.
@@ -352,6 +358,7 @@ impl Event {
             Event::Reply(reply) => reply.topic.clone(),
             Event::Prompt(prompt) => format!("door/{}/prompt", prompt.door),
             Event::Snapshot(snapshot) => format!("door/{}/snapshot", snapshot.door),
+            Event::DoorBlock(block) => format!("door/{}/throttle", block.door),
         }
     }
 
@@ -365,6 +372,7 @@ impl Event {
                 | Event::Keys(_)
                 | Event::AuditHead(_)
                 | Event::Discovery(_)
+                | Event::DoorBlock(_)
         )
     }
 
@@ -413,6 +421,7 @@ impl Event {
             Event::Reply(reply) => reply.payload.clone(),
             Event::Prompt(prompt) => stamped(context, prompt.asked_at.wall, &at_door::prompt(prompt)),
             Event::Snapshot(snapshot) => stamped(context, snapshot.at, &at_door::snapshot(snapshot)),
+            Event::DoorBlock(block) => stamped(context, block.at, &at_door::door_block(block)),
         }
     }
 }
@@ -717,6 +726,15 @@ pub(super) mod tests {
         let event = Event::Snapshot(snapshot);
         assert!(!event.is_retained() && !event.is_elsewhere());
         golden("snapshot", &event.payload(&context(), 0, false));
+        let (door, since) = (DoorId::new("front").unwrap(), Wall(1_700_000_000_000));
+        let block = |faces: Option<i64>, credentials: Option<i64>| {
+            let until = |s: Option<i64>| s.map(|s| Wall(since.0 + 1000 * s));
+            Event::DoorBlock(DoorBlock { door: door.clone(), faces: until(faces), credentials: until(credentials), at: since })
+        };
+        assert!(block(None, None).is_retained() && block(None, None).is_confirmed());
+        assert_eq!(block(None, None).topic(), "door/front/throttle");
+        golden("throttle", &block(Some(30), Some(60)).payload(&context(), 0, false));
+        golden("throttle-ended", &block(None, None).payload(&context(), 0, false));
     }
 
     #[test]

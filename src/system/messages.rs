@@ -46,6 +46,9 @@ pub const GALLERY_READY: &str = "61f1a59d40c04f808459724af624dc66";
 /// A network is open, and where it runs.
 pub const NETWORK_READY: &str = "4d6d1ddb2a9e464d928d61dc3e052c89";
 
+/// A door is blocked, or no longer.
+pub const DOOR_BLOCKED: &str = "2e216122848ce862bb818e0f1df25d2e";
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;

@@ -56,7 +56,7 @@ pub enum Reason {
     TooFewPeople,
     /// The door is locked down.
     Lockdown,
-    /// Too many attempts failed here, or a picture was held up here a moment ago.
+    /// Too many attempts failed here and this face was no clear match, this very face failed a moment ago, or a picture was held up here.
     Throttled,
     /// The person was asked to turn the head and did not, or to the other side.
     Challenge,
@@ -231,13 +231,15 @@ impl Factor {
     }
 }
 
-/// What somebody should know about a decision that opened a door.
+/// What somebody should know about a decision besides what it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mark {
     /// The person is, or says to be, under duress: raise a silent alarm; nothing at the door may show it.
     Duress,
     /// Anti-passback was broken at a door that only takes note of it.
     Passback,
+    /// A block refused it, and behind the block it was a presentation attack: nothing at the door tells.
+    Attack,
 }
 
 /// The rules that a decision was made by.

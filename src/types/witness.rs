@@ -92,6 +92,11 @@ impl Trajectory {
         (apart(*then) <= Self::SAME_MOMENT).then_some(*place)
     }
 
+    /// How tall the face was where it was nearest, as a share of the picture; none of a face that was nowhere.
+    pub fn tallest(&self) -> Option<f32> {
+        self.0.iter().map(|(_, place)| place.height).reduce(f32::max)
+    }
+
     /// The part from a moment on, for the visit of a face that came in another's place.
     pub fn since(&self, moment: Monotonic) -> Self {
         Self(self.0.iter().filter(|(then, _)| *then >= moment).copied().collect())
@@ -124,6 +129,9 @@ mod tests {
         assert_eq!(walk.at(at(1350)), None, "out of sight");
         assert_eq!((walk.at(at(999)), walk.at(at(1000))), (None, Some(place(0.1))), "before it came");
         assert_eq!((walk.at(at(1800)), walk.at(at(1801))), (Some(place(0.7)), None));
+        walk.push(at(1650), Place { height: 0.4, ..place(0.7) });
+        walk.push(at(1660), place(0.7));
+        assert_eq!((walk.tallest(), Trajectory::default().tallest()), (Some(0.4), None));
         let other = walk.since(at(1100));
         assert_eq!((other.at(at(1100)), other.at(at(1099))), (Some(place(0.2)), None));
     }

@@ -314,7 +314,19 @@ fn a_picture_held_up_is_refused_passages_count_and_a_throttle_outlives_a_kill() 
         throttled(payload)
     });
     drop(daemon);
-    let _daemon = start(&house, &config);
-    let (_, first) = decisions.until("a decision after the kill", |_, payload| !payload.contains("\"historical\":true"));
+    let told = Ear::on(broker.port, "faceid/unit/door/front/throttle");
+    let (daemon, _notify) = start(&house, &config);
+    let is_of_nobody = |payload: &str| !payload.contains("\"historical\":true") && essence(payload).3.is_none();
+    let (_, first) = decisions.until("a decision on nobody known after the kill", |_, payload| is_of_nobody(payload));
     assert!(throttled(&first), "{first}");
+    told.until("the block of before", |_, payload| payload.contains("\"blocked\":true"));
+    drop(daemon);
+
+    // Without a throttle nothing is blocked any more, and the broker is told so.
+    let text = std::fs::read_to_string(&config).unwrap().replace("failures = 1\n", "failures = 0\n");
+    std::fs::write(&config, text).unwrap();
+    let _daemon = start(&house, &config);
+    told.until("the end of the block", |_, payload| payload.contains("\"blocked\":false"));
+    let (_, first) = decisions.until("a decision on nobody known", |_, payload| is_of_nobody(payload));
+    assert!(!throttled(&first), "{first}");
 }

@@ -220,6 +220,8 @@ fn the_seed_projects_client_works_unchanged_and_figures_are_told() {
         "faceid_frames_dropped_total{camera=\"hall\"} ",
         "# TYPE faceid_decisions_total counter",
         "# TYPE faceid_attempts_total counter",
+        "faceid_door_blocked{door=\"hall\",reason=\"failed-faces\"} 0",
+        "faceid_door_blocks_total{door=\"hall\",reason=\"failed-credentials\"} 0",
         "# TYPE faceid_stage_seconds histogram",
         "# TYPE faceid_grant_seconds histogram",
         "# TYPE faceid_refusal_seconds histogram",

@@ -21,6 +21,7 @@ mod rtsp_server;
 mod service;
 mod show_it;
 mod store;
+mod throttle;
 mod verbs;
 mod writer;
 

@@ -34,6 +34,7 @@ const CAMERAS: [(&str, &[&str]); 4] =
 const EMPTY: &str = "";
 const OFFICE: &str = "
 id = 'office'
+throttle = { failures = 3 }
 schedules = [{ id = 'day', windows = [{ days = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'], from = '08:00', to = '16:00' }] }]
 groups = [{ id = 'staff', people = ['bob'] }]
 areas = [{ id = 'lab', entries = ['in'], exits = ['out'], kind = 'hard', forget-after-h = 8760 }]
@@ -133,6 +134,21 @@ struct Entry {
     prompts: Vec<Prompt>,
     /// Why the checker says that a face without a name was refused at the doors where nothing was said of it.
     unsaid: Vec<(DoorId, Reason)>,
+    /// What the checker says that a block has hidden at a door.
+    hidden: Vec<(DoorId, Reason)>,
+    /// Whose failures, and how many, the checker says that a door remembers.
+    failed: Vec<(DoorId, Whose, u32)>,
+}
+
+/// Whose failure it is: the checker's own words.
+#[derive(Debug, Clone, PartialEq)]
+enum Whose {
+    /// As whom an attack was tried.
+    Picture(String),
+    /// Before whose face numbers were tried.
+    Number(String),
+    /// One of the faces.
+    Stranger(usize),
 }
 
 /// Draws from bytes; nothing when they are used up.
@@ -161,7 +177,19 @@ fn history(bytes: &[u8]) -> (usize, Vec<(Step, Moment)>) {
     let (mut elapsed, mut booted, mut tracks_before) = (0i64, -50_000i64, 0u64);
     let mut first_seen: BTreeMap<(usize, u64), u64> = BTreeMap::new();
     let policy = dice.of(5).unwrap_or(0);
+    // Somebody tries numbers at the office's door, the last of them one that is right.
+    let mut volley: Vec<&str> = Vec::new();
+    let presented = |number: &str, door: &str, at: Moment| {
+        let (door, credential) = (DoorId::new(door).unwrap(), Credential::Number(CredentialNumber::new(number)));
+        Step::Tell(Input::Credential(CredentialRead { door, kind: Factor::Card, credential, at }))
+    };
     let mut draw = || -> Option<(Step, Moment)> {
+        if let Some(number) = volley.pop() {
+            elapsed += 100;
+            let ms = u64::try_from(elapsed - booted).unwrap();
+            let now = Moment { monotonic: Monotonic(ms * 1_000_000), wall: Wall(DAWN + elapsed) };
+            return Some((presented(number, "in", now), now));
+        }
         let pause = dice.one(&[100, 100, 300, 700, 700, 1500, 4000, 4000, 11_000, 11_000, 40_000, HOUR])?;
         elapsed += pause;
         let ms = u64::try_from(elapsed - booted).unwrap();
@@ -185,10 +213,11 @@ fn history(bytes: &[u8]) -> (usize, Vec<(Step, Moment)>) {
             }
             3 => Step::Tell(Input::Command(Command::Forgive { person: None })),
             4 | 5 => {
-                let number = dice.one(&["card-ada", "card-ada", "card-bob", "card-nobody"])?;
-                let door = DoorId::new(dice.mostly(&DOORS)?).unwrap();
-                let credential = Credential::Number(CredentialNumber::new(number));
-                Step::Tell(Input::Credential(CredentialRead { door, kind: Factor::Card, credential, at: now }))
+                let number = dice.one(&["card-ada", "card-ada", "card-bob", "card-nobody", "card-nobody"])?;
+                if policy == 1 && dice.of(4)? == 0 {
+                    volley = vec!["card-ada", "card-nobody", "card-nobody", "card-nobody"];
+                }
+                presented(number, dice.mostly(&DOORS)?, now)
             }
             6 => {
                 let (camera, track) = (dice.of(4)?, dice.of(3)? as u64);
@@ -235,7 +264,11 @@ fn probe_of(face: usize) -> Option<Probe> {
 }
 
 fn place(x: f32) -> Place {
-    Place::of(&BoundingBox { x, y: 100.0, width: 80.0, height: 90.0 }, 640, 480)
+    tall_place(x, 90.0)
+}
+
+fn tall_place(x: f32, height: f32) -> Place {
+    Place::of(&BoundingBox { x, y: 100.0, width: 80.0, height }, 640, 480)
 }
 
 /// How a face came to where it is.
@@ -249,7 +282,7 @@ enum Walk {
     Appeared,
 }
 
-fn trajectory(x: f32, captured: u64, walk: Walk) -> Trajectory {
+fn trajectory((x, height): (f32, f32), captured: u64, walk: Walk) -> Trajectory {
     let mut trajectory = Trajectory::default();
     for ago in (0..=10u64).rev().map(|n| n * 100) {
         let here = match walk {
@@ -257,7 +290,7 @@ fn trajectory(x: f32, captured: u64, walk: Walk) -> Trajectory {
             Walk::Came if ago > 300 => x + 200.0,
             _ => x,
         };
-        trajectory.push(Monotonic(captured.saturating_sub(ago) * 1_000_000), place(here));
+        trajectory.push(Monotonic(captured.saturating_sub(ago) * 1_000_000), tall_place(here, height));
     }
     trajectory
 }
@@ -275,7 +308,7 @@ fn seen(
     };
     let people = if is_guarded { 2 } else { 4 };
     let (best, second) = (dice.of(people)?, dice.of(4)?);
-    let score = dice.mostly(&[0.9, 0.5, 0.29, 0.31])?;
+    let score = dice.one(&[0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.5, 0.29, 0.29, 0.31])?;
     let behind = dice.mostly(&[0.4, 0.04])?;
     let mut candidates = vec![candidate(PEOPLE[best], score)];
     if second != best {
@@ -300,7 +333,11 @@ fn seen(
         frames: dice.mostly(&[5, 3, 2])?,
         quality: 0.8,
         bounding_box: BoundingBox { x, y: 0.0, width: 80.0, height: 90.0 },
-        trajectory: trajectory(x, captured, dice.mostly(&[Walk::Stood, Walk::Came, Walk::Appeared])?),
+        trajectory: trajectory(
+            (x, dice.one(&[90.0, 90.0, 50.0])?),
+            captured,
+            dice.mostly(&[Walk::Stood, Walk::Came, Walk::Appeared])?,
+        ),
         samples: turned(dice.one(&[Some(0.0), Some(-14.0), Some(16.0), Some(-30.0), Some(31.0), None])?),
         is_flat: dice.mostly(&[false, true])?,
         ended: dice.of(3)? == 0,
@@ -361,8 +398,12 @@ fn live(bytes: &[u8], sites: &Sites) -> (usize, Vec<Entry>) {
                 }
             }
             Step::Tell(input) => {
+                let before = (decider.throttle.clone(), decider.readers.clone(), decider.tried.clone());
                 if let Some(input) = heard(input, blind) {
                     let _ = decider.take(input, now);
+                }
+                if blind == Some(Blind::Release) {
+                    (decider.throttle, decider.readers, decider.tried) = before;
                 }
             }
             Step::Testify(sightings) => {
@@ -393,13 +434,18 @@ fn live(bytes: &[u8], sites: &Sites) -> (usize, Vec<Entry>) {
                 decisions.iter_mut().for_each(|decision| decision.track = observation.track);
             }
         }
+        match blind {
+            Some(Blind::Waits) => decider.tried.release(None),
+            Some(Blind::Reader) => decider.readers.release(None),
+            _ => {}
+        }
         let mut prompts = decider.take_prompts();
         if blind == Some(Blind::Side) {
             let other = |side| if side == Side::Left { Side::Right } else { Side::Left };
             prompts.iter_mut().for_each(|prompt| prompt.side = other(prompt.side));
         }
         decisions.extend(decider.overdue(now));
-        log.push(Entry { step, now, decisions, silent, prompts, unsaid: Vec::new() });
+        log.push(Entry { step, now, decisions, silent, prompts, unsaid: Vec::new(), hidden: Vec::new(), failed: Vec::new() });
     }
     (policy, log)
 }

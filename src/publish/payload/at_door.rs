@@ -19,6 +19,45 @@ pub struct Snapshot {
     pub at: Wall,
 }
 
+/// Whether a door is blocked, published retained when it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DoorBlock {
+    /// Which door.
+    pub door: DoorId,
+    /// Until when only clear matches pass, because faces failed.
+    pub faces: Option<Wall>,
+    /// Until when its reader's numbers count beside their owner's clear face alone, because numbers were nobody's.
+    pub credentials: Option<Wall>,
+    /// Since when.
+    pub at: Wall,
+}
+
+#[derive(Serialize)]
+pub(super) struct DoorBlockBody<'a> {
+    door: &'a DoorId,
+    blocked: bool,
+    until: Option<String>,
+    reasons: Vec<BlockReason>,
+}
+
+#[derive(Serialize)]
+struct BlockReason {
+    reason: &'static str,
+    until: String,
+}
+
+pub(super) fn door_block(block: &DoorBlock) -> DoorBlockBody<'_> {
+    let all = [("failed-faces", block.faces), ("failed-credentials", block.credentials)];
+    let reason = |(reason, until): (&'static str, Option<Wall>)| Some(BlockReason { reason, until: until?.rfc3339() });
+    let until = block.faces.max(block.credentials);
+    DoorBlockBody {
+        door: &block.door,
+        blocked: until.is_some(),
+        until: until.map(Wall::rfc3339),
+        reasons: all.into_iter().filter_map(reason).collect(),
+    }
+}
+
 #[derive(Serialize)]
 pub(super) struct SnapshotBody<'a> {
     door: &'a DoorId,

@@ -50,6 +50,14 @@ pub(super) enum Blind {
     TooLate,
     TwoCameras,
     OtherFaces,
+    Lead,
+    MoreFrames,
+    Shut,
+    PassersBy,
+    Distance,
+    Waits,
+    Reader,
+    Release,
 }
 
 impl Blind {
@@ -63,7 +71,7 @@ impl Blind {
     }
 }
 
-pub(super) const ALL_BLIND: [Blind; 45] = [
+pub(super) const ALL_BLIND: [Blind; 53] = [
     Blind::Schedule,
     Blind::Expiry,
     Blind::Validity,
@@ -109,6 +117,14 @@ pub(super) const ALL_BLIND: [Blind; 45] = [
     Blind::TooLate,
     Blind::TwoCameras,
     Blind::OtherFaces,
+    Blind::Lead,
+    Blind::MoreFrames,
+    Blind::Shut,
+    Blind::PassersBy,
+    Blind::Distance,
+    Blind::Waits,
+    Blind::Reader,
+    Blind::Release,
 ];
 
 pub(super) fn guard(door: &str, blind: Option<Blind>) -> DoorLiveness {
@@ -127,6 +143,8 @@ pub(super) fn guard(door: &str, blind: Option<Blind>) -> DoorLiveness {
 pub(super) fn rules(policy: &str, blind: Option<Blind>) -> (Settings, Rules) {
     let mut settings = Settings { deny_flat: true, ..Settings::default() };
     let mut rules: PolicySettings = toml::from_str(policy).unwrap();
+    // Between the numbers of frames that the histories have.
+    rules.throttle.blocked_frames = 4;
     match blind {
         Some(Blind::Schedule) => rules.doors.iter_mut().flat_map(|d| &mut d.allow).for_each(|allow| allow.schedule = None),
         Some(Blind::Validity) => rules.people.iter_mut().for_each(|p| (p.valid_from, p.valid_to) = (None, None)),
@@ -146,6 +164,12 @@ pub(super) fn rules(policy: &str, blind: Option<Blind>) -> (Settings, Rules) {
         Some(Blind::Passback) => rules.areas.clear(),
         Some(Blind::Throttle) => rules.throttle.failures = 0,
         Some(Blind::TooSoon) => rules.throttle.failures -= 1,
+        Some(Blind::Lead) => rules.throttle.blocked_lead = 0.0,
+        Some(Blind::MoreFrames) => rules.throttle.blocked_frames = 1,
+        // As it once was: who is enrolled is kept out by what others did.
+        Some(Blind::Shut) => rules.throttle.blocked_frames = 100,
+        Some(Blind::PassersBy) => rules.throttle.attempt_ms = 0,
+        Some(Blind::Distance) => rules.throttle.attempt_face_percent = 0,
         Some(Blind::TooLate) => rules.throttle.failures += 1,
         Some(Blind::Factor) => {
             let doors = rules.doors.iter_mut().filter(|door| door.mode == DoorMode::TwoFactor);

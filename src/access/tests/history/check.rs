@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::*;
 
 /// What the policies say, in the checker's own words.
-#[derive(Default)]
+#[derive(Default, Clone, Copy)]
 struct Facts {
     office: bool,
     vault: bool,
@@ -59,6 +59,11 @@ impl Facts {
         }
     }
 
+    /// How many failures block a door.
+    fn limit(&self) -> u32 {
+        if self.vault || self.office { 3 } else { 5 }
+    }
+
     /// What is to be said of a grant.
     fn marks(&self, before: &[Entry], door: &str, person: &str) -> Vec<Mark> {
         let last = |door: &str| grants_at(before, door).rfind(|(_, who)| *who == person).map(|(entry, _)| entry.now.wall.0);
@@ -104,35 +109,46 @@ fn is_locked(before: &[Entry], door: &str) -> bool {
     locked.contains(&door)
 }
 
-/// A face without a name that was refused: when, why, how badly, and before which cameras.
+/// A face without a name that was refused: when, why, how badly, what it cost, and before which cameras.
 struct Approach {
     face: usize,
     at: i64,
     reasons: Vec<Reason>,
     weight: u32,
+    charged: u32,
     cameras: Vec<CameraId>,
+}
+
+/// What is charged of a refusal: nothing of strangers who did not look into the camera for a second, or were too far away.
+fn charge(seen: &Observation, (reason, weight): (Reason, u32)) -> u32 {
+    let stayed = seen.captured_at.wall.0 - seen.first_usable_at.wall.0;
+    let tall = seen.trajectory.at(seen.captured_at.monotonic).map_or(1.0, |place| place.height);
+    let is_attempt = stayed >= 1000 && seen.frames >= 3 && tall >= 0.12;
+    if reason == Reason::Unknown && !is_attempt { 0 } else { weight }
 }
 
 /// What a refusal adds to the failures, and whether it is to be told, after what another camera told of the same face at this door less
 /// than three seconds ago. A failure is nothing new when it is lighter than what was told, or the same; what is no failure, when it is
 /// the same.
 fn tell(approaches: &mut Vec<Approach>, seen: &Observation, (reason, weight): (Reason, u32), at: i64) -> (u32, bool) {
-    let Some(face) = (0..=PEOPLE.len()).find(|face| is_face(seen, *face)) else { return (weight, true) };
+    let charged = charge(seen, (reason, weight));
+    let Some(face) = face_of(seen) else { return (charged, true) };
     let same = approaches.iter_mut().find(|a| {
         let is_alike = if weight == 0 { a.weight == 0 && a.reasons == [reason] } else { a.weight > 0 };
         a.face == face && at - a.at < 3000 && is_alike && !a.cameras.contains(&seen.camera)
     });
     let Some(approach) = same else {
-        approaches.push(Approach { face, at, reasons: vec![reason], weight, cameras: vec![seen.camera.clone()] });
-        return (weight, true);
+        approaches.push(Approach { face, at, reasons: vec![reason], weight, charged, cameras: vec![seen.camera.clone()] });
+        return (charged, true);
     };
     approach.cameras.push(seen.camera.clone());
     let is_news = !approach.reasons.contains(&reason) && weight >= approach.weight;
     if is_news {
         approach.reasons.push(reason);
     }
-    let worse = weight.max(approach.weight);
-    (worse - std::mem::replace(&mut approach.weight, worse), is_news)
+    approach.weight = weight.max(approach.weight);
+    let dearer = charged.max(approach.charged);
+    (dearer - std::mem::replace(&mut approach.charged, dearer), is_news)
 }
 
 /// Whether a refusal of a face without a name is to be told, after these entries.
@@ -158,15 +174,60 @@ fn tell_entry(facts: &Facts, approaches: &mut Vec<Approach>, before: &[Entry], e
     refusals.map(|reason| tell(approaches, seen, (reason, facts.weight(before, door, reason, at)), at).0).sum()
 }
 
+fn face_of(seen: &Observation) -> Option<usize> {
+    (0..=PEOPLE.len()).find(|face| is_face(seen, *face))
+}
+
 fn is_face(seen: &Observation, face: usize) -> bool {
     let likeness = seen.probe.as_ref().zip(probe_of(face)).and_then(|(probe, other)| probe.compare(&other));
     likeness.is_some_and(|score| score.value() > 0.99)
 }
 
-/// Blocks, from the failures themselves, by the wall clock, which restarts do not touch here.
+/// Failures and the blocks that they bring, by the wall clock, which restarts do not touch here.
+struct Slate {
+    limit: u32,
+    failures: Vec<(i64, u32)>,
+    blocked_until: i64,
+    blocks: u32,
+}
+
+impl Slate {
+    fn of(limit: u32) -> Self {
+        Self { limit, failures: Vec::new(), blocked_until: i64::MIN, blocks: 0 }
+    }
+
+    fn fail(&mut self, weight: u32, at: i64) {
+        if weight == 0 || at < self.blocked_until {
+            return;
+        }
+        self.failures.retain(|(then, _)| at - then < 300_000);
+        self.failures.push((at, weight));
+        if self.failures.iter().map(|(_, weight)| weight).sum::<u32>() >= self.limit {
+            // Each hour without a block half of the blocks are forgotten.
+            let hours = if self.blocks > 0 { ((at - self.blocked_until) / HOUR).min(31) } else { 0 };
+            let blocks = self.blocks >> hours;
+            self.blocked_until = at + (30_000i64 << blocks.min(16)).min(HOUR);
+            self.blocks = (blocks + 1).min(16);
+            self.failures.clear();
+        }
+    }
+
+    /// A release forgets everything.
+    fn hear(&mut self, entry: &Entry, door: &str) {
+        if is_release(entry, door) {
+            *self = Self::of(self.limit);
+        }
+    }
+}
+
+fn is_release(entry: &Entry, door: &str) -> bool {
+    let Step::Tell(Input::Command(Command::Release { door: released })) = &entry.step else { return false };
+    released.as_ref().is_none_or(|released| released.as_str() == door)
+}
+
+/// Whether a door is blocked for its faces.
 fn is_blocked(facts: &Facts, before: &[Entry], door: &str, now: i64) -> bool {
-    let limit = if facts.vault { 3 } else { 5 };
-    let (mut failures, mut blocked_until, mut blocks): (Vec<(i64, u32)>, i64, u32) = (Vec::new(), i64::MIN, 0);
+    let mut slate = Slate::of(facts.limit());
     let mut approaches: Vec<Approach> = Vec::new();
     for (index, entry) in before.iter().enumerate() {
         let at = entry.now.wall.0;
@@ -175,26 +236,10 @@ fn is_blocked(facts: &Facts, before: &[Entry], door: &str, now: i64) -> bool {
         let run = since_restart(&before[..index]);
         let turns = entry.decisions.iter().filter(|d| d.door.as_str() == door && d.reason == Reason::Challenge);
         weight += turns.map(|d| u32::from(prompt(run, door, &d.camera, d.track).is_some())).sum::<u32>();
-        if let Step::Tell(Input::Credential(read)) = &entry.step
-            && read.door.as_str() == door
-            && owner(facts, read).is_none()
-        {
-            weight += 1;
-        }
-        if weight == 0 || at < blocked_until {
-            continue;
-        }
-        failures.retain(|(then, _)| at - then < 300_000);
-        failures.push((at, weight));
-        if failures.iter().map(|(_, weight)| weight).sum::<u32>() >= limit {
-            // After a day without a block the next one is a first one.
-            blocks = if blocks > 0 && at - blocked_until >= 24 * HOUR { 0 } else { blocks.min(16) };
-            blocked_until = at + (30_000i64 << blocks).min(HOUR);
-            blocks += 1;
-            failures.clear();
-        }
+        slate.hear(entry, door);
+        slate.fail(weight, at);
     }
-    now < blocked_until
+    now < slate.blocked_until
 }
 
 fn owner(facts: &Facts, read: &CredentialRead) -> Option<&'static str> {
@@ -203,17 +248,220 @@ fn owner(facts: &Facts, read: &CredentialRead) -> Option<&'static str> {
     owners.into_iter().find(|(card, _)| facts.office && *number == CredentialNumber::new(*card)).map(|(_, owner)| owner)
 }
 
-/// Whose card waits at an office's door after these entries.
-fn card(before: &[Entry], door: &str, now: i64) -> Option<&'static str> {
+/// A card that waits at an office's door.
+#[derive(Clone, Copy)]
+struct Card {
+    /// Whose; nobody's waits only while the reader is blocked.
+    owner: Option<&'static str>,
+    is_in_block: bool,
+    /// How many of nobody came right before it meanwhile.
+    wrong: u32,
+    at: i64,
+}
+
+/// Which card waits at an office's door after these entries.
+fn card(before: &[Entry], door: &str, now: i64) -> Option<Card> {
     let facts = Facts { office: true, ..Facts::default() };
-    let run = since_restart(before);
-    let (at, read) = run.iter().enumerate().rev().find_map(|(at, entry)| match &entry.step {
-        Step::Tell(Input::Credential(read)) if read.door.as_str() == door => Some((at, owner(&facts, read)?)),
+    let mut reader = Slate::of(facts.limit());
+    let mut waiting: Option<Card> = None;
+    for entry in before {
+        let at = entry.now.wall.0;
+        reader.hear(entry, door);
+        match &entry.step {
+            Step::Restart => waiting = None,
+            Step::Tell(Input::Credential(read)) if read.door.as_str() == door => {
+                let (owner, is_in_block) = (owner(&facts, read), at < reader.blocked_until);
+                if owner.is_none() && !is_in_block {
+                    reader.fail(1, at);
+                    continue;
+                }
+                let before = waiting.filter(|card| at - card.at <= 5000).map_or(0, |card| card.wrong);
+                let wrong = if is_in_block { before + u32::from(owner.is_none()) } else { 0 };
+                waiting = Some(Card { owner, is_in_block, wrong, at });
+            }
+            _ if grants_at(std::slice::from_ref(entry), door).next().is_some() => waiting = None,
+            _ => {}
+        }
+    }
+    waiting.filter(|card| now - card.at <= 5000)
+}
+
+/// What a door remembers of faces that failed in this run: whose, how often, when last.
+fn failures(before: &[Entry], door: &str, now: i64) -> Vec<(Whose, u32, i64)> {
+    let mut failures: Vec<(Whose, u32, i64)> = Vec::new();
+    let halved = |count: u32, at: i64, then: i64| count >> ((then - at) / HOUR).min(31);
+    for entry in since_restart(before) {
+        let at = entry.now.wall.0;
+        if is_release(entry, door) {
+            failures.clear();
+        }
+        if let Step::See(seen) = &entry.step {
+            for (_, person) in grants_at(std::slice::from_ref(entry), door) {
+                failures.retain(|(whose, ..)| match whose {
+                    Whose::Picture(mine) | Whose::Number(mine) => mine != person,
+                    Whose::Stranger(face) => !is_face(seen, *face),
+                });
+            }
+        }
+        for (_, whose, times) in entry.failed.iter().filter(|(other, ..)| other.as_str() == door) {
+            let known = failures.iter().position(|(other, ..)| other == whose);
+            let before = known.map(|known| failures.swap_remove(known)).map_or(0, |(_, count, then)| halved(count, then, at));
+            failures.push((whose.clone(), (before + times).min(16), at));
+        }
+    }
+    // What is forgiven by now keeps nobody waiting.
+    failures.retain(|(_, count, at)| halved(*count, *at, now) > 0);
+    failures
+}
+
+/// Until when a face that failed so often waits: one second, then twice as long each time; somebody's picture half a minute at most.
+fn waits_until((whose, count, at): &(Whose, u32, i64)) -> i64 {
+    let longest = if matches!(whose, Whose::Picture(_)) { 30_000 } else { HOUR };
+    at + (1000i64 << (count - 1)).min(longest)
+}
+
+/// What a block, or a wait, makes of somebody who was recognised.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Bar {
+    Open,
+    /// Refused without a word: for this reason.
+    Refused(Reason),
+    /// Not seen often enough yet.
+    Held,
+}
+
+fn bar(facts: &Facts, before: &[Entry], entry: &Entry, seen: &Observation, door: &str, (person, is_match): (&str, bool)) -> Bar {
+    let now = entry.now.wall.0;
+    let last = grants_to(since_restart(before), door, person, facts);
+    if last.is_some_and(|last| now - last < 3000) {
+        return Bar::Open;
+    }
+    let (least, ..) = facts.least(door);
+    let score = seen.candidates.iter().find(|c| c.person.as_str() == person).unwrap().score.value();
+    let is_clear = score >= least + 0.05;
+    let failed = failures(before, door, now);
+    let is_waiting = |failure: &(Whose, u32, i64)| match &failure.0 {
+        Whose::Picture(mine) => mine == person && seen.first_usable_at.wall.0 < waits_until(failure),
+        Whose::Number(_) => false,
+        Whose::Stranger(face) => !is_clear && is_face(seen, *face) && seen.first_usable_at.wall.0 < waits_until(failure),
+    };
+    let card =
+        if facts.office && door == "in" && is_match { card(before, door, now).filter(|card| card.is_in_block) } else { None };
+    let is_guess = card.is_some_and(|card| {
+        let is_waiting =
+            |failure: &(Whose, u32, i64)| failure.0 == Whose::Number(person.to_owned()) && card.at < waits_until(failure);
+        card.wrong >= facts.limit() || failed.iter().any(is_waiting)
+    });
+    if failed.iter().any(is_waiting) || is_guess {
+        return Bar::Refused(Reason::Throttled);
+    }
+    let is_seen_enough = seen.frames >= 4 && seen.liveness_frames >= 4;
+    match () {
+        () if card.is_none() && !is_blocked(facts, before, door, now) => Bar::Open,
+        () if !is_clear => Bar::Refused(Reason::Unknown),
+        () if is_seen_enough => Bar::Open,
+        () if seen.ended => Bar::Refused(Reason::Throttled),
+        () => Bar::Held,
+    }
+}
+
+/// Why a face is refused at a door that may be blocked: what is told, and what that hides.
+fn told_refusal(
+    facts: &Facts,
+    before: &[Entry],
+    entry: &Entry,
+    seen: &Observation,
+    door: &str,
+) -> (Option<Reason>, Option<Reason>) {
+    let now = entry.now.wall.0;
+    match nameless_refusal(facts, before, entry, seen, door) {
+        Some(reason @ (Reason::Lockdown | Reason::Throttled)) => (Some(reason), None),
+        Some(reason) if is_blocked(facts, before, door, now) => (Some(Reason::Throttled), Some(reason)),
+        Some(reason) => (Some(reason), None),
+        None => {
+            let who = recognised(facts, before, seen, door, now);
+            let may = who.is_some_and(|who| may_pass(facts, before, entry, who, seen, door));
+            match who.map(|who| bar(facts, before, entry, seen, door, (who.person.as_str(), may))) {
+                Some(Bar::Refused(reason)) => (Some(Reason::Throttled), Some(reason)),
+                // Whatever is said of it is said too early.
+                Some(Bar::Held) => (Some(Reason::Match), None),
+                Some(Bar::Open) | None => (None, None),
+            }
+        }
+    }
+}
+
+/// Who is recognised, by the face and, where it is asked for, the card.
+fn recognised<'a>(facts: &Facts, before: &[Entry], seen: &'a Observation, door: &str, now: i64) -> Option<&'a Candidate> {
+    let (least_score, ..) = facts.least(door);
+    let (best, second) = (&seen.candidates[0], seen.candidates.get(1));
+    let lead = second.map_or(f32::INFINITY, |second| best.score.value() - second.score.value());
+    if facts.office && door == "in" {
+        let claimed = card(before, door, now)?.owner?;
+        let mine = seen.candidates.iter().find(|c| c.person.as_str() == claimed)?;
+        let is_beaten = best.person != mine.person && lead > 0.05;
+        (mine.score.value() >= least_score && !is_beaten).then_some(mine)
+    } else {
+        (best.score.value() >= least_score && lead >= 0.05).then_some(best)
+    }
+}
+
+/// Whether the rules, and where the person is, let whoever was recognised pass.
+fn may_pass(facts: &Facts, before: &[Entry], entry: &Entry, who: &Candidate, seen: &Observation, door: &str) -> bool {
+    let now = entry.now.wall.0;
+    let clock = since_restart(before).iter().rev().find_map(|e| match &e.step {
+        Step::Tell(Input::Clock(clock)) => Some(*clock),
         _ => None,
-    })?;
-    let is_late = now - run[at].now.wall.0 > 5000;
-    let is_used = grants_at(&run[at..], door).next().is_some();
-    if is_late || is_used { None } else { Some(read) }
+    });
+    let (person, profile) = (who.person.as_str(), &seen.profiles[&who.person]);
+    let is_synced = clock == Some(Clock::Synchronised);
+    facts.permits(door, person, profile, now, is_synced) && !broke_passback(facts, before, door, person, now)
+}
+
+/// Who failed to turn the head in these entries' last one.
+fn failed_turns(facts: &Facts, before: &[Entry], entry: &Entry) -> Vec<(DoorId, Whose, u32)> {
+    let run = since_restart(before);
+    let turns = entry.decisions.iter().filter(|d| d.reason == Reason::Challenge);
+    let whose = |decision: &Decision| {
+        let door = decision.door.as_str();
+        let (asked, _) = prompt(run, door, &decision.camera, decision.track)?;
+        let Step::See(then) = &asked.step else { return None };
+        // Somebody else who turns the head in the asked one's place has failed, and not the asked one.
+        let other = match &entry.step {
+            Step::See(seen) if decision.camera == seen.camera && decision.track == seen.track => {
+                deserves(facts, before, entry, seen, door)
+            }
+            _ => None,
+        };
+        let person = other.unwrap_or(then.candidates[0].person.as_str()).to_owned();
+        Some((decision.door.clone(), Whose::Picture(person), 1))
+    };
+    turns.filter_map(whose).collect()
+}
+
+/// Whose failure a refusal is, if a door remembers it.
+fn whose_failure(
+    facts: &Facts,
+    before: &[Entry],
+    seen: &Observation,
+    door: &str,
+    reason: Reason,
+    now: i64,
+) -> Option<(Whose, u32)> {
+    let (least_score, ..) = facts.least(door);
+    let best = seen.candidates[0].clone();
+    let best = (best.score.value() >= least_score).then(|| best.person.as_str().to_owned());
+    let stranger = || face_of(seen).map(|face| (Whose::Stranger(face), 1));
+    match (reason, best) {
+        (Reason::Spoof, Some(person)) => Some((Whose::Picture(person), 1)),
+        (Reason::SecondFactor, Some(person)) => {
+            let card = card(before, door, now).filter(|card| card.is_in_block)?;
+            Some((Whose::Number(person), card.wrong.max(1)))
+        }
+        (Reason::SecondFactor, None) if card(before, door, now).is_none() => None,
+        (Reason::Spoof | Reason::SecondFactor, None) | (Reason::Unknown | Reason::Ambiguous, _) => stranger(),
+        _ => None,
+    }
 }
 
 fn broke_passback(facts: &Facts, before: &[Entry], door: &str, person: &str, now: i64) -> bool {
@@ -230,7 +478,7 @@ fn broke_passback(facts: &Facts, before: &[Entry], door: &str, person: &str, now
 
 /// Whether an attack was seen, whether or not it was told.
 fn is_attack(entry: &Entry) -> bool {
-    let unsaid = entry.unsaid.iter().map(|(_, reason)| *reason);
+    let unsaid = entry.unsaid.iter().chain(&entry.hidden).map(|(_, reason)| *reason);
     entry.decisions.iter().map(|d| d.reason).chain(unsaid).any(|reason| reason == Reason::Spoof)
 }
 
@@ -324,14 +572,15 @@ fn is_slander(facts: &Facts, run: &[Entry], seen: &Observation, decision: &Decis
     decision.reason == Reason::Spoof && is_live && !is_contradicted
 }
 
-/// Why a face is refused without a word of whose it is: the first of the rules, in the order in which they are asked, that it breaks.
+/// Why a face is refused without a word of whose it is, at a door that is not blocked: the first of the rules, in the order in which they
+/// are asked, that it breaks.
 fn nameless_refusal(facts: &Facts, before: &[Entry], entry: &Entry, seen: &Observation, door: &str) -> Option<Reason> {
     let (run, now) = (since_restart(before), entry.now.wall.0);
     let (least_score, least_liveness, least_frames) = facts.least(door);
     if is_locked(before, door) || (facts.vault && door == "in") {
         return Some(Reason::Lockdown);
     }
-    if is_blocked(facts, before, door, now) || is_hot(run, seen) {
+    if is_hot(run, seen) {
         return Some(Reason::Throttled);
     }
     if !seen.gallery {
@@ -354,10 +603,11 @@ fn nameless_refusal(facts: &Facts, before: &[Entry], entry: &Entry, seen: &Obser
     let lead = second.map_or(f32::INFINITY, |second| best.score.value() - second.score.value());
     let is_known = best.score.value() >= least_score;
     if facts.office && door == "in" {
-        let Some(claimed) = card(before, door, now) else {
+        let Some(card) = card(before, door, now) else {
             return Some(if is_known { Reason::SecondFactor } else { Reason::Unknown });
         };
-        let mine = seen.candidates.iter().find(|c| c.person.as_str() == claimed && c.score.value() >= least_score);
+        let is_claimed = |c: &&Candidate| Some(c.person.as_str()) == card.owner && c.score.value() >= least_score;
+        let mine = seen.candidates.iter().find(is_claimed);
         if mine.is_none_or(|mine| best.person != mine.person && lead > 0.05) {
             return Some(Reason::SecondFactor);
         }
@@ -377,7 +627,7 @@ fn deserves<'a>(facts: &Facts, before: &'a [Entry], entry: &Entry, seen: &'a Obs
     let run = since_restart(before);
     let now = entry.now.wall.0;
     let age = entry.now.monotonic.0.abs_diff(seen.captured_at.monotonic.0) / 1_000_000;
-    let (least_score, least_liveness, least_frames) = facts.least(door);
+    let (_, least_liveness, least_frames) = facts.least(door);
     let is_evidence = seen.gallery
         && age <= 1000
         && seen.frames >= least_frames
@@ -385,26 +635,12 @@ fn deserves<'a>(facts: &Facts, before: &'a [Entry], entry: &Entry, seen: &'a Obs
         && !seen.is_flat
         && seen.liveness.is_some_and(|score| score.value() >= least_liveness)
         && (!facts.guarded || door != "out" || [false, true].iter().all(|own| is_witnessed(run, seen, *own)));
-    if !is_evidence || is_locked(before, door) || is_blocked(facts, before, door, now) || is_hot(run, seen) {
+    if !is_evidence || is_locked(before, door) || is_hot(run, seen) {
         return None;
     }
-    let (best, second) = (&seen.candidates[0], seen.candidates.get(1));
-    let lead = second.map_or(f32::INFINITY, |second| best.score.value() - second.score.value());
-    let who = if facts.office && door == "in" {
-        let claimed = card(before, door, now)?;
-        let mine = seen.candidates.iter().find(|c| c.person.as_str() == claimed)?;
-        let is_beaten = best.person != mine.person && lead > 0.05;
-        (mine.score.value() >= least_score && !is_beaten).then_some(mine)?
-    } else {
-        (best.score.value() >= least_score && lead >= 0.05).then_some(best)?
-    };
-    let clock = run.iter().rev().find_map(|e| match &e.step {
-        Step::Tell(Input::Clock(clock)) => Some(*clock),
-        _ => None,
-    });
-    let (person, profile) = (who.person.as_str(), seen.profiles.get(&who.person)?);
-    let is_synced = clock == Some(Clock::Synchronised);
-    let may = facts.permits(door, person, profile, now, is_synced) && !broke_passback(facts, before, door, person, now);
+    let who = recognised(facts, before, seen, door, now)?;
+    let person = who.person.as_str();
+    let may = may_pass(facts, before, entry, who, seen, door) && bar(facts, before, entry, seen, door, (person, true)) == Bar::Open;
     may.then_some(person)
 }
 
@@ -437,9 +673,10 @@ pub(super) fn check(policy: usize, log: &mut [Entry]) -> Result<usize, String> {
         if !matches!(entry.step, Step::See(_)) && entry.decisions.iter().any(|d| d.outcome == Outcome::Granted) {
             return Err(format!("step {at}: granted with nobody there"));
         }
+        entry.failed = failed_turns(&facts, before, entry);
         let Step::See(seen) = &entry.step else { continue };
         let run = since_restart(before);
-        let mut unsaid = Vec::new();
+        let (mut unsaid, mut hidden, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         let (_, doors) = CAMERAS.iter().find(|(camera, _)| *camera == seen.camera.as_str()).unwrap();
         for door in DOORS.iter().filter(|door| doors.contains(door)) {
             let own = |d: &&Decision| d.door.as_str() == *door && d.camera == seen.camera && d.track == seen.track;
@@ -451,8 +688,11 @@ pub(super) fn check(policy: usize, log: &mut [Entry]) -> Result<usize, String> {
                 });
             let mut should = deserves(&facts, before, entry, seen, door).filter(|_| !was_decided);
             let is_silent = entry.silent.iter().any(|silent| silent.as_str() == *door);
-            let is_refused = is_silent || given.is_some_and(|d| d.person.is_none());
-            let refusal = is_refused.then(|| nameless_refusal(&facts, before, entry, seen, door)).flatten();
+            let is_challenge = given.is_some_and(|d| d.reason == Reason::Challenge);
+            let is_concluded = (is_silent || given.is_some()) && !is_challenge;
+            let told = if is_concluded { told_refusal(&facts, before, entry, seen, door) } else { (None, None) };
+            let (refusal, behind) = told;
+            hidden.extend(behind.map(|reason| (DoorId::new(*door).unwrap(), reason)));
             let is_news = refusal.is_none_or(|reason| {
                 let weight = facts.weight(before, door, reason, entry.now.wall.0);
                 is_news(&facts, before, seen, door, (reason, weight), entry.now.wall.0)
@@ -511,13 +751,23 @@ pub(super) fn check(policy: usize, log: &mut [Entry]) -> Result<usize, String> {
                 if is_of_nobody && refusal != Some(decision.reason) {
                     let _ = write!(problem, "refused for {:?}, should be {refusal:?}", decision.reason);
                 }
-                let may_not_try = is_blocked(&facts, before, door, entry.now.wall.0) || is_hot(run, seen);
+                let may_not_try = matches!(refusal, Some(Reason::Throttled | Reason::Match));
                 match decision.reason {
-                    Reason::Throttled if !may_not_try => problem.push_str("throttled without a reason"),
+                    Reason::Throttled if refusal != Some(Reason::Throttled) => problem.push_str("throttled without a reason"),
                     // The time for a turn of the head runs out at a blocked door, too.
                     Reason::Throttled | Reason::Lockdown | Reason::Challenge => {}
                     _ if may_not_try => problem.push_str("tried where nobody may try"),
                     _ => {}
+                }
+                let is_told_attack = decision.marks.contains(&Mark::Attack);
+                if is_told_attack != (behind == Some(Reason::Spoof)) {
+                    problem.push_str("an attack behind a block, or one that was none");
+                }
+                // What was told, or hidden, is remembered once.
+                let reason = behind.unwrap_or(decision.reason);
+                if decision.person.is_none() && !is_challenge {
+                    let whose = whose_failure(&facts, before, seen, door, reason, entry.now.wall.0);
+                    failed.extend(whose.map(|(whose, times)| (decision.door.clone(), whose, times)));
                 }
                 if is_slander(&facts, run, seen, decision) {
                     let _ = write!(problem, "called an attack without a reason");
@@ -536,7 +786,8 @@ pub(super) fn check(policy: usize, log: &mut [Entry]) -> Result<usize, String> {
                 }
             }
         }
-        entry.unsaid = unsaid;
+        failed.append(&mut entry.failed);
+        (entry.unsaid, entry.hidden, entry.failed) = (unsaid, hidden, failed);
     }
     Ok(grants)
 }
