@@ -7,6 +7,7 @@
 //! visit's others, or not at all.
 
 mod portrait;
+mod session;
 mod still;
 mod visit;
 mod witness;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use portrait::portrait;
+pub use session::{Session, Step, Terms, Unfinished};
 pub use still::{Asked, NoReference, StillFace, Verdict, judge, look, look_at_subject, reference};
 use visit::{Face, Recent, Taken, Visit};
 pub use witness::Witness;
@@ -31,6 +33,7 @@ use crate::types::{
 };
 use crate::vision::stack::Stack;
 use crate::vision::track::{self, Tracker};
+use crate::vision::upright::is_turned;
 use crate::vision::{VisionError, align, assess, quality};
 
 /// Each camera numbers its tracks from its own start, so that no number is given twice in a process.
@@ -462,6 +465,11 @@ fn gather(
     }
     if !quality.refusals.is_empty() {
         visit.refuse(&quality.refusals);
+        return Ok((None, None));
+    }
+    // Once a visit: a camera that hangs upside down shows everybody so, and such faces are like each other, whoever they are.
+    if visit.usable() == 0 && timings.time(Stage::Align, || is_turned(&mut stack.detector, picture, detection))? {
+        visit.refuse(&[Refusal::NotUpright]);
         return Ok((None, None));
     }
     if !visit.wants_look(quality.score, settings) {
