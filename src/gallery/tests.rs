@@ -16,7 +16,7 @@ use super::medium::EPOCH;
 use super::simulated::{Fault, Simulated};
 use super::store::{JOURNAL, UNFINISHED};
 use super::*;
-use crate::types::{GroupId, Wall};
+use crate::types::{GroupId, Score, Wall};
 
 thread_local! {
     /// Numbers in a template of this test.

@@ -467,10 +467,13 @@ fn gather(
         visit.refuse(&quality.refusals);
         return Ok((None, None));
     }
-    // Once a visit: a camera that hangs upside down shows everybody so, and such faces are like each other, whoever they are.
-    if visit.usable() == 0 && timings.time(Stage::Align, || is_turned(&mut stack.detector, picture, detection))? {
-        visit.refuse(&[Refusal::NotUpright]);
-        return Ok((None, None));
+    // A camera that hangs upside down shows everybody so, and such faces are like each other, whoever they are.
+    if visit.wants_stance() {
+        let is_turned = timings.time(Stage::Align, || is_turned(&mut stack.detector, picture, detection))?;
+        if !visit.stands_upright(is_turned) {
+            visit.refuse(&[Refusal::NotUpright]);
+            return Ok((None, None));
+        }
     }
     if !visit.wants_look(quality.score, settings) {
         visit.pass_over(frame.captured_at);

@@ -21,8 +21,10 @@ pub struct Stance {
     pub confidences: [f32; 4],
 }
 
-/// By how much a turned face must be surer than the one that stands as the picture says.
-pub const CLEARLY: f32 = 0.0;
+/// By how much a turned face must be surer than the one that stands as the picture says. On photos of Labeled Faces in the Wild none of
+/// 845 upright ones was taken for turned with the built-in pack and none with `standard`; of those turned by 180 degrees that would have
+/// been references otherwise, 73 of 75 and 73 of 73 were told, of those turned by 90 all.
+pub const CLEARLY: f32 = 0.005;
 
 impl Stance {
     /// By how many degrees the picture is to be turned so that the face stands upright; `None` where it does.

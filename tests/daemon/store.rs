@@ -95,7 +95,7 @@ fn while_a_daemon_runs_it_is_the_one_writer_and_the_verbs_go_through_it() {
 }
 
 /// The audit trail's entries of what was changed through the daemon or by it.
-pub(super) fn trail(house: &House) -> String {
+fn trail(house: &House) -> String {
     let lines = house.succeed(&["audit", "export"]);
     lines.lines().filter(|line| line.contains("\"control\"") || line.contains("\"gallery\"")).collect::<Vec<_>>().join("\n")
 }
