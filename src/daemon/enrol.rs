@@ -114,7 +114,9 @@ impl Enrolments {
             return true;
         }
         match pipeline.look_at_still(&frame.picture) {
-            Ok(faces) => drop(session.see(at, faces)),
+            Ok(faces) => {
+                session.see(at, faces);
+            }
             Err(error) => log::warn!("a frame of an enrolment could not be judged: {error}"),
         }
         if let Some((wanted, session)) = self.under_way.take_if(|(_, session)| session.is_over()) {

@@ -7,7 +7,7 @@
 //! How like is like enough: a face is a person's when the door itself would take it for the person's (the threshold of matching, with any
 //! one template), or when it reaches [`SHARE`] of that threshold with the mean of the person's templates. Means are steadier than
 //! single photos: genuine photos taken years apart fall below the threshold of matching with each other, and seldom below the share of
-//! it with a mean. What that costs and keeps out is measured in `FORMAT.md`.
+//! it with a mean. What that costs and keeps out is measured in `PROJECT_REPORT.md`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -318,7 +318,18 @@ fn mean(rows: &[&Row]) -> Option<Row> {
 
 /// Whether a face is like those of one person; see the module's documentation.
 fn is_like(row: &Row, known: &[&Row], mean: Option<&Row>, matching: f32) -> bool {
-    known.iter().any(|known| dot(row, known) >= matching) || mean.is_some_and(|mean| dot(row, mean) >= SHARE * matching)
+    known.iter().any(|known| dot(row, known) >= matching) || is_like_mean(row, mean, matching)
+}
+
+fn is_like_mean(row: &Row, mean: Option<&Row>, matching: f32) -> bool {
+    mean.is_some_and(|mean| dot(row, mean) >= SHARE * matching)
+}
+
+/// Whether a face is like the others of a set: the door would match it with half of them, or it is like their mean. One of them is not
+/// enough: faces that are each like the next one only may begin with one person and end with another.
+fn is_like_others(row: &Row, others: &[&Row], matching: f32) -> bool {
+    let matches = others.iter().filter(|other| dot(row, other) >= matching).count();
+    (matches > 0 && 2 * matches >= others.len()) || is_like_mean(row, mean(others).as_ref(), matching)
 }
 
 /// Which of these faces are the person's that most of them are; none where nobody has more than half of them.
@@ -338,7 +349,7 @@ fn of_one_person(rows: &[&Row], matching: f32) -> Option<Vec<bool>> {
         let next: Vec<bool> = (0..count)
             .map(|at| {
                 let others: Vec<&Row> = (0..count).filter(|other| *other != at && kept[*other]).map(|other| rows[other]).collect();
-                is_like(rows[at], &others, mean(&others).as_ref(), matching)
+                is_like_others(rows[at], &others, matching)
             })
             .collect();
         if next == kept {
