@@ -15,6 +15,7 @@ use super::people::{new_person, one_face, why_not};
 use super::shots::Unusable;
 use super::{Failure, Places, Result, code, complain, progress, say, say_json};
 use crate::capture::still;
+use crate::gallery::format::MAX_NAME_BYTES;
 use crate::gallery::{Allowed, Rule, Snapshot};
 use crate::types::{Embedding, Landmarks, Person, PersonId, Picture, Point};
 use crate::vision::align;
@@ -203,8 +204,7 @@ pub(super) fn import_folders(context: &Context, folders: &[Folder], aligned: boo
             imported.refuse(folder, "no usable photo: the person was not enrolled".into(), "no-usable-face");
         } else {
             // A name that somebody gave the person stays.
-            let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
-            let name = name.filter(|_| snapshot.person(&id).is_none());
+            let name = folder.file_name().map(name_of).filter(|name| !name.is_empty() && snapshot.person(&id).is_none());
             let person = new_person(id, name, Vec::new());
             batch.push(Entry { folder: folder.clone(), person, photos: used, faces });
         }
@@ -266,6 +266,18 @@ fn id_of(folder: &OsStr, snapshot: &Snapshot) -> Result<PersonId> {
     let stem = &plain[..plain.len().min(STEM)];
     let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     PersonId::new(format!("{stem}-{hash}")).map_err(Failure::data)
+}
+
+/// A folder's name as a person's: without what a name cannot hold, and no longer than it may be.
+fn name_of(folder: &OsStr) -> String {
+    let mut name = String::new();
+    for c in folder.to_string_lossy().chars().filter(|c| !c.is_control()) {
+        if name.len() + c.len_utf8() > MAX_NAME_BYTES {
+            break;
+        }
+        name.push(c);
+    }
+    name
 }
 
 /// Each person's folder with its photos, both sorted, so that an import is repeatable.

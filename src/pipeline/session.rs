@@ -189,7 +189,15 @@ impl Session {
 
     /// Takes the faces of a frame.
     pub fn see(&mut self, at: Monotonic, faces: Vec<StillFace>) -> Step {
-        self.last = Some(at);
+        let step = self.judge(faces);
+        // Of a clip no frame is passed over until one has a face that is good enough to be judged.
+        if !self.terms.is_whole || matches!(step, Step::Picture | Step::AnotherPerson | Step::Taken) {
+            self.last = Some(at);
+        }
+        step
+    }
+
+    fn judge(&mut self, faces: Vec<StillFace>) -> Step {
         self.looked += 1;
         if faces.len() > 1 {
             self.crowded += 1;
@@ -379,6 +387,17 @@ mod tests {
                 see(&mut session, alive(n % 2));
             }
             assert_eq!(session.end().err(), Some(Unfinished::AnotherPerson));
+        }
+    }
+
+    #[test]
+    fn before_a_camera_every_look_is_spaced_and_of_a_clip_only_those_at_good_faces() {
+        for is_whole in [false, true] {
+            let mut session = Session::new(Terms { is_whole, ..terms() });
+            session.see(Monotonic(1_000_000_000), vec![face(0, 0.9, vec![Refusal::TooDark])]);
+            assert_eq!(session.is_due(Monotonic(1_033_000_000)), is_whole);
+            session.see(Monotonic(2_000_000_000), alive(0));
+            assert!(!session.is_due(Monotonic(2_033_000_000)) && session.is_due(Monotonic(2_200_000_000)));
         }
     }
 
