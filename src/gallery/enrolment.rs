@@ -309,7 +309,7 @@ fn mean(rows: &[&Row]) -> Option<Row> {
         sum.iter_mut().zip(row.iter()).for_each(|(sum, value)| *sum += value);
     }
     let norm = dot(&sum, &sum).sqrt();
-    if !(norm > 1e-6) {
+    if norm.is_nan() || norm <= 1e-6 {
         return None;
     }
     sum.iter_mut().for_each(|value| *value /= norm);

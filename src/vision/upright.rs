@@ -91,5 +91,6 @@ fn view_of(face: &Detection) -> Option<usize> {
     let is_middle = off(column) < 0.2 && off(row) < 0.2;
     let width = face.bounding_box.width / tile;
     let is_as_large = (0.2..0.9).contains(&width);
-    (is_inside && is_middle && is_as_large).then_some(if row < 1.0 { 0 } else { 2 } + usize::from(column >= 1.0))
+    let view = usize::from(column >= 1.0) + if row < 1.0 { 0 } else { 2 };
+    (is_inside && is_middle && is_as_large).then_some(view)
 }
