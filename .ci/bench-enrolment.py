@@ -27,11 +27,11 @@ def text(value):
 
 
 def enroll(people):
-    """postcard of `Request::Enroll`: no name, no groups, no dates; enrolled at 0."""
+    """postcard of `Request::Enroll`: no name, no groups, no dates; enrolled at 0; whose face it is besides is not asked."""
     def one(name):
         values = [random.gauss(0, 1) for _ in range(DIMENSION)]
         return text(name.encode()) + b"\0\0\0\0\0" + varint(1) + varint(DIMENSION) + struct.pack(f"<{DIMENSION}f", *values)
-    return b"\0" + text(MODEL) + varint(len(people)) + b"".join(map(one, people))
+    return b"\0" + text(MODEL) + varint(len(people)) + b"".join(map(one, people)) + b"\1\0"
 
 
 COMPACT = b"\x03"
@@ -47,7 +47,7 @@ def ask(path, message):
             if not more:
                 raise SystemExit("the daemon hung up")
             answer += more
-    if answer[4:] != b"\0":
+    if answer[4:5] == b"\1":
         raise SystemExit(f"refused: {answer[6:].decode(errors='replace')}")
 
 

@@ -85,7 +85,7 @@ mod with_gstreamer {
     const HARDWARE_CONVERTERS: [&str; 2] = ["nvvidconv", "nvvideoconvert"];
 
     /// Every element that a source may need, what for, and what installs it.
-    const ELEMENTS: [(&str, &str, &str); 14] = [
+    const ELEMENTS: [(&str, &str, &str); 15] = [
         ("filesrc", "files", "libgstreamer1.0-0"),
         ("decodebin", "all but CSI", "gstreamer1.0-plugins-base"),
         ("videoconvert", "software conversion", "gstreamer1.0-plugins-base"),
@@ -95,6 +95,7 @@ mod with_gstreamer {
         ("jpegdec", "USB cameras that send JPEG", "gstreamer1.0-plugins-good"),
         ("matroskademux", "MKV files", "gstreamer1.0-plugins-good"),
         ("qtdemux", "MP4 files", "gstreamer1.0-plugins-good"),
+        ("videoflip", "clips that say how they are turned", "gstreamer1.0-plugins-good"),
         ("h264parse", "H.264", "gstreamer1.0-plugins-bad"),
         ("avdec_h264", "H.264 in software", "gstreamer1.0-libav"),
         ("nvv4l2decoder", "H.264 on a Jetson", "nvidia-l4t-gstreamer"),
@@ -302,7 +303,15 @@ mod with_gstreamer {
             converter.set_property_from_str("output-buffers", "8");
         }
         pipeline.add(sink).map_err(|error| bad(settings, error.to_string()))?;
-        add_linked(settings, pipeline, &[&converter], sink.upcast_ref())?;
+        // A telephone writes beside its clip how it was held, and every player turns it so. What says nothing passes untouched.
+        match &settings.source {
+            Source::File(_) if is_installed("videoflip") => {
+                let upright = make("videoflip")?;
+                upright.set_property_from_str("video-direction", "auto");
+                add_linked(settings, pipeline, &[&converter, &upright], sink.upcast_ref())?;
+            }
+            _ => add_linked(settings, pipeline, &[&converter], sink.upcast_ref())?,
+        }
         Ok(converter)
     }
 

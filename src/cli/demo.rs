@@ -12,11 +12,12 @@ use serde_json::Value;
 use super::annotate::{self, Ink};
 use super::bench::Scratch;
 use super::context::Context;
-use super::{Failure, Places, Result, code, people, say, watch};
+use super::{Failure, Places, Result, code, import, say, watch};
 use crate::access::DoorSettings;
 use crate::capture::{CameraEvent, CameraState};
 use crate::config::Config;
 use crate::daemon::{self, Service, Watchers};
+use crate::gallery::Allowed;
 use crate::pipeline::Seen;
 use crate::publish::{Notice, Subscriber, broker};
 use crate::system::notify::Notifier;
@@ -236,9 +237,9 @@ fn await_subscription(subscriber: &Subscriber) -> Result<()> {
 fn enroll(config: &Config, data: &Path, truth: Option<&Truth>) -> Result<String> {
     let context = Context { config: config.clone() };
     let wanted = |name: &str| truth.is_none_or(|truth| truth.enrolled.iter().any(|person| person == name));
-    let folders = people::folders_in(&data.join("people"))?;
+    let folders = import::folders_in(&data.join("people"))?;
     let folders = folders.into_iter().filter(|(folder, _)| folder.file_name().is_some_and(|name| wanted(&name.to_string_lossy())));
-    let report = people::import_folders(&context, &folders.collect::<Vec<_>>(), false, false)?;
+    let report = import::import_folders(&context, &folders.collect::<Vec<_>>(), false, Allowed::default())?;
     if report.people.is_empty() {
         return Err(Failure::unavailable("none of the demo people could be enrolled with this pack"));
     }

@@ -15,10 +15,10 @@ use super::context::{Context, gallery_failure};
 use super::{Failure, Result, complain};
 use crate::daemon::control::{Client, Reply, Request, is_erased};
 use crate::daemon::deeds;
-use crate::gallery::{Gallery, GalleryError, SealingKey, Snapshot, Twin, is_made};
+use crate::gallery::{Admission, Gallery, GalleryError, Rule, SealingKey, Snapshot, is_made};
 use crate::publish::{Audit, SealedError, StateKey};
 use crate::system::{clock, stop};
-use crate::types::{Candidate, DoorId, Embedding, ModelId, Person, PersonId, Score, Wall};
+use crate::types::{DoorId, Embedding, ModelId, Person, PersonId, Wall};
 
 /// How long another process that holds the store is waited for: a daemon that starts, another command.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -112,32 +112,26 @@ impl Editor {
         }
     }
 
-    /// See [`Gallery::enroll_many`]; with `distinct`, see [`Gallery::enroll_distinct`]. Gives those who were not enrolled.
-    pub(super) fn enroll_many(&self, people: Vec<(Person, Vec<Embedding>)>, distinct: Option<Score>) -> Result<Vec<Twin>> {
+    /// See [`Gallery::admit`]; what became of each person, in their order.
+    pub(super) fn admit(&self, people: Vec<(Person, Vec<Embedding>)>, rule: &Rule) -> Result<Vec<Admission>> {
         if people.is_empty() {
             return Ok(Vec::new());
         }
         match self {
             Self::Own { gallery, trail } => {
-                let mut who: Vec<PersonId> = people.iter().map(|(person, _)| person.id.clone()).collect();
-                let twins = match distinct {
-                    Some(threshold) => gallery.enroll_distinct(people, threshold),
-                    None => gallery.enroll_many(people).map(|()| Vec::new()),
-                };
-                if is_made(&twins) {
-                    who.retain(|id| twins.iter().flatten().all(|twin| twin.person != *id));
-                    deeds::enrolled(&who).for_each(|what| trail.note(what));
+                let (admissions, done) = gallery.admit(people, rule);
+                if is_made(&done) {
+                    deeds::admitted(&admissions, rule.allowed).for_each(|what| trail.note(what));
                 }
-                let twins = twins.map_err(gallery_failure)?;
+                done.map_err(gallery_failure)?;
                 // A long journal only makes the next opening slower: what fails here is no failed enrolment.
                 let _ = gallery.compact_if_due();
-                Ok(twins)
+                Ok(admissions)
             }
             Self::Daemon { state, view } => {
-                let request = Request::enroll(view.snapshot().model(), people, distinct);
-                let twin = |(person, other, score)| Twin { person, other: Candidate { person: other, score } };
+                let request = Request::enroll(view.snapshot().model(), people, rule.allowed);
                 match call(state)?.ask(&request).map_err(Failure::unavailable)? {
-                    Reply::Twins(twins) => Ok(twins.into_iter().map(twin).collect()),
+                    Reply::Admitted(admissions) => Ok(admissions),
                     other => done(other).map(|()| Vec::new()),
                 }
             }
@@ -258,7 +252,7 @@ fn call(state: &Path) -> Result<Client> {
 
 fn done(reply: Reply) -> Result<()> {
     match reply {
-        Reply::Done | Reply::Twins(_) | Reply::Blocked(_) => Ok(()),
+        Reply::Done | Reply::Admitted(_) | Reply::Blocked(_) => Ok(()),
         Reply::Refused { code, message } => Err(Failure::new(code, message)),
     }
 }

@@ -13,6 +13,7 @@ mod editor;
 mod eval;
 mod explain;
 mod gallery;
+mod import;
 #[cfg(test)]
 mod manual;
 mod models;
@@ -141,7 +142,7 @@ enum Verb {
     /// Enrol a person from photos, from a clip or at a camera
     Enroll(people::EnrollArgs),
     /// Enrol many people from a folder that holds a folder of photos for each
-    Import(people::ImportArgs),
+    Import(import::ImportArgs),
     /// See and change who is enrolled
     #[command(subcommand)]
     People(people::PeopleVerb),
@@ -201,7 +202,7 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(&places, &args),
         Verb::Check(args) => run::check(&places, &args),
         Verb::Enroll(args) => people::enroll(&places, &args),
-        Verb::Import(args) => people::import(&places, &args),
+        Verb::Import(args) => import::import(&places, &args),
         Verb::People(verb) => people::people(&places, &verb),
         Verb::Recognize(args) => recognize::recognize(&places, &args),
         Verb::Liveness(args) => recognize::liveness(&places, &args),

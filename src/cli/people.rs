@@ -1,22 +1,21 @@
-//! `enroll`, `import` and `people`: who is in the gallery.
+//! `enroll` and `people`: who is in the gallery.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::context::Context;
-use super::editor::Editor;
-use super::shots::{self, Shots};
-use super::{Failure, Places, Result, code, complain, progress, say, say_json};
+use super::shots::{self, Unusable};
+use super::{Failure, Places, Result, code, complain, say, say_json};
 use crate::capture::still;
-use crate::gallery::Twin;
-use crate::pipeline;
+use crate::gallery::{Allowed, NotEnrolled, Rule};
+use crate::pipeline::{self, Terms};
 use crate::system::clock;
-use crate::types::{CameraId, Embedding, GroupId, Landmarks, Person, PersonId, Picture, Point, Score, Wall};
+use crate::types::{CameraId, Embedding, GroupId, Person, PersonId, Picture, Wall};
+use crate::vision::quality;
 use crate::vision::stack::Stack;
-use crate::vision::{align, quality};
 
 /// The most templates that one photo set, clip or camera session adds.
 const MOST_SHOTS: usize = 5;
@@ -24,8 +23,6 @@ const MOST_SHOTS: usize = 5;
 const AT_CAMERA: Duration = Duration::from_secs(60);
 /// How long a clip may be worked on.
 const ON_CLIP: Duration = Duration::from_secs(3600);
-/// People written to the gallery at once by `import`: one durable write for each such batch.
-const BATCH: usize = 256;
 
 /// `faceid enroll`
 #[derive(clap::Args)]
@@ -47,22 +44,9 @@ pub(super) struct EnrollArgs {
     /// Enrol even when the face resembles somebody already enrolled
     #[arg(long)]
     allow_duplicate: bool,
-    /// One JSON object
+    /// Enrol even faces that are unlike each other, or unlike those that the person has; noted in the audit trail
     #[arg(long)]
-    json: bool,
-}
-
-/// `faceid import`
-#[derive(clap::Args)]
-pub(super) struct ImportArgs {
-    /// A folder with a folder of photos for each person
-    dir: PathBuf,
-    /// The photos are cropped and aligned to the ArcFace template already
-    #[arg(long)]
-    aligned: bool,
-    /// Enrol even those whose face resembles somebody already enrolled
-    #[arg(long)]
-    allow_duplicate: bool,
+    allow_other_face: bool,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -116,7 +100,7 @@ fn parse_time(text: &str) -> std::result::Result<Wall, String> {
     Ok(Wall(stamp.as_millisecond()))
 }
 
-fn new_person(id: PersonId, name: Option<String>, groups: Vec<GroupId>) -> Person {
+pub(super) fn new_person(id: PersonId, name: Option<String>, groups: Vec<GroupId>) -> Person {
     Person { id, name, groups, consented_at: None, expires_at: None, enrolled_at: clock::wall() }
 }
 
@@ -124,24 +108,31 @@ pub(super) fn enroll(places: &Places, args: &EnrollArgs) -> Result {
     let context = Context::load(places)?;
     let mut stack = context.open_stack()?;
     let gallery = context.open_gallery(&stack)?;
-    let (mut embeddings, mut refused) = (Vec::new(), Vec::new());
+    // Each face with the file that it comes from.
+    let mut faces: Vec<(Option<&Path>, Embedding)> = Vec::new();
+    let mut refused = Vec::new();
     if let Some(camera) = &args.camera {
-        let shots = at_camera(&context, &mut stack, camera)?;
-        embeddings.extend(shots.embeddings);
+        let found = at_camera(&context, &mut stack, camera).map_err(|unusable| unusable.failure)?;
+        faces.extend(found.into_iter().map(|face| (None, face)));
     }
     for path in &args.images {
         match from_file(&context, &mut stack, path) {
-            Ok(found) => embeddings.extend(found),
-            Err(failure) => {
+            Ok(found) => faces.extend(found.into_iter().map(|face| (Some(path.as_path()), face))),
+            Err(Unusable { code, failure }) => {
                 complain(format!("{}: {}", path.display(), failure.message));
-                refused.push(json!({"image": path, "reason": failure.message}));
+                refused.push(row(Some(path), &failure.message, code));
             }
         }
     }
-    if embeddings.is_empty() {
+    if faces.is_empty() {
+        if args.json {
+            let code = refused.first().map(|row| row["code"].clone());
+            say_json(&json!({"person": args.person, "templates_added": 0, "already_there": 0, "refused": refused, "code": code}));
+        }
         return Err(Failure::data(format!("{}: nothing usable was given, nobody was enrolled", args.person)));
     }
-    let distinct = (!args.allow_duplicate).then(|| context.thresholds(&stack).matching);
+    let allowed = Allowed { duplicate: args.allow_duplicate, other_face: args.allow_other_face };
+    let rule = Rule { matching: context.thresholds(&stack).matching, allowed };
     let snapshot = gallery.snapshot();
     let person = match snapshot.person(&args.person) {
         Some(known) => Person {
@@ -151,230 +142,101 @@ pub(super) fn enroll(places: &Places, args: &EnrollArgs) -> Result {
         },
         None => new_person(args.person.clone(), args.name.clone(), args.groups.clone()),
     };
-    let count = embeddings.len();
-    if let Some(twin) = gallery.enroll_many(vec![(person, embeddings)], distinct)?.first() {
-        return Err(Failure::data(format!("{}: {}; nobody was enrolled", args.person, already(twin))));
+    let (files, embeddings): (Vec<Option<&Path>>, Vec<Embedding>) = faces.into_iter().unzip();
+    let admissions = gallery.admit(vec![(person, embeddings)], &rule)?;
+    let admission = admissions.first().ok_or_else(|| Failure::new(code::BUG, "nothing is known of the enrolment"))?;
+    let (added, there) = (admission.added(), admission.already_there());
+    let nobody = admission.why_nobody();
+    let mut told = Vec::new();
+    for (at, why) in admission.refused() {
+        let file = files.get(at).copied().flatten();
+        // Of a clip one line says it.
+        if told.contains(&(file, why)) {
+            continue;
+        }
+        told.push((file, why));
+        refused.push(row(file, &why.to_string(), why.code()));
+        if nobody != Some(why) {
+            complain(format!("{}: {}", file.map_or("the camera".into(), |file| file.display().to_string()), why_not(why)));
+        }
     }
     if args.json {
-        say_json(&json!({"person": args.person, "templates_added": count, "refused": refused}));
-    } else {
-        say(format!("{}: {count} template(s) enrolled", args.person));
+        let mut report = json!({"person": args.person, "templates_added": added, "already_there": there, "refused": refused});
+        if let Some(why) = nobody {
+            report["code"] = json!(why.code());
+        }
+        say_json(&report);
     }
-    Ok(code::YES)
+    match nobody {
+        Some(why) => Err(Failure::data(format!("{}: {}; nobody was enrolled", args.person, why_not(why)))),
+        None if args.json => Ok(code::YES),
+        None => {
+            let there = if there > 0 { format!(", {there} already there") } else { String::new() };
+            say(format!("{}: {added} template(s) enrolled{there}", args.person));
+            Ok(code::YES)
+        }
+    }
 }
 
-fn already(twin: &Twin) -> String {
-    let (other, score) = (&twin.other.person, twin.other.score.value());
-    format!("this face is already enrolled as {other} (score {score:.3}); --allow-duplicate enrols all the same")
+/// A file that was refused, for `--json`.
+fn row(file: Option<&Path>, reason: &str, code: &str) -> Value {
+    json!({"image": file.map(Path::to_string_lossy), "reason": reason, "code": code})
 }
 
-fn at_camera(context: &Context, stack: &mut Stack, id: &CameraId) -> Result<Shots> {
+/// Why a face was not enrolled, and what enrols it all the same.
+pub(super) fn why_not(why: &NotEnrolled) -> String {
+    match why {
+        NotEnrolled::Duplicate { score, .. } => {
+            format!("{why} (score {:.3}); --allow-duplicate enrols all the same", score.value())
+        }
+        NotEnrolled::TooMany { .. } => why.to_string(),
+        _ => format!("{why}; --allow-other-face enrols all the same"),
+    }
+}
+
+/// What a camera or a clip must show.
+fn terms(context: &Context, stack: &Stack, is_whole: bool) -> Terms {
+    let at_doors = context.thresholds(stack);
+    Terms {
+        matching: at_doors.matching,
+        liveness: context.config.access.require_liveness.then_some(at_doors.liveness),
+        least_width: context.config.pipeline.min_liveness_face_px,
+        wanted: MOST_SHOTS,
+        is_whole,
+    }
+}
+
+fn at_camera(context: &Context, stack: &mut Stack, id: &CameraId) -> std::result::Result<Vec<Embedding>, Unusable> {
     let camera = context.config.cameras.iter().find(|camera| camera.id == *id).cloned();
     let camera = camera.ok_or_else(|| Failure::data(format!("camera `{id}` is not in the config")))?;
     say(format!("Look into camera {id}. {MOST_SHOTS} pictures are taken; nobody else should be in view."));
     let guided = std::io::stdout().is_terminal();
     let mut last = String::new();
-    let gate = *context.quality();
-    let shots = shots::collect(camera, &context.config.secrets_dir, stack, &gate, (MOST_SHOTS, AT_CAMERA), |count, word| {
-        let line = format!("{count} of {MOST_SHOTS}: {word}");
+    let (gate, terms) = (*context.quality(), terms(context, stack, false));
+    shots::collect(camera, &context.config.secrets_dir, stack, &gate, (terms, AT_CAMERA), |count, step| {
+        let line = format!("{count} of {MOST_SHOTS}: {}", step.as_str());
         if guided && line != last {
             say(&line);
             last = line;
         }
-    })?;
-    usable(shots)
+    })
 }
 
 /// The embeddings of one photo or clip, or why there is none.
-fn from_file(context: &Context, stack: &mut Stack, path: &Path) -> Result<Vec<Embedding>> {
+fn from_file(context: &Context, stack: &mut Stack, path: &Path) -> std::result::Result<Vec<Embedding>, Unusable> {
     if shots::is_clip(path) {
         let camera = shots::clip_camera(path)?;
-        let gate = *context.quality();
-        let shots = shots::collect(camera, &context.config.secrets_dir, stack, &gate, (MOST_SHOTS, ON_CLIP), |_, _| {})?;
-        return usable(shots).map(|shots| shots.embeddings);
+        let (gate, terms) = (*context.quality(), terms(context, stack, true));
+        return shots::collect(camera, &context.config.secrets_dir, stack, &gate, (terms, ON_CLIP), |_, _| {});
     }
     let picture = still::read_picture(path).map_err(Failure::data)?;
     one_face(stack, &picture, context.quality()).map(|embedding| vec![embedding])
 }
 
-fn usable(shots: Shots) -> Result<Shots> {
-    if !shots.embeddings.is_empty() {
-        return Ok(shots);
-    }
-    let why = match (shots.refusal, shots.crowded) {
-        (Some(refusal), _) => format!("no usable face in {} frames, mostly {}", shots.looked, refusal.as_str()),
-        (None, crowded) if crowded > 0 => format!("{crowded} of {} frames show more than one face", shots.looked),
-        _ => format!("no face in {} frames", shots.looked),
-    };
-    Err(Failure::data(why))
-}
-
 /// The embedding of a photo's only face, if it is good enough to be a reference.
-fn one_face(stack: &mut Stack, picture: &Picture, gate: &quality::Settings) -> Result<Embedding> {
+pub(super) fn one_face(stack: &mut Stack, picture: &Picture, gate: &quality::Settings) -> std::result::Result<Embedding, Unusable> {
     let faces = pipeline::look(stack, picture, gate).map_err(Failure::unavailable)?;
-    pipeline::reference(faces).map_err(Failure::data)
-}
-
-/// The embedding of a photo that is an aligned crop already: its five points are where the ArcFace template has them.
-fn aligned_face(stack: &mut Stack, picture: &Picture) -> Result<Embedding> {
-    let scale = |value: f32, side: u32| value * side as f32 / align::ARCFACE_SIDE as f32;
-    let points = align::ARCFACE_TEMPLATE.map(|[x, y]| Point { x: scale(x, picture.width()), y: scale(y, picture.height()) });
-    let face = align::align(picture, &Landmarks(points), stack.embedder.template(), stack.embedder.side());
-    let face = face.ok_or_else(|| Failure::data("the crop is too small"))?;
-    stack.embedder.embed(&face).map_err(Failure::data)
-}
-
-/// A folder's name as a person's id: what an id cannot hold becomes `_`.
-fn id_of(folder: &str) -> Result<PersonId> {
-    let id: String = folder.chars().map(|c| if c.is_ascii_alphanumeric() || "_-.".contains(c) { c } else { '_' }).collect();
-    PersonId::new(id).map_err(Failure::data)
-}
-
-/// What an import did.
-pub(super) struct Imported {
-    pub(super) people: Vec<String>,
-    templates: usize,
-    refused: Vec<(PathBuf, String)>,
-    took: Took,
-}
-
-impl Imported {
-    /// Enrols a batch; whose face is somebody else's is refused by the folder.
-    fn take(&mut self, gallery: &Editor, batch: Vec<(PathBuf, Person, Vec<Embedding>)>, distinct: Option<Score>) -> Result<()> {
-        let folders: Vec<(PathBuf, PersonId, usize)> =
-            batch.iter().map(|(folder, person, all)| (folder.clone(), person.id.clone(), all.len())).collect();
-        let people = batch.into_iter().map(|(_, person, all)| (person, all)).collect();
-        let twins = Took::clocked(&mut self.took.store, || gallery.enroll_many(people, distinct))?;
-        for (folder, id, templates) in folders {
-            match twins.iter().find(|twin| twin.person == id) {
-                Some(twin) => self.refused.push((folder, already(twin))),
-                None => {
-                    self.people.push(id.to_string());
-                    self.templates += templates;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Where an import's time went.
-#[derive(Default)]
-struct Took {
-    /// Reading and decoding photos.
-    photos: Duration,
-    /// Finding faces and embedding them.
-    networks: Duration,
-    /// Making enrolments durable.
-    store: Duration,
-}
-
-impl Took {
-    fn shares(&self) -> Value {
-        let seconds = |time: Duration| (time.as_secs_f64() * 1e3).round() / 1e3;
-        json!({"photos_s": seconds(self.photos), "networks_s": seconds(self.networks), "store_s": seconds(self.store)})
-    }
-
-    /// What `work` gives; its time is added to `to`.
-    fn clocked<T>(to: &mut Duration, work: impl FnOnce() -> T) -> T {
-        let began = Instant::now();
-        let made = work();
-        *to += began.elapsed();
-        made
-    }
-}
-
-impl std::fmt::Display for Took {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let all = (self.photos + self.networks + self.store).as_secs_f64().max(1e-9);
-        let share = |time: Duration| 100.0 * time.as_secs_f64() / all;
-        let (photos, networks, store) = (share(self.photos), share(self.networks), share(self.store));
-        write!(f, "{all:.1} s: photos {photos:.0} %, networks {networks:.0} %, store {store:.1} %")
-    }
-}
-
-pub(super) fn import(places: &Places, args: &ImportArgs) -> Result {
-    let context = Context::load(places)?;
-    let folders = folders_in(&args.dir)?;
-    let imported = import_folders(&context, &folders, args.aligned, args.allow_duplicate)?;
-    let Imported { people, templates, refused, took } = &imported;
-    if args.json {
-        let rows: Vec<Value> = refused.iter().map(|(path, why)| json!({"path": path, "reason": why})).collect();
-        say_json(&json!({"people": people.len(), "templates": templates, "refused": rows, "took": took.shares()}));
-    } else {
-        for (path, why) in refused {
-            complain(format!("{}: {why}", path.display()));
-        }
-        say(format!("{} people with {templates} templates enrolled, {} refused, in {took}", people.len(), refused.len()));
-    }
-    if people.is_empty() {
-        return Err(Failure::data(format!("{}: nobody could be enrolled", args.dir.display())));
-    }
-    Ok(code::YES)
-}
-
-/// Enrols a person from each folder; what cannot be used is refused with its reason and stops nothing.
-pub(super) fn import_folders(
-    context: &Context,
-    folders: &[(PathBuf, Vec<PathBuf>)],
-    aligned: bool,
-    allow_duplicate: bool,
-) -> Result<Imported> {
-    let mut stack = context.open_stack()?;
-    let gallery = context.open_gallery(&stack)?;
-    let distinct = (!allow_duplicate).then(|| context.thresholds(&stack).matching);
-    let bar = progress(folders.iter().map(|(_, photos)| photos.len() as u64).sum(), "photos");
-    let mut imported = Imported { people: Vec::new(), templates: 0, refused: Vec::new(), took: Took::default() };
-    let mut batch = Vec::new();
-    for (folder, photos) in folders {
-        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let mut embeddings = Vec::new();
-        for photo in photos {
-            let picture = Took::clocked(&mut imported.took.photos, || still::read_picture(photo).map_err(Failure::data));
-            let embed = |picture| match aligned {
-                true => aligned_face(&mut stack, &picture),
-                false => one_face(&mut stack, &picture, context.quality()),
-            };
-            let embedding = Took::clocked(&mut imported.took.networks, || picture.and_then(embed));
-            match embedding {
-                Ok(embedding) => embeddings.push(embedding),
-                Err(failure) => imported.refused.push((photo.clone(), failure.message)),
-            }
-            bar.inc(1);
-        }
-        match id_of(&name) {
-            Ok(id) if !embeddings.is_empty() => {
-                batch.push((folder.clone(), new_person(id, Some(name), Vec::new()), embeddings));
-            }
-            Ok(_) => imported.refused.push((folder.clone(), "no usable photo: the person was not enrolled".into())),
-            Err(failure) => imported.refused.push((folder.clone(), failure.message)),
-        }
-        if batch.len() >= BATCH {
-            imported.take(&gallery, std::mem::take(&mut batch), distinct)?;
-        }
-    }
-    imported.take(&gallery, batch, distinct)?;
-    bar.finish_and_clear();
-    Ok(imported)
-}
-
-/// Each person's folder with its photos, both sorted, so that an import is repeatable.
-pub(super) fn folders_in(dir: &Path) -> Result<Vec<(PathBuf, Vec<PathBuf>)>> {
-    let entries = |dir: &Path| -> Result<Vec<PathBuf>> {
-        let read = std::fs::read_dir(dir).map_err(|error| Failure::data(format!("{}: {error}", dir.display())))?;
-        let mut paths: Vec<PathBuf> = read.filter_map(|entry| entry.ok().map(|e| e.path())).collect();
-        paths.sort();
-        Ok(paths)
-    };
-    let mut folders = Vec::new();
-    for folder in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
-        let photos = entries(&folder)?.into_iter().filter(|path| path.is_file()).collect();
-        folders.push((folder, photos));
-    }
-    if folders.is_empty() {
-        return Err(Failure::data(format!("{}: holds no folder of photos", dir.display())));
-    }
-    Ok(folders)
+    pipeline::reference(faces).map_err(|why| Unusable { code: why.code(), failure: Failure::data(why) })
 }
 
 pub(super) fn people(places: &Places, verb: &PeopleVerb) -> Result {

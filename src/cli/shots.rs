@@ -1,4 +1,5 @@
-//! The best faces of a clip or of a camera, for enrolment: frames with exactly one face that pass the quality gate, spread over time.
+//! The faces of a clip or of a camera, for enrolment, gathered as the daemon gathers them ([`Session`]): one person's, alone in view,
+//! good enough, upright and alive, spread over time.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,25 +8,11 @@ use std::time::Duration;
 use super::{Failure, Result};
 use crate::capture::settings::FileSource;
 use crate::capture::{self, CameraSettings, CameraState, Slot, Source, Taken};
-use crate::pipeline::{self, StillFace};
+use crate::pipeline::{self, Session, Step, Terms, Unfinished};
 use crate::system::{clock, stop};
-use crate::types::{CameraId, Embedding, Frame, Monotonic, Refusal};
+use crate::types::{CameraId, Embedding};
 use crate::vision::quality;
 use crate::vision::stack::Stack;
-
-/// Frames closer together than this show the same face again.
-const SPACING: Duration = Duration::from_millis(200);
-
-/// What a clip or a camera gave.
-pub(super) struct Shots {
-    pub(super) embeddings: Vec<Embedding>,
-    /// Frames looked at.
-    pub(super) looked: u32,
-    /// Frames with more than one face: never guessed from.
-    pub(super) crowded: u32,
-    /// The refusal met most often.
-    pub(super) refusal: Option<Refusal>,
-}
 
 /// Whether a file is a clip by its name; everything else is taken for a photo.
 pub(super) fn is_clip(path: &Path) -> bool {
@@ -44,15 +31,27 @@ pub(super) fn file_camera(id: CameraId, path: &Path, repeat: bool, paced: bool) 
     CameraSettings::new(id, Source::File(FileSource { path: path.to_owned(), repeat, paced }))
 }
 
-/// Takes up to `most` best faces. `told` hears how it goes, for a person before a camera.
+/// Why a photo, a clip or a camera gave no face: a word for programs beside the failure.
+pub(super) struct Unusable {
+    pub(super) code: &'static str,
+    pub(super) failure: Failure,
+}
+
+impl From<Failure> for Unusable {
+    fn from(failure: Failure) -> Self {
+        Self { code: "unreadable", failure }
+    }
+}
+
+/// Gathers what `terms` ask for within `limit`. `told` hears how it goes, for a person before a camera.
 pub(super) fn collect(
     camera: CameraSettings,
     secrets: &Path,
     stack: &mut Stack,
     gate: &quality::Settings,
-    (most, limit): (usize, Duration),
-    mut told: impl FnMut(usize, &str),
-) -> Result<Shots> {
+    (terms, limit): (Terms, Duration),
+    mut told: impl FnMut(usize, Step),
+) -> std::result::Result<Vec<Embedding>, Unusable> {
     let (slot, frames) = Slot::single();
     let (handle, stop) = stop::pair();
     let state = Arc::new(std::sync::Mutex::new((CameraState::Offline, String::new())));
@@ -68,12 +67,10 @@ pub(super) fn collect(
             slot.close();
         }
     });
-    let mut shots = Shots { embeddings: Vec::new(), looked: 0, crowded: 0, refusal: None };
-    let mut kept: Vec<(f32, Embedding)> = Vec::new();
-    let mut last = None;
+    let mut session = Session::new(terms);
     let deadline = clock::monotonic().plus(limit);
     let result = loop {
-        if clock::monotonic() >= deadline || (limit < Duration::from_secs(600) && kept.len() >= most) {
+        if clock::monotonic() >= deadline || session.is_over() {
             break Ok(());
         }
         let frame = match frames.take_any(Duration::from_millis(500)) {
@@ -81,17 +78,14 @@ pub(super) fn collect(
             Taken::Closed => break Ok(()),
             Taken::TimedOut => continue,
         };
-        if !is_spaced(last, &frame) {
+        let at = frame.captured_at.monotonic;
+        if !session.is_due(at) {
             continue;
         }
-        shots.looked += 1;
         match pipeline::look(stack, &frame.picture, gate) {
             Ok(faces) => {
-                if let Some(shot) = judge(faces, &mut shots, &mut told, kept.len()) {
-                    last = Some(frame.captured_at.monotonic);
-                    kept.push(shot);
-                    told(kept.len(), "taken");
-                }
+                let step = session.see(at, faces);
+                told(session.kept(), step);
             }
             Err(error) => break Err(Failure::unavailable(error)),
         }
@@ -100,32 +94,14 @@ pub(super) fn collect(
     slot.close();
     let _ = worker.join();
     result?;
-    if shots.looked == 0 {
-        let reason = state.lock().map(|s| s.1.clone()).unwrap_or_default();
-        return Err(Failure::unavailable(format!("no frame came: {reason}")));
-    }
-    kept.sort_by(|a, b| b.0.total_cmp(&a.0));
-    shots.embeddings = kept.into_iter().take(most).map(|(_, embedding)| embedding).collect();
-    Ok(shots)
-}
-
-fn is_spaced(last: Option<Monotonic>, frame: &Frame) -> bool {
-    last.is_none_or(|last| frame.captured_at.monotonic.since(last) >= SPACING)
-}
-
-/// One frame's face, if it has exactly one and that passes the gate.
-fn judge(faces: Vec<StillFace>, shots: &mut Shots, told: &mut impl FnMut(usize, &str), count: usize) -> Option<(f32, Embedding)> {
-    if faces.len() > 1 {
-        shots.crowded += 1;
-        told(count, "two faces");
-        return None;
-    }
-    let face = faces.into_iter().next()?;
-    let quality = face.quality?;
-    if let Some(refusal) = quality.refusals.first() {
-        shots.refusal = Some(*refusal);
-        told(count, refusal.as_str());
-        return None;
-    }
-    Some((quality.score, face.embedding?))
+    session.end().map_err(|why| {
+        let failure = match why {
+            Unfinished::NoFrame => {
+                let reason = state.lock().map(|s| s.1.clone()).unwrap_or_default();
+                Failure::unavailable(format!("no frame came: {reason}"))
+            }
+            _ => Failure::data(&why),
+        };
+        Unusable { code: why.code(), failure }
+    })
 }

@@ -12,12 +12,12 @@ use super::workers::{self, Counts};
 use super::{deeds, events, figures};
 use crate::access::Thresholds;
 use crate::capture::{Slots, still};
-use crate::gallery::{Gallery, GalleryError, IndexChoice, Snapshot, Twin, is_made};
+use crate::gallery::{Admission, Allowed, Gallery, GalleryError, IndexChoice, Rule, Snapshot, is_made};
 use crate::http::{Backend, Unavailable};
 use crate::pipeline::{Pipeline, StillFace, Timings};
 use crate::publish::{Audit, Publisher};
 use crate::system::{clock, messages};
-use crate::types::{CameraId, Embedding, Frame, Monotonic, Person, PersonId, Picture, Score};
+use crate::types::{CameraId, Embedding, Frame, Monotonic, Person, PersonId, Picture};
 use crate::vision::stack::PackThresholds;
 
 /// Pictures that wait for the recogniser. When full, the client is told to try again.
@@ -152,25 +152,31 @@ impl Backend for Api {
         why_not_ready(self.gallery.rollback().is_some(), last.map(|at| clock::monotonic().since(at)))
     }
 
-    fn enroll(
+    fn admit(
         &self,
         person: Person,
         templates: Vec<Embedding>,
-        distinct: Option<Score>,
+        allowed: Allowed,
         by: &str,
-    ) -> Result<Option<Twin>, GalleryError> {
-        let (id, count) = (person.id.clone(), templates.len());
-        let people = vec![(person, templates)];
-        let twins = match distinct {
-            Some(threshold) => self.gallery.enroll_distinct(people, threshold),
-            None => self.gallery.enroll_many(people).map(|()| Vec::new()),
-        };
-        let twin = twins.map(|twins| twins.into_iter().next());
-        if is_made(&twin) && !matches!(twin, Ok(Some(_))) {
-            log::info!(MESSAGE_ID = messages::ENROLLED, people = id.as_str(), by = by; "enrolled");
-            self.note(by, json!({"enrolled": id, "templates": count}));
+    ) -> Result<Option<Admission>, GalleryError> {
+        let rule = Rule { matching: self.thresholds.matching, allowed };
+        let (admissions, done) = self.gallery.admit(vec![(person, templates)], &rule);
+        let admission = admissions.into_iter().next();
+        if let Some(admission) = admission.as_ref().filter(|_| is_made(&done)) {
+            let (id, added) = (&admission.person, admission.added());
+            if added > 0 {
+                log::info!(MESSAGE_ID = messages::ENROLLED, people = id.as_str(), by = by; "enrolled");
+                let mut what = json!({"enrolled": id, "templates": added});
+                if allowed.other_face {
+                    what["allow_other_face"] = json!(true);
+                }
+                self.note(by, what);
+            } else if admission.is_changed {
+                log::info!(MESSAGE_ID = messages::CHANGED, person = id.as_str(), by = by; "changed");
+                self.note(by, deeds::changed(id));
+            }
         }
-        twin
+        done.map(|()| admission)
     }
 
     fn set(&self, person: Person, by: &str) -> Result<(), GalleryError> {

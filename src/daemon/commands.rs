@@ -7,14 +7,14 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::enrol::{self, EnrollArgs, Enroller};
+use super::enrol::{self, EnrollArgs, Enroller, Refused};
 use super::events;
 use super::inbox::{Heard, Inbox};
 use super::reports::Report;
 use super::snapshots::{OnArgs, Snapshots};
 use super::supervisor::{WorkerContext, WorkerError};
 use crate::access;
-use crate::gallery::Gallery;
+use crate::gallery::{Allowed, Gallery, Rule};
 use crate::publish::command::{Command, Refusal, Verb, answer_to};
 use crate::publish::{Audit, Event, Publisher, Received, Reply, audit};
 use crate::system::{clock, messages};
@@ -187,11 +187,26 @@ impl Commands {
 
     /// On `cmd/<verb>/reply`, and where the sender wants it.
     fn answer(&self, word: &str, message: &Received, nonce: Option<&str>, outcome: &Result<Value, String>) {
-        let payload = json!({
+        self.answer_by_code(word, message, nonce, outcome, None);
+    }
+
+    /// The same, with a word for programs why it was refused.
+    fn answer_by_code(
+        &self,
+        word: &str,
+        message: &Received,
+        nonce: Option<&str>,
+        outcome: &Result<Value, String>,
+        code: Option<&str>,
+    ) {
+        let mut payload = json!({
             "ok": outcome.is_ok(), "verb": word, "nonce": nonce, "result": outcome.as_ref().ok(), "error": outcome.as_ref().err(),
             "time": clock::wall().rfc3339(),
-        })
-        .to_string();
+        });
+        if let Some(code) = code {
+            payload["code"] = json!(code);
+        }
+        let payload = payload.to_string();
         let (asked, correlation) = answer_to(&self.inbox.root, message);
         let reply =
             |topic: String, elsewhere| Reply { topic, elsewhere, payload: payload.clone(), correlation: correlation.clone() };
@@ -266,17 +281,22 @@ impl Commands {
         let gathered = match self.enrolling.as_ref().map(|enrolling| enrolling.outcome.try_recv()) {
             None | Some(Err(TryRecvError::Empty)) => return,
             Some(Ok(gathered)) => gathered,
-            Some(Err(TryRecvError::Disconnected)) => Err("the daemon is stopping".to_owned()),
+            Some(Err(TryRecvError::Disconnected)) => Err(Refused::stopping()),
         };
         let Some(Enrolling { args, nonce, message, .. }) = self.enrolling.take() else { return };
         let outcome = gathered.and_then(|faces| self.enroll(&args, faces));
         log::info!(person = args.person.as_str(), ok = outcome.is_ok(); "an enrolment at a camera has ended");
-        let detail = json!({ "verb": "enroll", "person": args.person, "nonce": nonce, "error": outcome.as_ref().err() });
+        let code = outcome.as_ref().err().map(|refused| refused.code);
+        let outcome = outcome.map_err(|refused| refused.text);
+        let mut detail = json!({ "verb": "enroll", "person": args.person, "nonce": nonce, "error": outcome.as_ref().err() });
+        if args.allow_other_face {
+            detail["allow_other_face"] = json!(true);
+        }
         self.note("command", detail);
-        self.answer(Verb::Enroll.as_str(), &message, Some(&nonce), &outcome);
+        self.answer_by_code(Verb::Enroll.as_str(), &message, Some(&nonce), &outcome, code);
     }
 
-    fn enroll(&self, args: &EnrollArgs, faces: Vec<Embedding>) -> Result<Value, String> {
+    fn enroll(&self, args: &EnrollArgs, faces: Vec<Embedding>) -> Result<Value, Refused> {
         let known = self.gallery.snapshot().person(&args.person).cloned();
         let person = match known {
             Some(known) => Person {
@@ -293,16 +313,17 @@ impl Commands {
                 enrolled_at: clock::wall(),
             },
         };
-        let added = faces.len();
-        let people = vec![(person, faces)];
-        let twins = match args.allow_duplicate {
-            true => self.gallery.enroll_many(people).map(|()| Vec::new()),
-            false => self.gallery.enroll_distinct(people, self.matching),
-        };
-        if let Some(twin) = twins.map_err(|error| error.to_string())?.first() {
-            return Err(format!("this face is already enrolled as {}; nobody was enrolled", twin.other.person));
+        let allowed = Allowed { duplicate: args.allow_duplicate, other_face: args.allow_other_face };
+        let (admissions, done) = self.gallery.admit(vec![(person, faces)], &Rule { matching: self.matching, allowed });
+        done.map_err(|error| Refused { code: "gallery", text: error.to_string() })?;
+        let (mut added, mut there) = (0, 0);
+        for admission in admissions {
+            if let Some(why) = admission.why_nobody() {
+                return Err(Refused { code: why.code(), text: format!("{why}; nobody was enrolled") });
+            }
+            (added, there) = (admission.added(), admission.already_there());
         }
-        Ok(json!({ "person": args.person, "templates_added": added }))
+        Ok(json!({"person": args.person, "templates_added": added, "already_there": there}))
     }
 
     /// Locks these doors down or releases them, all for none. It is in force and written down when this returns without an error.

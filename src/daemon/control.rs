@@ -20,7 +20,7 @@ use super::supervisor::{WorkerContext, WorkerError};
 use super::workers::Counts;
 use super::{deeds, events};
 use crate::gallery::format::MAX_PEOPLE;
-use crate::gallery::{Gallery, GalleryError, Twin, is_made};
+use crate::gallery::{Admission, Allowed, Gallery, GalleryError, Rule, is_made};
 use crate::publish::{Audit, Publisher};
 use crate::system::messages;
 use crate::types::{DoorId, Embedding, ModelId, Person, PersonId, Score, Wall};
@@ -56,12 +56,15 @@ impl Drop for Template {
 /// What may be asked of the gallery's writer.
 #[derive(Serialize, Deserialize)]
 pub enum Request {
-    /// Enrol these people, all or none.
+    /// Enrol these people by the rule of enrolment ([`Gallery::admit`]) at the daemon's own threshold: [`Reply::Admitted`] tells what
+    /// became of each.
     Enroll {
         /// The model of the templates.
         model: ModelId,
         /// Each with templates.
         people: Vec<(Person, Vec<Template>)>,
+        /// What the operator insists on against the rule.
+        allowed: Allowed,
     },
     /// Replace what is known of a person.
     Set(Person),
@@ -85,15 +88,6 @@ pub enum Request {
         /// Whether in the place of people who are there.
         replace: bool,
     },
-    /// [`Request::Enroll`], but for those whose face is somebody else's by this score or more: [`Reply::Twins`] names them.
-    EnrollDistinct {
-        /// The model of the templates.
-        model: ModelId,
-        /// Each with templates.
-        people: Vec<(Person, Vec<Template>)>,
-        /// The least score of one face.
-        threshold: Score,
-    },
     /// Changes nothing: refused, with the reason, while the gallery takes no change.
     Check,
     /// Changes nothing: which doors are blocked ([`Reply::Blocked`]).
@@ -101,13 +95,9 @@ pub enum Request {
 }
 
 impl Request {
-    /// An enrolment of one model's embeddings; with `distinct`, of those alone whose face is nobody else's by that score or more.
-    pub fn enroll(model: &ModelId, people: Vec<(Person, Vec<Embedding>)>, distinct: Option<Score>) -> Self {
-        let (model, people) = (model.clone(), Self::templates(people));
-        match distinct {
-            Some(threshold) => Self::EnrollDistinct { model, people, threshold },
-            None => Self::Enroll { model, people },
-        }
+    /// An enrolment of one model's embeddings.
+    pub fn enroll(model: &ModelId, people: Vec<(Person, Vec<Embedding>)>, allowed: Allowed) -> Self {
+        Self::Enroll { model: model.clone(), people: Self::templates(people), allowed }
     }
 
     /// Embeddings as they travel.
@@ -129,10 +119,10 @@ pub enum Reply {
         /// The error's text.
         message: String,
     },
-    /// Done, but these were not enrolled: each is somebody else, by that score.
-    Twins(Vec<(PersonId, PersonId, Score)>),
     /// Doors that are blocked: until when, and by what.
     Blocked(Vec<(DoorId, Wall, String)>),
+    /// An enrolment is done; what became of each person, in their order.
+    Admitted(Vec<Admission>),
 }
 
 /// Why the daemon could not be asked.
@@ -245,16 +235,20 @@ struct Desk {
     publisher: Publisher,
     audit: Arc<Audit>,
     counts: Arc<Counts>,
+    /// A face as alike as this to somebody's is that person's.
+    matching: Score,
 }
 
 impl Control {
     /// Opens the socket. The caller holds the state folder's lock, so a socket that is there is left from before.
+    /// Templates are compared at the threshold `matching`.
     pub(super) fn open(
         state: &Path,
         gallery: Arc<Gallery>,
         publisher: Publisher,
         audit: Arc<Audit>,
         counts: Arc<Counts>,
+        matching: Score,
     ) -> io::Result<Self> {
         let path = state.join(SOCKET);
         match std::fs::remove_file(&path) {
@@ -265,7 +259,7 @@ impl Control {
         // Until here the folder's own mode keeps others out, and each caller is looked at besides.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         set_socket_timeout(&listener, Timeout::Recv, Some(PATIENCE))?;
-        Ok(Self { desk: Desk { gallery, publisher, audit, counts }, listener, path })
+        Ok(Self { desk: Desk { gallery, publisher, audit, counts, matching }, listener, path })
     }
 
     /// Answers callers until told to stop, each on a thread of its own: one that dawdles hinders nobody. Beyond [`CALLERS`] they wait in
@@ -370,25 +364,20 @@ impl Desk {
     fn serve(&self, request: Request, parts: &mut Vec<(Person, Vec<Template>)>, by: u32) -> Reply {
         let done = match request {
             Request::Blocked => return Reply::Blocked(self.counts.blocked.in_force()),
-            Request::Enroll { model, people } => self.enroll(&model, people, None, by),
-            Request::EnrollDistinct { model, people, threshold } => self.enroll(&model, people, Some(threshold), by),
+            Request::Enroll { model, people, allowed } => return self.enroll(&model, people, allowed, by),
             Request::RestorePart(more) => {
                 parts.extend(more);
                 let wanted = parts.len();
                 if wanted <= MAX_PEOPLE {
-                    Ok(Vec::new())
+                    Ok(())
                 } else {
                     Err(GalleryError::TooLarge { what: "people", wanted, limit: MAX_PEOPLE })
                 }
             }
-            Request::Restore { model, replace } => self.restore(&model, std::mem::take(parts), replace, by).map(|()| Vec::new()),
-            other => self.care(other, by).map(|()| Vec::new()),
+            Request::Restore { model, replace } => self.restore(&model, std::mem::take(parts), replace, by),
+            other => self.care(other, by),
         };
-        match done {
-            Ok(twins) if twins.is_empty() => Reply::Done,
-            Ok(twins) => Reply::Twins(twins.into_iter().map(|twin| (twin.person, twin.other.person, twin.other.score)).collect()),
-            Err(error) => Reply::Refused { code: error.exit_code(), message: error.to_string() },
-        }
+        done.map_or_else(|error| refused(&error), |()| Reply::Done)
     }
 
     /// What takes no people along.
@@ -437,37 +426,25 @@ impl Desk {
                     return Err(GalleryError::Latched { path: gallery.path().to_owned(), reason: reason.to_string() });
                 }
             }
-            Request::Enroll { .. }
-            | Request::EnrollDistinct { .. }
-            | Request::RestorePart(_)
-            | Request::Restore { .. }
-            | Request::Blocked => {}
+            Request::Enroll { .. } | Request::RestorePart(_) | Request::Restore { .. } | Request::Blocked => {}
         }
         Ok(())
     }
 
-    fn enroll(
-        &self,
-        model: &ModelId,
-        people: Vec<(Person, Vec<Template>)>,
-        distinct: Option<Score>,
-        by: u32,
-    ) -> Result<Vec<Twin>, GalleryError> {
-        let people = embeddings(model, people)?;
-        let mut who: Vec<PersonId> = people.iter().map(|(person, _)| person.id.clone()).collect();
-        let twins = match distinct {
-            Some(threshold) => self.gallery.enroll_distinct(people, threshold),
-            None => self.gallery.enroll_many(people).map(|()| Vec::new()),
+    fn enroll(&self, model: &ModelId, people: Vec<(Person, Vec<Template>)>, allowed: Allowed, by: u32) -> Reply {
+        let people = match embeddings(model, people) {
+            Ok(people) => people,
+            Err(error) => return refused(&error),
         };
-        if is_made(&twins) {
-            who.retain(|id| twins.iter().flatten().all(|twin| twin.person != *id));
-            for some in who.chunks(events::IDS_AN_ENTRY) {
-                let ids: Vec<&str> = some.iter().map(PersonId::as_str).collect();
-                log::info!(MESSAGE_ID = messages::ENROLLED, people = ids.join(" ").as_str(); "enrolled");
+        let (admissions, done) = self.gallery.admit(people, &Rule { matching: self.matching, allowed });
+        if is_made(&done) {
+            let enrolled: Vec<&str> = deeds::of_enrolled(&admissions).map(|admission| admission.person.as_str()).collect();
+            for some in enrolled.chunks(events::IDS_AN_ENTRY) {
+                log::info!(MESSAGE_ID = messages::ENROLLED, people = some.join(" ").as_str(); "enrolled");
             }
-            deeds::enrolled(&who).for_each(|what| self.note(by, what));
+            deeds::admitted(&admissions, allowed).for_each(|what| self.note(by, what));
         }
-        twins
+        done.map_or_else(|error| refused(&error), |()| Reply::Admitted(admissions))
     }
 
     fn restore(&self, model: &ModelId, people: Vec<(Person, Vec<Template>)>, replace: bool, by: u32) -> Result<(), GalleryError> {
@@ -493,10 +470,14 @@ impl Drop for Control {
     }
 }
 
+fn refused(error: &GalleryError) -> Reply {
+    Reply::Refused { code: error.exit_code(), message: error.to_string() }
+}
+
 /// Reads a request as [`Control`] does, and goes as far as one goes that touches nobody.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn judge(bytes: &[u8]) {
-    if let Ok(Request::Enroll { model, people }) = postcard::from_bytes(bytes) {
+    if let Ok(Request::Enroll { model, people, .. }) = postcard::from_bytes(bytes) {
         let _ = embeddings(&model, people);
     }
 }

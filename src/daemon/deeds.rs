@@ -3,11 +3,25 @@
 use serde_json::{Value, json};
 
 use super::events::IDS_AN_ENTRY;
+use crate::gallery::{Admission, Allowed};
 use crate::types::PersonId;
 
-/// These people were enrolled, or got more templates; an entry for each few hundred.
-pub fn enrolled(ids: &[PersonId]) -> impl Iterator<Item = Value> {
-    ids.chunks(IDS_AN_ENTRY).map(|some| json!({ "enrolled": some }))
+/// What came of an enrolment: who got templates, an entry for each few hundred, and whose record alone was changed. That the operator
+/// insisted on faces that are unlike each other, or unlike those the person had, is told.
+pub fn admitted(admissions: &[Admission], allowed: Allowed) -> impl Iterator<Item = Value> {
+    let ids: Vec<&PersonId> = of_enrolled(admissions).map(|admission| &admission.person).collect();
+    let entry = |some: &[&PersonId]| match allowed.other_face {
+        true => json!({ "enrolled": some, "allow_other_face": true }),
+        false => json!({ "enrolled": some }),
+    };
+    let enrolled: Vec<Value> = ids.chunks(IDS_AN_ENTRY).map(entry).collect();
+    let renamed = admissions.iter().filter(|admission| admission.added() == 0 && admission.is_changed);
+    enrolled.into_iter().chain(renamed.map(|admission| changed(&admission.person)))
+}
+
+/// Those who got templates.
+pub fn of_enrolled(admissions: &[Admission]) -> impl Iterator<Item = &Admission> {
+    admissions.iter().filter(|admission| admission.added() > 0)
 }
 
 /// What is kept of a person besides templates was changed.

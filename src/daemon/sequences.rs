@@ -13,7 +13,7 @@ use crate::access::{
     self, ChallengeKind, Decider, DoorLiveness, DoorSettings, Input, PolicySettings, Rules, Thresholds, WitnessSettings,
 };
 use crate::gallery::{self, Gallery};
-use crate::pipeline::{self, Judged, Pipeline, Stages, UsableFace, Witness};
+use crate::pipeline::{self, Gated, Pipeline, Stages, Witness};
 use crate::types::*;
 use crate::vision::VisionError;
 
@@ -180,23 +180,26 @@ impl Stages for Scene {
         Score::new(MATCHING).unwrap()
     }
 
-    fn judge(
+    fn gate(&mut self, _: &Picture, detection: &Detection, _: &pipeline::Settings) -> Gated {
+        match self.figures.iter().find(|figure| figure.area == detection.bounding_box) {
+            None => Gated::Unknowable,
+            Some(figure) if figure.quality < 0.1 => Gated::Refused(vec![Refusal::TooBlurred]),
+            Some(figure) => Gated::Usable(AlignedFace::new(1, vec![0; 3]), figure.quality),
+        }
+    }
+
+    fn is_turned(&mut self, _: &Picture, _: &Detection) -> Result<bool, VisionError> {
+        Ok(false)
+    }
+
+    fn describe(
         &mut self,
         _: &Picture,
         detection: &Detection,
-        _: &pipeline::Settings,
+        _: &AlignedFace,
         _: &pipeline::Timings,
-        is_wanted: &dyn Fn(f32) -> bool,
-    ) -> Result<Judged, VisionError> {
-        let Some(figure) = self.figures.iter().find(|figure| figure.area == detection.bounding_box) else {
-            return Ok(Judged::Unknowable);
-        };
-        if figure.quality < 0.1 {
-            return Ok(Judged::Refused(vec![Refusal::TooBlurred]));
-        }
-        if !is_wanted(figure.quality) {
-            return Ok(Judged::Unwanted);
-        }
+    ) -> Result<Option<(Option<PadScore>, Embedding)>, VisionError> {
+        let Some(figure) = self.figures.iter().find(|figure| figure.area == detection.bounding_box) else { return Ok(None) };
         let near = |other: &&Figure| other.area.iou(&figure.area) > 0.1;
         let mut vector = figure.vector.clone();
         let mut liveness = figure.liveness;
@@ -219,7 +222,7 @@ impl Stages for Scene {
             _ => {}
         }
         let embedding = Embedding::normalised(model(), vector).expect("a face");
-        Ok(Judged::Usable(UsableFace { quality: figure.quality, liveness: PadScore::new(liveness).ok(), embedding }))
+        Ok(Some((PadScore::new(liveness).ok(), embedding)))
     }
 }
 

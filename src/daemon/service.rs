@@ -19,7 +19,7 @@ use super::birth_witness::BirthWitness;
 use super::care::Care;
 use super::commands::Commands;
 use super::control::Control;
-use super::enrol::{self, Enrolments};
+use super::enrol::{self, Enrolments, SHOTS};
 use super::events;
 use super::guards;
 use super::inbox::Inbox;
@@ -35,7 +35,7 @@ use crate::capture::Slots;
 use crate::config::{Config, ConfigError};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
 use crate::inference::{self, InferenceError};
-use crate::pipeline::{Pipeline, Timings};
+use crate::pipeline::{Pipeline, Terms, Timings};
 use crate::publish::command::Gate;
 use crate::publish::passage::Passages;
 use crate::publish::{self, Audit, Birth, Discovery, Event, Journal, Publisher, SealedError, StateKey, discovery};
@@ -43,7 +43,7 @@ use crate::system::notify::Notifier;
 use crate::system::secret::SecretError;
 use crate::system::seen::SeenError;
 use crate::system::{Stop, StopHandle, clock, messages};
-use crate::types::{CameraId, ModelId, Monotonic, Presence};
+use crate::types::{CameraId, ModelId, Monotonic, Presence, Score};
 use crate::vision::VisionError;
 use crate::vision::stack::Stack;
 
@@ -162,6 +162,8 @@ struct Parts {
     accepts_loss: bool,
     courier: publish::Worker,
     ends: reports::Ends,
+    /// The threshold of matching at the doors.
+    matching: Score,
 }
 
 /// A daemon whose workers run.
@@ -253,7 +255,13 @@ impl Service {
             _lock: lock,
         };
         let least_liveness = config.access.require_liveness.then_some(at_doors.liveness);
-        let (enroller, enrolments) = enrol::queue(least_liveness, at_doors.matching);
+        let (enroller, enrolments) = enrol::queue(Terms {
+            matching: at_doors.matching,
+            liveness: least_liveness,
+            least_width: config.pipeline.min_liveness_face_px,
+            wanted: SHOTS,
+            is_whole: false,
+        });
         let pipeline = Pipeline::new(config.pipeline.clone(), stack, Some(service.gallery.clone()));
         let pipeline = pipeline.with_witnesses(guards::witnesses(config));
         service.timings = pipeline.timings();
@@ -281,7 +289,18 @@ impl Service {
         service.spawn(
             config,
             watchers,
-            Parts { accepts_loss, pipeline, asks, enrolments, snapshots, decider, state, courier, ends: wires },
+            Parts {
+                accepts_loss,
+                pipeline,
+                asks,
+                enrolments,
+                snapshots,
+                decider,
+                state,
+                courier,
+                ends: wires,
+                matching: at_doors.matching,
+            },
         )?;
         Ok(service)
     }
@@ -346,7 +365,7 @@ impl Service {
         &mut self,
         config: &Config,
         watchers: &Watchers,
-        Parts { pipeline, asks, enrolments, snapshots, decider, state, accepts_loss, courier, ends }: Parts,
+        Parts { pipeline, asks, enrolments, snapshots, decider, state, accepts_loss, courier, ends, matching }: Parts,
     ) -> Result<(), DaemonError> {
         let (wires, reports, decided) = ends;
         let io = |what: &str| {
@@ -391,7 +410,7 @@ impl Service {
         let (gallery, audit) = (self.gallery.clone(), self.audit.clone());
         let mut care = Care::new(gallery.clone(), self.publisher.clone(), audit.clone(), &config.gallery);
         let counts = self.counts.clone();
-        let control = Control::open(&config.state_dir, gallery, self.publisher.clone(), audit, counts);
+        let control = Control::open(&config.state_dir, gallery, self.publisher.clone(), audit, counts, matching);
         let mut control = control.map_err(io("the control socket in the state folder"))?;
         self.supervisor.spawn("control", CONTROL_RETRY, 1, move |context| control.run(context)).map_err(io("control"))?;
         self.supervisor.spawn("gallery", CONTROL_RETRY, 1, move |context| care.run(context)).map_err(io("gallery"))?;

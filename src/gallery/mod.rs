@@ -6,6 +6,7 @@
 
 mod backup;
 mod care;
+mod enrolment;
 mod error;
 mod follow;
 pub mod format;
@@ -40,6 +41,7 @@ use zeroize::Zeroizing;
 
 pub use backup::{Backup, BackupError, MIN_PASSPHRASE_CHARS};
 pub use care::{Age, Report};
+pub use enrolment::{Admission, Allowed, Fate, NotEnrolled, Rule, SHARE, resembles};
 pub use error::{GalleryError, is_made};
 pub use index::GraphError;
 pub use load::Rollback;
@@ -51,7 +53,7 @@ pub use snapshot::{Match, Snapshot, Stats};
 pub use tune::{IndexChoice, IndexReport, IndexTrial, IndexVerdict};
 pub use witness::Counter;
 
-use crate::types::{Candidate, Embedding, ModelId, Person, PersonId, Score, Wall};
+use crate::types::{Candidate, Embedding, ModelId, Person, PersonId, Wall};
 use format::{MAX_DIMENSION, MAX_PEOPLE, MAX_TEMPLATES};
 use medium::{FileMedium, Medium};
 use snapshot::Change;
@@ -89,15 +91,6 @@ pub struct Enrolment {
     pub templates: usize,
     /// Who else is most like the new templates: with a high score, the same face is enrolled twice.
     pub nearest_other: Option<Candidate>,
-}
-
-/// Somebody who was not enrolled, because the face is somebody else's.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Twin {
-    /// Who was not enrolled.
-    pub person: PersonId,
-    /// Whose face it is, and how alike.
-    pub other: Candidate,
 }
 
 impl Gallery {
@@ -155,7 +148,8 @@ impl Gallery {
     }
 
     /// Adds templates to a person, who is made when not yet enrolled. Of a person already enrolled, the day of enrolment stays, and
-    /// name, groups and dates are replaced where they are given. Durable and visible when it returns.
+    /// name, groups and dates are replaced where they are given. Durable and visible when it returns. Whose faces they are is not asked:
+    /// that is what [`Gallery::admit`] does, by which people are enrolled.
     pub fn enroll(&self, person: Person, templates: Vec<Embedding>) -> Result<Enrolment, GalleryError> {
         let (id, added) = (person.id.clone(), templates.len());
         let nearest_other = self.snapshot().nearest_other(&id, &templates)?;
@@ -166,23 +160,6 @@ impl Gallery {
     /// Enrols many people as [`Gallery::enroll`] does each, in one write: all or none.
     pub fn enroll_many(&self, people: Vec<(Person, Vec<Embedding>)>) -> Result<(), GalleryError> {
         self.change(|now| self.enrolment(now, people))
-    }
-
-    /// Enrols many people as [`Gallery::enroll_many`] does, but for those whose face is somebody else's by `threshold` or more, already
-    /// or earlier in the same batch: they are named and left out. Compared with the very state that the enrolment follows.
-    pub fn enroll_distinct(&self, people: Vec<(Person, Vec<Embedding>)>, threshold: Score) -> Result<Vec<Twin>, GalleryError> {
-        let mut twins = Vec::new();
-        self.change(|now| {
-            let mut distinct: Vec<(Person, Vec<Embedding>)> = Vec::with_capacity(people.len());
-            for (person, templates) in people {
-                match twin(now, &distinct, (&person.id, &templates), threshold)? {
-                    Some(twin) => twins.push(twin),
-                    None => distinct.push((person, templates)),
-                }
-            }
-            self.enrolment(now, distinct)
-        })?;
-        Ok(twins)
     }
 
     fn enrolment(&self, now: &Snapshot, people: Vec<(Person, Vec<Embedding>)>) -> Result<BTreeMap<PersonId, Change>, GalleryError> {
@@ -320,25 +297,6 @@ fn lock(dir: &Path) -> Result<File, GalleryError> {
         Err(TryLockError::WouldBlock) => Err(GalleryError::Locked { folder: dir.to_owned() }),
         Err(TryLockError::Error(source)) => Err(GalleryError::Io { doing: "locking", path, source }),
     }
-}
-
-/// Who else has the face of `templates`, among those who are enrolled and those who are about to be.
-fn twin(
-    now: &Snapshot,
-    before: &[(Person, Vec<Embedding>)],
-    (id, templates): (&PersonId, &[Embedding]),
-    threshold: Score,
-) -> Result<Option<Twin>, GalleryError> {
-    let mut nearest = now.nearest_other(id, templates)?;
-    for (person, others) in before.iter().filter(|(person, _)| person.id != *id) {
-        let scores = others.iter().flat_map(|other| templates.iter().filter_map(|template| template.compare(other)));
-        for score in scores {
-            if nearest.as_ref().is_none_or(|nearest| score > nearest.score) {
-                nearest = Some(Candidate { person: person.id.clone(), score });
-            }
-        }
-    }
-    Ok(nearest.filter(|nearest| nearest.score >= threshold).map(|other| Twin { person: id.clone(), other }))
 }
 
 /// What is known of a person after another enrolment.

@@ -192,6 +192,12 @@ impl Snapshot {
         self.place(id).map_or(0, |index| self.rows_of(index).len())
     }
 
+    /// A person's templates, turned as they are kept; none when not enrolled.
+    pub(crate) fn rows_of_person(&self, id: &PersonId) -> Vec<Zeroizing<Vec<f32>>> {
+        let rows = self.place(id).map_or(0..0, |index| self.rows_of(index));
+        rows.map(|row| Zeroizing::new(self.matrix.values(row..row + 1).collect())).collect()
+    }
+
     /// Everybody with the number of templates, in the order of the ids.
     pub fn people(&self) -> impl ExactSizeIterator<Item = (&Person, usize)> {
         self.people.iter().enumerate().map(|(index, person)| (person.as_ref(), self.rows_of(index).len()))

@@ -16,7 +16,7 @@ use super::medium::EPOCH;
 use super::simulated::{Fault, Simulated};
 use super::store::{JOURNAL, UNFINISHED};
 use super::*;
-use crate::types::{GroupId, Wall};
+use crate::types::{GroupId, Score, Wall};
 
 thread_local! {
     /// Numbers in a template of this test.
@@ -324,16 +324,23 @@ fn whose_face_is_somebody_elses_already_or_in_the_same_batch_is_left_out_and_nam
         let row = |name: &str, seed| (person(name), vec![template(seed)]);
         vec![row("cyd", 1), row("dan", 40), row("eve", 40), row("bob", 3), row("fay", 41)]
     };
-    let twins = gallery.enroll_distinct(batch(), threshold).unwrap();
-    let named: Vec<_> = twins.iter().map(|twin| (twin.person.as_str(), twin.other.person.as_str())).collect();
-    assert_eq!(named, [("cyd", "ann"), ("eve", "dan")], "a person's own face is no other's");
+    let rule = Rule { matching: threshold, allowed: Allowed { other_face: true, ..Allowed::default() } };
+    let (admissions, done) = gallery.admit(batch(), &rule);
+    done.unwrap();
+    let twins = admissions.iter().filter_map(|admission| match admission.why_nobody()? {
+        NotEnrolled::Duplicate { other, .. } => Some((admission.person.as_str(), other.as_str())),
+        why => panic!("{why}"),
+    });
+    assert_eq!(twins.collect::<Vec<_>>(), [("cyd", "ann"), ("eve", "dan")], "a person's own face is no other's");
     let there: Vec<_> = gallery.snapshot().people().map(|(person, templates)| (person.id.to_string(), templates)).collect();
-    let expected = [("ann", 2), ("bob", 2), ("dan", 1), ("fay", 1)].map(|(name, templates)| (name.to_owned(), templates));
+    assert_eq!(admissions[3].already_there(), 1, "bob's own template again");
+    let expected = [("ann", 2), ("bob", 1), ("dan", 1), ("fay", 1)].map(|(name, templates)| (name.to_owned(), templates));
     assert_eq!(there, expected);
     gallery.enroll_many(batch()).unwrap();
     assert_eq!(gallery.snapshot().len(), 6, "told to, both are enrolled");
     let calls = disk.calls();
-    assert_eq!(gallery.enroll_distinct(vec![(person("gus"), vec![template(2)])], threshold).unwrap().len(), 1);
+    let (admissions, done) = gallery.admit(vec![(person("gus"), vec![template(2)])], &rule);
+    assert!(done.is_ok() && admissions[0].why_nobody().is_some_and(|why| why.code() == "already-enrolled"));
     assert_eq!(disk.calls(), calls, "nothing was written for nobody");
 }
 

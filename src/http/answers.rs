@@ -20,11 +20,13 @@ pub(super) struct Problem {
     status: StatusCode,
     text: String,
     retry_after_s: Option<u64>,
+    /// What else the body says: a code, and what of the request is meant.
+    more: serde_json::Map<String, Value>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), retry_after_s: None }
+        Self { status, text: text.into(), retry_after_s: None, more: serde_json::Map::new() }
     }
 
     pub(super) fn bad(text: impl Into<String>) -> Self {
@@ -34,7 +36,13 @@ impl Problem {
     /// Too many requests: try again in so many seconds.
     pub(super) fn too_many(seconds: u64) -> Self {
         let text = format!("too many requests: try again in {seconds} s");
-        Self { status: StatusCode::TOO_MANY_REQUESTS, text, retry_after_s: Some(seconds) }
+        Self { retry_after_s: Some(seconds), ..Self::new(StatusCode::TOO_MANY_REQUESTS, text) }
+    }
+
+    /// The same with one more member of the body.
+    pub(super) fn with(mut self, key: &str, value: Value) -> Self {
+        self.more.insert(key.to_owned(), value);
+        self
     }
 }
 
@@ -67,7 +75,9 @@ impl From<GalleryError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(json!({"error": self.text}))).into_response();
+        let mut body = self.more;
+        body.insert("error".to_owned(), json!(self.text));
+        let mut response = (self.status, Json(Value::Object(body))).into_response();
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

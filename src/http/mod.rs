@@ -28,11 +28,11 @@ use thiserror::Error;
 
 pub use auth::{Scope, Tokens};
 
-use crate::gallery::{GalleryError, Snapshot, Twin};
+use crate::gallery::{Admission, Allowed, GalleryError, Snapshot};
 use crate::pipeline::StillFace;
 use crate::system::secret::SecretError;
 use crate::system::{Stop, messages};
-use crate::types::{Embedding, Person, PersonId, Picture, Score};
+use crate::types::{Embedding, Person, PersonId, Picture};
 use crate::vision::stack::PackThresholds;
 
 /// The name of the tokens' file among the secrets.
@@ -193,15 +193,15 @@ pub trait Backend: Send + Sync + 'static {
     fn has_liveness(&self) -> bool;
     /// Why the daemon could not decide now; nothing when it could.
     fn not_ready(&self) -> Option<String>;
-    /// Enrols a person, or gives an enrolled one more templates; durable when it returns. `by` is whose request it is. With `distinct`,
-    /// a face that is somebody else's by that score or more is not enrolled: then whose.
-    fn enroll(
+    /// Enrols a person, or gives an enrolled one more templates, by the rule of enrolment ([`crate::gallery::Gallery::admit`]); durable
+    /// when it returns what became of each. `by` is whose request it is.
+    fn admit(
         &self,
         person: Person,
         templates: Vec<Embedding>,
-        distinct: Option<Score>,
+        allowed: Allowed,
         by: &str,
-    ) -> Result<Option<Twin>, GalleryError>;
+    ) -> Result<Option<Admission>, GalleryError>;
     /// Replaces what is kept of an enrolled person besides templates.
     fn set(&self, person: Person, by: &str) -> Result<(), GalleryError>;
     /// Removes a person; whether the disk is free of the templates as well.

@@ -52,7 +52,12 @@ pub(super) fn document() -> Value {
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": {"Person": person, "Problem": {
-                "type": "object", "required": ["error"], "properties": {"error": {"type": "string"}},
+                "type": "object", "required": ["error"],
+                "properties": {
+                    "error": {"type": "string"},
+                    "code": {"type": "string", "description": "Of an enrolment that was refused: why, for programs"},
+                    "refused": {"type": "array", "items": {"type": "object"}, "description": "Which photos, and why"},
+                },
             }},
         },
         "paths": {
@@ -97,12 +102,16 @@ fn people(id: &Value) -> Value {
         },
     }}});
     let enrolled = json!({"application/json": {"schema": {
-        "type": "object", "required": ["person", "templates_added", "refused"],
+        "type": "object", "required": ["person", "templates_added", "already_there", "refused"],
         "properties": {
-            "person": {"$ref": "#/components/schemas/Person"}, "templates_added": {"type": "integer", "minimum": 1},
+            "person": {"$ref": "#/components/schemas/Person"}, "templates_added": {"type": "integer", "minimum": 0},
+            "already_there": {"type": "integer", "minimum": 0, "description": "Photos that the person has already: they add nothing"},
             "refused": {"type": "array", "items": {
-                "type": "object", "required": ["file", "reason"],
-                "properties": {"file": {"type": "integer", "minimum": 0}, "reason": {"type": "string"}},
+                "type": "object", "required": ["file", "reason", "code"],
+                "properties": {
+                    "file": {"type": "integer", "minimum": 0, "description": "Which photo, counted from 0"},
+                    "reason": {"type": "string"}, "code": {"type": "string"},
+                },
             }},
         },
     }}});
@@ -124,6 +133,10 @@ fn people(id: &Value) -> Value {
                     "group": {"type": "array", "items": id, "maxItems": 64},
                     "consented_at": {"type": "string", "format": "date-time"}, "expires_at": {"type": "string", "format": "date-time"},
                     "allow_duplicate": {"type": "boolean", "description": "Enrol a face that is enrolled under another id"},
+                    "allow_other_face": {
+                        "type": "boolean",
+                        "description": "Enrol faces that are unlike each other, or unlike those that the person has; noted in the audit trail",
+                    },
                     "file": {"type": "array", "minItems": 1, "maxItems": 5, "items": {"type": "string", "format": "binary"}},
                 },
             }}}},

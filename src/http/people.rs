@@ -1,5 +1,6 @@
 //! `/people` and `/rebuild_index`: who is enrolled, seen and changed by those whose token says so. The rules are those of the command
-//! line: a photo of two faces is refused, a face below the quality gate is refused, and so is one that is enrolled under another id.
+//! line: a photo of two faces is refused, a face below the quality gate is refused, and so are photos of another person than the id's,
+//! and one who is enrolled under another id.
 
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use super::REQUEST_DEADLINE;
 use super::answers::{self, Problem};
 use super::form::Form;
 use super::routes::{App, SentForm, Shared, Who, in_background};
+use crate::gallery::{Allowed, NotEnrolled};
 use crate::pipeline;
 use crate::system::clock;
 use crate::types::{Embedding, GroupId, Person, PersonId, Wall};
@@ -65,29 +67,32 @@ pub(super) async fn enroll(
     let deadline = Instant::now() + REQUEST_DEADLINE / 2;
     let permit = app.begin_upload()?;
     let form = Form::read(form, app.max_upload_bytes).await?;
-    let (person, may_be_twice) = described(&form)?;
+    let (person, allowed) = described(&form)?;
     if form.pictures.is_empty() {
         return Err(Problem::bad("send at least one picture in `file`"));
     }
     in_background(move || {
         let _permit = permit;
-        enrolled(&app, &who, person, may_be_twice, form.pictures, deadline)
+        enrolled(&app, &who, person, allowed, form.pictures, deadline)
     })
     .await
     .map(|answer| (StatusCode::CREATED, Json(answer)))
 }
 
-/// The person that a form is about, and whether the face may be enrolled under another id as well.
-fn described(form: &Form) -> Result<(Person, bool), Problem> {
-    form.expect_only(&["id", "name", "group", "consented_at", "expires_at", "allow_duplicate"])?;
+/// The person that a form is about, and what is insisted on against the rule of enrolment.
+fn described(form: &Form) -> Result<(Person, Allowed), Problem> {
+    form.expect_only(&["id", "name", "group", "consented_at", "expires_at", "allow_duplicate", "allow_other_face"])?;
     let id = form.word("id")?.ok_or_else(|| Problem::bad("say who it is in `id`"))?;
     let groups = form.all("group").map(|group| group.parse::<GroupId>().map_err(|error| Problem::bad(error.to_string())));
     let time = |name: &'static str| form.word(name)?.map(|text| parse_time(text).map_err(Problem::bad)).transpose();
-    let may_be_twice = match form.word("allow_duplicate")? {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return Err(Problem::bad("`allow_duplicate` is `true` or `false`")),
+    let insisted = |name: &'static str| -> Result<bool, Problem> {
+        match form.word(name)? {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Problem::bad(format!("`{name}` is `true` or `false`"))),
+        }
     };
+    let allowed = Allowed { duplicate: insisted("allow_duplicate")?, other_face: insisted("allow_other_face")? };
     let person = Person {
         id: id.parse().map_err(|error: crate::types::InvalidId| Problem::bad(error.to_string()))?,
         name: form.word("name")?.map(str::to_owned),
@@ -96,22 +101,25 @@ fn described(form: &Form) -> Result<(Person, bool), Problem> {
         expires_at: time("expires_at")?,
         enrolled_at: clock::wall(),
     };
-    Ok((person, may_be_twice))
+    Ok((person, allowed))
 }
 
 fn enrolled(
     app: &App,
     who: &Who,
     person: Person,
-    may_be_twice: bool,
+    allowed: Allowed,
     pictures: Vec<Vec<u8>>,
     deadline: Instant,
 ) -> Result<Value, Problem> {
-    let (mut templates, mut refused) = (Vec::new(), Vec::new());
+    let (mut templates, mut files, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     for (number, bytes) in pictures.into_iter().enumerate() {
         match template(app, &bytes)? {
-            Ok(template) => templates.push(template),
-            Err(reason) => refused.push(json!({"file": number, "reason": reason})),
+            Ok(template) => {
+                templates.push(template);
+                files.push(number);
+            }
+            Err((code, reason)) => refused.push(json!({"file": number, "reason": reason, "code": code})),
         }
         // Whoever asked has gone by then, and must not find somebody enrolled without having been told.
         if Instant::now() > deadline {
@@ -121,25 +129,36 @@ fn enrolled(
     if templates.is_empty() {
         let reasons: Vec<&str> = refused.iter().filter_map(|row| row["reason"].as_str()).collect();
         let text = format!("nobody was enrolled: {}", reasons.join("; "));
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text));
+        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text).with("code", json!("no-usable-face"));
+        return Err(problem.with("refused", Value::Array(refused)));
     }
-    let (id, added) = (person.id.clone(), templates.len());
-    let distinct = (!may_be_twice).then(|| app.backend.thresholds().matching);
-    if let Some(twin) = app.backend.enroll(person, templates, distinct, &who.0)? {
-        let text = format!("this face is already enrolled as {}; `allow_duplicate` enrols it all the same", twin.other.person);
-        return Err(Problem::new(StatusCode::CONFLICT, text));
+    let id = person.id.clone();
+    let admission = app.backend.admit(person, templates, allowed, &who.0)?;
+    let Some(admission) = admission else { return Err(Problem::bad("nobody was enrolled")) };
+    let rule = admission.refused().map(|(at, why)| json!({"file": files.get(at), "reason": why.to_string(), "code": why.code()}));
+    refused.extend(rule);
+    refused.sort_by_key(|row| row["file"].as_u64());
+    if let Some(why) = admission.why_nobody() {
+        let (status, remedy) = match why {
+            NotEnrolled::Duplicate { .. } => (StatusCode::CONFLICT, "; `allow_duplicate` enrols it all the same"),
+            NotEnrolled::TooMany { .. } => (StatusCode::UNPROCESSABLE_ENTITY, ""),
+            _ => (StatusCode::UNPROCESSABLE_ENTITY, "; `allow_other_face` enrols them all the same"),
+        };
+        let problem = Problem::new(status, format!("nobody was enrolled: {why}{remedy}")).with("code", json!(why.code()));
+        return Err(problem.with("refused", Value::Array(refused)));
     }
-    Ok(json!({"person": shown(app, &id)?, "templates_added": added, "refused": refused}))
+    let (added, there) = (admission.added(), admission.already_there());
+    Ok(json!({"person": shown(app, &id)?, "templates_added": added, "already_there": there, "refused": refused}))
 }
 
-/// The inner error is the picture's; the outer one ends the request.
-fn template(app: &App, bytes: &[u8]) -> Result<Result<Embedding, String>, Problem> {
+/// The inner error is the picture's, a code and a sentence; the outer one ends the request.
+fn template(app: &App, bytes: &[u8]) -> Result<Result<Embedding, (&'static str, String)>, Problem> {
     let picture = match app.backend.decode(bytes) {
         Ok(picture) => picture,
-        Err(reason) => return Ok(Err(format!("the picture {reason}"))),
+        Err(reason) => return Ok(Err(("no-picture", format!("the picture {reason}")))),
     };
     let faces = app.backend.look(picture)?;
-    Ok(pipeline::reference(faces).map_err(|reason| reason.to_string()))
+    Ok(pipeline::reference(faces).map_err(|reason| (reason.code(), reason.to_string())))
 }
 
 /// A change: what is absent stays, null takes away (JSON merge patch, RFC 7396).

@@ -7,6 +7,7 @@
 //! visit's others, or not at all; and whom it shows is told of each for itself, because two people may be alike enough for one visit.
 
 mod portrait;
+mod session;
 mod stages;
 mod still;
 mod visit;
@@ -20,7 +21,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use portrait::portrait;
-pub use stages::{Judged, Stages, UsableFace};
+pub use session::{Session, Step, Terms, Unfinished};
+pub use stages::{Gated, Stages};
 pub use still::{Asked, NoReference, StillFace, Verdict, judge, look, look_at_subject, reference};
 use visit::{Face, Recent, Taken, Visit};
 pub use witness::Witness;
@@ -29,7 +31,7 @@ use crate::capture::{MotionGate, MotionSettings};
 use crate::gallery::{Gallery, Snapshot};
 use crate::system::metrics::Histogram;
 use crate::types::{
-    Attempt, BoundingBox, CameraId, Detection, Frame, Moment, Observation, PadScore, Picture, Score, Sighting, TrackId,
+    Attempt, BoundingBox, CameraId, Detection, Frame, Moment, Observation, PadScore, Picture, Refusal, Score, Sighting, TrackId,
 };
 use crate::vision::stack::Stack;
 use crate::vision::track::{self, Tracker};
@@ -454,20 +456,29 @@ fn gather(
     settings: &Settings,
     timings: &Timings,
 ) -> Result<(Option<PadScore>, Option<Visit>), PipelineError> {
-    let is_wanted = |quality| visit.wants_look(quality, settings);
-    let face = match stack.judge(&frame.picture, detection, settings, timings, &is_wanted)? {
-        Judged::Unknowable => return Ok((None, None)),
-        Judged::Refused(refusals) => {
+    let picture = &frame.picture;
+    let (face, quality) = match timings.time(Stage::Align, || stack.gate(picture, detection, settings)) {
+        Gated::Unknowable => return Ok((None, None)),
+        Gated::Refused(refusals) => {
             visit.refuse(&refusals);
             return Ok((None, None));
         }
-        Judged::Unwanted => {
-            visit.pass_over(frame.captured_at);
+        Gated::Usable(face, quality) => (face, quality),
+    };
+    // A camera that hangs upside down shows everybody so, and such faces are like each other, whoever they are.
+    if visit.wants_stance() {
+        let is_turned = timings.time(Stage::Align, || stack.is_turned(picture, detection))?;
+        if !visit.stands_upright(is_turned) {
+            visit.refuse(&[Refusal::NotUpright]);
             return Ok((None, None));
         }
-        Judged::Usable(face) => face,
-    };
-    let UsableFace { quality, liveness, embedding } = face;
+    }
+    if !visit.wants_look(quality, settings) {
+        visit.pass_over(frame.captured_at);
+        return Ok((None, None));
+    }
+    let described = stack.describe(picture, detection, &face, timings)?;
+    let Some((liveness, embedding)) = described else { return Ok((None, None)) };
     let usable = Face { at: frame.captured_at, quality, liveness, embedding, points: detection.landmarks, in_view };
     match visit.take(usable, settings, stack.matching()) {
         Taken::Counted | Taken::Doubted => Ok((liveness, None)),

@@ -2,30 +2,19 @@
 //! without a picture: what belongs to whom is a matter of this room, not of the networks.
 
 use super::{Settings, Stage, Timings};
-use crate::types::{Detection, Embedding, PadScore, Picture, Refusal, Score};
+use crate::types::{AlignedFace, Detection, Embedding, PadScore, Picture, Refusal, Score};
 use crate::vision::stack::Stack;
+use crate::vision::upright::is_turned;
 use crate::vision::{VisionError, align, assess};
 
-/// A face that passed the quality gate, and what the networks say of this one frame of it.
-pub struct UsableFace {
-    /// 0 to 1.
-    pub quality: f32,
-    /// `None` when no liveness network is loaded.
-    pub liveness: Option<PadScore>,
-    /// The face as a vector.
-    pub embedding: Embedding,
-}
-
-/// What became of one face of one frame.
-pub enum Judged {
-    /// Nothing can be said of it.
+/// What the quality gate says of one face.
+pub enum Gated {
+    /// Nothing can be said of it: its points are no face's.
     Unknowable,
-    /// The quality gate refused it, for these reasons.
+    /// Refused, for these reasons.
     Refused(Vec<Refusal>),
-    /// It is usable and was not wanted.
-    Unwanted,
-    /// It is evidence.
-    Usable(UsableFace),
+    /// Usable: the face as the embedder takes it, and its quality, 0 to 1.
+    Usable(AlignedFace, f32),
 }
 
 /// What looks at frames.
@@ -39,15 +28,21 @@ pub trait Stages {
     /// The pack's match threshold.
     fn matching(&self) -> Score;
 
-    /// Judges one face. `is_wanted` is asked with a usable face's quality whether it is to be looked at whole.
-    fn judge(
+    /// Aligns a face and asks whether it is good enough.
+    fn gate(&mut self, picture: &Picture, detection: &Detection, settings: &Settings) -> Gated;
+
+    /// Whether a face stands on its head or lies on its side.
+    fn is_turned(&mut self, picture: &Picture, detection: &Detection) -> Result<bool, VisionError>;
+
+    /// The liveness score of this one frame (`None` when no liveness network is loaded) and the embedding of a usable face. Nothing where
+    /// a network has no answer.
+    fn describe(
         &mut self,
         picture: &Picture,
         detection: &Detection,
-        settings: &Settings,
+        face: &AlignedFace,
         timings: &Timings,
-        is_wanted: &dyn Fn(f32) -> bool,
-    ) -> Result<Judged, VisionError>;
+    ) -> Result<Option<(Option<PadScore>, Embedding)>, VisionError>;
 }
 
 impl Stages for Stack {
@@ -66,44 +61,43 @@ impl Stages for Stack {
         self.thresholds.matching
     }
 
-    fn judge(
-        &mut self,
-        picture: &Picture,
-        detection: &Detection,
-        settings: &Settings,
-        timings: &Timings,
-        is_wanted: &dyn Fn(f32) -> bool,
-    ) -> Result<Judged, VisionError> {
-        let judged = timings.time(Stage::Align, || {
-            let face = align(picture, &detection.landmarks, self.embedder.template(), self.embedder.side())?;
-            let quality = assess(picture, detection, &face, &settings.quality);
-            Some((face, quality))
-        });
-        let Some((face, mut quality)) = judged else { return Ok(Judged::Unknowable) };
+    fn gate(&mut self, picture: &Picture, detection: &Detection, settings: &Settings) -> Gated {
+        let Some(face) = align(picture, &detection.landmarks, self.embedder.template(), self.embedder.side()) else {
+            return Gated::Unknowable;
+        };
+        let mut quality = assess(picture, detection, &face, &settings.quality);
         #[expect(clippy::cast_precision_loss, reason = "widths are far below 2^24")]
         let least_width = settings.min_liveness_face_px as f32;
         if self.liveness.is_some() && detection.bounding_box.width < least_width && quality.refusals.is_empty() {
             quality.refusals.push(Refusal::TooSmall);
         }
-        if !quality.refusals.is_empty() {
-            return Ok(Judged::Refused(quality.refusals));
-        }
-        if !is_wanted(quality.score) {
-            return Ok(Judged::Unwanted);
-        }
+        if quality.refusals.is_empty() { Gated::Usable(face, quality.score) } else { Gated::Refused(quality.refusals) }
+    }
+
+    fn is_turned(&mut self, picture: &Picture, detection: &Detection) -> Result<bool, VisionError> {
+        is_turned(&mut self.detector, picture, detection)
+    }
+
+    fn describe(
+        &mut self,
+        picture: &Picture,
+        detection: &Detection,
+        face: &AlignedFace,
+        timings: &Timings,
+    ) -> Result<Option<(Option<PadScore>, Embedding)>, VisionError> {
         let liveness = match &mut self.liveness {
             Some(network) => match timings.time(Stage::Liveness, || network.score(picture, &detection.bounding_box)) {
                 Ok(score) => Some(score),
                 // A frame whose liveness cannot be told is no evidence at all.
-                Err(VisionError::UnusableBox | VisionError::NoAnswer { .. }) => return Ok(Judged::Unknowable),
+                Err(VisionError::UnusableBox | VisionError::NoAnswer { .. }) => return Ok(None),
                 Err(error) => return Err(error),
             },
             None => None,
         };
-        match timings.time(Stage::Embed, || self.embedder.embed(&face)) {
-            Ok(embedding) => Ok(Judged::Usable(UsableFace { quality: quality.score, liveness, embedding })),
+        match timings.time(Stage::Embed, || self.embedder.embed(face)) {
+            Ok(embedding) => Ok(Some((liveness, embedding))),
             // A face that cannot be told from others is no evidence either: frames that count must agree on who it is.
-            Err(VisionError::NoAnswer { .. }) => Ok(Judged::Unknowable),
+            Err(VisionError::NoAnswer { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -6,6 +6,7 @@ use super::PipelineError;
 use crate::gallery::Snapshot;
 use crate::types::{Detection, Embedding, PadScore, PersonId, Picture, Reason, Refusal, Score};
 use crate::vision::stack::{PackThresholds, Stack};
+use crate::vision::upright::stance;
 use crate::vision::{Quality, VisionError, align, assess, quality};
 
 /// One face of a photo with everything that the networks say about it.
@@ -14,6 +15,9 @@ pub struct StillFace {
     pub detection: Detection,
     /// How usable it is; `None` when its points are no face, or when it was not asked for.
     pub quality: Option<Quality>,
+    /// By how many degrees the picture is to be turned so that the face stands upright; `None` where it does, and where that was not
+    /// asked: of pictures with one face it is, which alone are references.
+    pub turned_by: Option<u16>,
     /// Its liveness score, where a liveness network is loaded and was asked.
     pub liveness: Option<PadScore>,
     /// Its embedding; `None` when it could not be aligned or says nothing, or when it was not asked for.
@@ -46,7 +50,23 @@ pub(super) fn look_at_most(
     let mut detections = stack.detector.detect(picture)?;
     detections.sort_by(|a, b| b.bounding_box.area().total_cmp(&a.bounding_box.area()));
     detections.truncate(most);
-    detections.into_iter().map(|detection| describe(stack, picture, detection, settings, Asked::Everything)).collect()
+    let alone = detections.len() == 1;
+    let mut faces = Vec::with_capacity(detections.len());
+    for detection in detections {
+        faces.push(describe(stack, picture, detection, settings, Asked::Everything)?);
+    }
+    if let Some(face) = faces.first_mut().filter(|_| alone) {
+        face.turned_by = turned_by(stack, picture, face)?;
+    }
+    Ok(faces)
+}
+
+/// By how many degrees the picture is to be turned, where the face would be good enough otherwise.
+fn turned_by(stack: &mut Stack, picture: &Picture, face: &StillFace) -> Result<Option<u16>, PipelineError> {
+    if !face.quality.as_ref().is_some_and(Quality::is_usable) {
+        return Ok(None);
+    }
+    Ok(answer(stance(&mut stack.detector, picture, &face.detection))?.and_then(|stance| stance.turned_by()))
 }
 
 /// The face that a photo is about (see `subject`), if there is any.
@@ -87,9 +107,25 @@ pub enum NoReference {
     /// Not good enough.
     #[error("the face is refused: {}", .0.as_str())]
     Refused(Refusal),
+    /// The face stands on its head, or lies on its side.
+    #[error("the picture is turned: turn it by {0} degrees, so that the head is up")]
+    Turned(u16),
     /// The network gives no embedding.
     #[error("the network says nothing about this face")]
     NoAnswer,
+}
+
+impl NoReference {
+    /// The word that scripts go by.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoFace => "no-face",
+            Self::Several(_) => "several-faces",
+            Self::NoPoints | Self::NoAnswer => "no-usable-face",
+            Self::Refused(refusal) => refusal.as_str(),
+            Self::Turned(_) => Refusal::NotUpright.as_str(),
+        }
+    }
 }
 
 /// The embedding of a photo's only face, if it is good enough to be a reference.
@@ -101,6 +137,9 @@ pub fn reference(faces: Vec<StillFace>) -> Result<Embedding, NoReference> {
     let quality = face.quality.ok_or(NoReference::NoPoints)?;
     if let Some(refusal) = quality.refusals.first() {
         return Err(NoReference::Refused(*refusal));
+    }
+    if let Some(degrees) = face.turned_by {
+        return Err(NoReference::Turned(degrees));
     }
     face.embedding.ok_or(NoReference::NoAnswer)
 }
@@ -130,9 +169,12 @@ pub fn judge(face: &StillFace, snapshot: &Snapshot, thresholds: &PackThresholds)
     let live = face.liveness.map(|score| score >= thresholds.liveness);
     let candidates = face.embedding.as_ref().and_then(|probe| snapshot.search(probe, 2).ok()).unwrap_or_default();
     let best = candidates.first();
-    let matched = best.filter(|candidate| candidate.score >= thresholds.matching);
+    // Faces that stand on their heads are like each other, whoever they are.
+    let is_upright = face.turned_by.is_none();
+    let matched = best.filter(|candidate| candidate.score >= thresholds.matching && is_upright);
     let rival = candidates.get(1).map_or(f32::NEG_INFINITY, |candidate| candidate.score.value());
     let reason = match (matched, live) {
+        (None, _) if !is_upright => Refusal::NotUpright.as_str(),
         (None, _) => {
             let refusal = face.quality.as_ref().and_then(|quality| quality.refusals.first());
             refusal.map_or(Reason::Unknown.as_str(), |refusal| refusal.as_str())
@@ -163,7 +205,7 @@ fn describe(
         Some(face) => (Some(assess(picture, &detection, &face, settings)), answer(stack.embedder.embed(&face))?),
         None => (None, None),
     };
-    Ok(StillFace { detection, quality, liveness, embedding })
+    Ok(StillFace { detection, quality, turned_by: None, liveness, embedding })
 }
 
 /// A face that the networks can say nothing about is no failure of the photo.

@@ -128,6 +128,8 @@ pub(super) struct Visit {
     samples: VecDeque<Sample>,
     /// The gallery's number of changes when the samples were scored.
     scored_at: Option<u64>,
+    /// How often the face stood upright in its picture, less how often it did not.
+    upright: i8,
     news: bool,
     settled: bool,
 }
@@ -155,6 +157,7 @@ impl Visit {
             parallax: Parallax::default(),
             samples: VecDeque::new(),
             scored_at: None,
+            upright: 0,
             news: false,
             settled: false,
         }
@@ -183,6 +186,17 @@ impl Visit {
         for refusal in refusals {
             *self.refusals.entry(*refusal).or_default() += 1;
         }
+    }
+
+    /// Whether it is to be asked whether the face stands upright: twice a visit where it does.
+    pub(super) fn wants_stance(&self) -> bool {
+        self.upright < 2
+    }
+
+    /// Takes the answer; gives whether the face is taken for upright. One that mostly is not is none for a single lucky frame.
+    pub(super) fn stands_upright(&mut self, is_turned: bool) -> bool {
+        self.upright = (self.upright + if is_turned { -1 } else { 1 }).clamp(-3, 3);
+        self.upright > 0
     }
 
     /// Whether a decided visit has lasted so long that whoever stands there is to be decided anew.

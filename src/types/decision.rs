@@ -123,6 +123,8 @@ pub enum Refusal {
     CutOff,
     /// The detector was not sure enough.
     LowConfidence,
+    /// The head stands on its head or lies on its side in the picture: the camera, or the photo, is turned.
+    NotUpright,
 }
 
 impl Refusal {
@@ -136,6 +138,7 @@ impl Refusal {
             Refusal::TurnedAway => "turned-away",
             Refusal::CutOff => "cut-off",
             Refusal::LowConfidence => "low-confidence",
+            Refusal::NotUpright => "not-upright",
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod pixels;
 pub mod quality;
 pub mod stack;
 pub mod track;
+pub mod upright;
 mod warp;
 
 use serde::{Deserialize, Serialize};

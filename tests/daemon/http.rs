@@ -13,10 +13,10 @@ use super::House;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const PANEL: &str = "panel-token-of-more-than-thirty-two-characters";
-const CLERK: &str = "clerk-token-of-more-than-thirty-two-characters";
+pub(super) const CLERK: &str = "clerk-token-of-more-than-thirty-two-characters";
 const SCRAPER: &str = "scraper-token-of-more-than-thirty-two-characters";
 
-struct Daemon {
+pub(super) struct Daemon {
     child: Child,
     address: String,
 }
@@ -33,7 +33,7 @@ fn demo(path: &str) -> std::path::PathBuf {
 }
 
 /// A house with two demo people, tokens, and a daemon before an empty corridor that has judged its first frame.
-fn start(house: &House, http: &str) -> Daemon {
+pub(super) fn start(house: &House, http: &str) -> Daemon {
     let daemon = launch(house, http, &demo("idle.mp4"));
     daemon.await_readiness(|(status, _)| *status == 200);
     daemon
@@ -108,7 +108,7 @@ impl Daemon {
     }
 
     /// Posts words and pictures.
-    fn post_form(&self, path: &str, token: Option<&str>, words: &[(&str, &str)], pictures: &[&[u8]]) -> (u16, String) {
+    pub(super) fn post_form(&self, path: &str, token: Option<&str>, words: &[(&str, &str)], pictures: &[&[u8]]) -> (u16, String) {
         let token = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
         let mut body = Vec::new();
         for (name, word) in words {

@@ -2,7 +2,6 @@
 //! made, on every pack, with pictures, moments and people of several kinds. The random sequences beside the daemon's code hold the rule;
 //! these clips hold that the networks' real scores come to it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -5,6 +5,7 @@
 mod both_sides;
 #[cfg(feature = "demo-broker")]
 mod demo;
+mod enrolment;
 mod evaluate;
 mod evidence;
 mod http;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use super::super::context::Context;
-use super::super::people::folders_in;
+use super::super::import::folders_in;
 use super::super::{Failure, Places, Result, code, complain, say, say_json};
 use super::{Output, Templates, failures_json, header, percent, plot, rate_json, rounded, verification};
 use crate::evaluation::calibration::{comparisons_for, fmr_for};
