@@ -19,6 +19,7 @@ mod keys;
 pub mod panic;
 mod purge;
 mod reports;
+pub mod restoring;
 pub mod service;
 pub mod signals;
 mod snapshots;
