@@ -18,6 +18,8 @@
 //! says which keys are learnt: a newer one without a key takes it back, and an older one is refused by whoever has seen a newer one
 //! (which a controller remembers on its disk). Beside it stands the same word without a number, for controllers of before.
 
+mod claims;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -28,6 +30,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zeroize::Zeroizing;
+
+pub use claims::{BackupClaim, HeadClaim, open_backup, open_head};
 
 use crate::types::{DeviceId, DoorId, PersonId, Wall};
 
@@ -59,10 +63,6 @@ const ENDORSEMENT_1: &str = "faceid-keys+jwt";
 const EPOCH: &str = "faceid-epoch+jwt";
 /// `typ` of a claim about a passage.
 const PASSAGE: &str = "faceid-passage+jwt";
-/// `typ` of a claim about a backup.
-const BACKUP: &str = "faceid-backup+jwt";
-/// `typ` of a claim about the audit trail's last entry.
-const HEAD: &str = "faceid-audit+jwt";
 /// The longest `jti`, in bytes.
 const MAX_JTI_BYTES: usize = 64;
 
@@ -164,32 +164,6 @@ pub struct PassageClaim {
     pub grant: String,
     /// Whether the door was opened in time.
     pub passed: bool,
-}
-
-/// What a device says of a backup that it made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BackupClaim {
-    /// The device.
-    pub iss: DeviceId,
-    /// When it was made.
-    pub iat: i64,
-    /// SHA-256 of what is in it, in hexadecimal digits.
-    pub digest: String,
-}
-
-/// What a device says of its audit trail.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HeadClaim {
-    /// The device.
-    pub iss: DeviceId,
-    /// When it was said.
-    pub iat: i64,
-    /// The number of the last entry.
-    pub n: u64,
-    /// Its hash in hexadecimal digits.
-    pub hash: String,
 }
 
 /// Only these three members; a fourth, and a second of one name, make the token malformed.
@@ -305,16 +279,6 @@ impl GrantKey {
     /// The compact JWS of a claim about a passage.
     pub fn sign_passage(&self, claim: &PassageClaim) -> String {
         self.sign_as(PASSAGE, &json(claim))
-    }
-
-    /// The compact JWS of a claim about a backup.
-    pub fn sign_backup(&self, claim: &BackupClaim) -> String {
-        self.sign_as(BACKUP, &json(claim))
-    }
-
-    /// The compact JWS of a claim about the audit trail.
-    pub fn sign_head(&self, claim: &HeadClaim) -> String {
-        self.sign_as(HEAD, &json(claim))
     }
 
     /// Any text signed as a claim about a passage, to see what becomes of it.
@@ -526,18 +490,6 @@ pub fn open_epoch(token: &str, keys: &KeySet) -> Result<EpochClaim, GrantError> 
 /// judge.
 pub fn open_passage(token: &str, keys: &KeySet) -> Result<PassageClaim, GrantError> {
     let payload = open(token, keys, &[Some(PASSAGE)], MAX_TOKEN_BYTES)?;
-    serde_json::from_slice(&payload).map_err(|_| GrantError::Malformed("its claims are not ours"))
-}
-
-/// A claim about a backup, once its signature is known to be good. Whether it is of this backup is the caller's to judge.
-pub fn open_backup(token: &str, keys: &KeySet) -> Result<BackupClaim, GrantError> {
-    let payload = open(token, keys, &[Some(BACKUP)], MAX_TOKEN_BYTES)?;
-    serde_json::from_slice(&payload).map_err(|_| GrantError::Malformed("its claims are not ours"))
-}
-
-/// A claim about the audit trail, once its signature is known to be good. How old it is is the caller's to judge.
-pub fn open_head(token: &str, keys: &KeySet) -> Result<HeadClaim, GrantError> {
-    let payload = open(token, keys, &[Some(HEAD)], MAX_TOKEN_BYTES)?;
     serde_json::from_slice(&payload).map_err(|_| GrantError::Malformed("its claims are not ours"))
 }
 

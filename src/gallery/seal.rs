@@ -10,6 +10,8 @@ pub(crate) mod age;
 mod file;
 pub(crate) mod graph;
 mod locked;
+#[cfg(test)]
+pub(crate) mod repeated;
 mod session;
 
 use std::fs::{File, OpenOptions};
@@ -201,7 +203,8 @@ impl Keys {
     pub(crate) fn next(&self, content: ContentMark) -> Result<Self, KeyError> {
         let fresh = Zeroizing::new(random::<KEY_BYTES>()?);
         let mark: [u8; BLOCK_BYTES] = content.0.finalize().into();
-        let drawn = Derived(Hkdf::new(Some(fresh.as_slice()), self.data.bytes())).expand(&[DATA_INFO, &mark]);
+        let drawn =
+            Derived(Hkdf::new(Some(fresh.as_slice()), self.data.bytes())).expand(&[DATA_INFO, &mark, self.rotation.bytes()]);
         let mut data = Locked::new();
         data.bytes_mut().copy_from_slice(drawn.as_slice());
         Ok(Self { data, rotation: self.rotation.copied() })
@@ -250,25 +253,6 @@ fn fill(bytes: &mut [u8]) -> Result<(), KeyError> {
         return Ok(());
     }
     getrandom::fill(bytes).map_err(|e| KeyError::Random(e.to_string()))
-}
-
-/// A host that tells nothing: this thread's randomness begins again and again from one state.
-#[cfg(test)]
-pub(crate) mod repeated {
-    use std::cell::RefCell;
-
-    thread_local! {
-        static STATE: RefCell<Option<fastrand::Rng>> = const { RefCell::new(None) };
-    }
-
-    /// From now on this thread draws from this state; `None` gives it the system's randomness back.
-    pub(crate) fn from(state: Option<u64>) {
-        STATE.set(state.map(fastrand::Rng::with_seed));
-    }
-
-    pub(super) fn fill(bytes: &mut [u8]) -> bool {
-        STATE.with_borrow_mut(|state| state.as_mut().map(|state| state.fill(bytes)).is_some())
-    }
 }
 
 /// The nonces under one key: three bytes of the generation, a counter and the last flag. Only counting gives one, so none repeats; the

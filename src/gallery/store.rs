@@ -470,6 +470,7 @@ impl Store {
         // The tag of the last change tells all that is in the journal; then what is not.
         let mut mark = ContentMark::new();
         mark.take(&self.tail.head);
+        mark.take(&self.tried.to_le_bytes());
         mark.take(&next.generation().to_le_bytes());
         journal::mark(changes, stats.dimension, &mut mark);
         let keys = keys.as_ref().unwrap_or(&volume.keys).next(mark)?;
