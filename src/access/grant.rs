@@ -5,15 +5,20 @@
 //! `jku` of an attacker is ever looked at, and no algorithm but EdDSA. Whether a `jti` was seen before is the controller's to
 //! remember; nothing here keeps state or reads a clock.
 //!
-//! Four more things are signed in this form, each with a `typ` of its own so that none passes for another (RFC 8725, section 3.11):
+//! Six more things are signed in this form, each with a `typ` of its own so that none passes for another (RFC 8725, section 3.11):
 //! an operator's command ([`open_command`]), the endorsement by which a key that controllers pin introduces its successor, what a
-//! device says of its gallery's age ([`EpochClaim`]), and what a door says became of a grant ([`PassageClaim`]).
+//! device says of its gallery's age ([`EpochClaim`]), what a door says became of a grant ([`PassageClaim`]), whose a backup is
+//! ([`BackupClaim`]), and which entry is the last of the audit trail ([`HeadClaim`]).
 //!
 //! **Rotation.** The published set ([`KeySet::published`]) is a plain JWK set that anybody can read, with one member more:
 //! `endorsements`, statements signed by keys of the set. A topic of a broker is no proof of anything, so a controller trusts the keys
 //! that it pins and, through [`KeySet::learn`], those that a pinned key endorses, until the endorsement's end. A learnt key endorses
 //! nothing further: a rotation reaches a controller by itself once, and after it the new key is pinned. What is published can add
-//! keys and never take a pinned one away; only the operator unpins.
+//! keys and never take a pinned one away; only the operator unpins. An endorsement carries a serial number, and the one with the highest
+//! says which keys are learnt: a newer one without a key takes it back, and an older one is refused by whoever has seen a newer one
+//! (which a controller remembers on its disk). Beside it stands the same word without a number, for controllers of before.
+
+mod claims;
 
 use std::fmt;
 use std::time::Duration;
@@ -25,6 +30,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zeroize::Zeroizing;
+
+pub use claims::{BackupClaim, HeadClaim, open_backup, open_head};
 
 use crate::types::{DeviceId, DoorId, PersonId, Wall};
 
@@ -48,8 +55,10 @@ pub const MAX_COMMAND_BYTES: usize = 32 * 1024;
 const GRANT: &str = "JWT";
 /// `typ` of an operator's command.
 const COMMAND: &str = "faceid-command+jwt";
-/// `typ` of an endorsement.
-const ENDORSEMENT: &str = "faceid-keys+jwt";
+/// `typ` of an endorsement with a serial number.
+const ENDORSEMENT: &str = "faceid-endorsement+jwt";
+/// `typ` of an endorsement without one: an older device's, or an older controller's.
+const ENDORSEMENT_1: &str = "faceid-keys+jwt";
 /// `typ` of a claim about a gallery's age.
 const EPOCH: &str = "faceid-epoch+jwt";
 /// `typ` of a claim about a passage.
@@ -196,6 +205,19 @@ struct Endorsement {
     iat: i64,
     exp: i64,
     keys: Vec<Jwk>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    serial: Option<u64>,
+}
+
+/// What the pinned keys say of others, by the endorsements with the highest serial number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Learnt {
+    /// The keys that are endorsed and not pinned; none where all are taken back.
+    pub keys: KeySet,
+    /// The second from which they are not endorsed any more.
+    pub until: i64,
+    /// The serial number; 0 where there is none.
+    pub serial: u64,
 }
 
 /// The device's signing key. Its memory is cleared when it goes, and it prints as its id alone.
@@ -265,12 +287,35 @@ impl GrantKey {
         self.sign_as(PASSAGE, text)
     }
 
-    /// This key's word that `keys` are `device`'s, from `now` for `lifetime`: see the module's notes on rotation.
-    pub fn endorse(&self, keys: &KeySet, device: &DeviceId, now: Wall, lifetime: Duration) -> String {
+    /// This key's word that `keys` and no others are `device`'s, from `now` for `lifetime`: see the module's notes on rotation. Each
+    /// word's `serial` is higher than that of the one before.
+    pub fn endorse(&self, keys: &KeySet, device: &DeviceId, now: Wall, lifetime: Duration, serial: u64) -> String {
+        self.endorse_as(ENDORSEMENT, keys, device, (now, lifetime), Some(serial))
+    }
+
+    /// [`GrantKey::endorse`] for controllers that know no serial numbers.
+    pub fn endorse_unnumbered(&self, keys: &KeySet, device: &DeviceId, now: Wall, lifetime: Duration) -> String {
+        self.endorse_as(ENDORSEMENT_1, keys, device, (now, lifetime), None)
+    }
+
+    fn endorse_as(
+        &self,
+        typ: &str,
+        keys: &KeySet,
+        device: &DeviceId,
+        (now, lifetime): (Wall, Duration),
+        serial: Option<u64>,
+    ) -> String {
         let iat = now.unix_seconds();
         let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(MAX_ENDORSEMENT_S).min(MAX_ENDORSEMENT_S);
         let keys = keys.jwks();
-        self.sign_as(ENDORSEMENT, &json(&Endorsement { iss: device.clone(), iat, exp: iat.saturating_add(seconds), keys }))
+        self.sign_as(typ, &json(&Endorsement { iss: device.clone(), iat, exp: iat.saturating_add(seconds), keys, serial }))
+    }
+
+    /// Any text signed as an endorsement, to see what becomes of it.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn sign_endorsement_text(&self, text: &str) -> String {
+        self.sign_as(ENDORSEMENT, text)
     }
 
     fn sign_as(&self, typ: &str, payload: &str) -> String {
@@ -341,26 +386,24 @@ impl KeySet {
         json(&JwkSet { keys: self.jwks(), endorsements })
     }
 
-    /// The keys that these pinned ones endorse in what `device` has published, and the second from which that no longer holds; `None`
-    /// when nothing in it is endorsed by a pinned key, which is how every forgery ends.
-    pub fn learn(
-        &self,
-        published: &str,
-        device: &DeviceId,
-        now: Wall,
-        leeway: Duration,
-    ) -> Result<Option<(Self, i64)>, GrantError> {
+    /// What these pinned keys say of others in what `device` has published; `None` when no current word of a pinned key is in it, which
+    /// is how every forgery ends. Whether a word with a higher serial number was seen before is the caller's to remember.
+    pub fn learn(&self, published: &str, device: &DeviceId, now: Wall, leeway: Duration) -> Result<Option<Learnt>, GrantError> {
         let wrong = |what: String| GrantError::KeySet(what);
         if published.len() > MAX_JWK_SET_BYTES {
             return Err(wrong(format!("it is longer than {MAX_JWK_SET_BYTES} bytes")));
         }
         let set: JwkSet = serde_json::from_str(published).map_err(|error| wrong(error.to_string()))?;
-        let mut learnt: Vec<PublicKey> = Vec::new();
-        let mut until = i64::MAX;
+        let mut learnt: Option<Learnt> = None;
         for token in set.endorsements.iter().take(MAX_KEYS) {
-            let Ok(payload) = open(token, self, &[Some(ENDORSEMENT)], MAX_JWK_SET_BYTES) else { continue };
+            let numbered = open(token, self, &[Some(ENDORSEMENT)], MAX_JWK_SET_BYTES);
+            let is_numbered = numbered.is_ok();
+            let Ok(payload) = numbered.or_else(|_| open(token, self, &[Some(ENDORSEMENT_1)], MAX_JWK_SET_BYTES)) else { continue };
             let said: Endorsement =
                 serde_json::from_slice(&payload).map_err(|_| GrantError::Malformed("an endorsement is not ours"))?;
+            if said.serial.is_some_and(|serial| serial > 0) != is_numbered {
+                return Err(GrantError::Malformed("an endorsement is not ours"));
+            }
             let lifetime = said.exp.checked_sub(said.iat).ok_or(GrantError::Lifetime)?;
             if said.iss != *device || lifetime > MAX_ENDORSEMENT_S || !is_current(said.iat, said.exp, now, leeway) {
                 continue;
@@ -368,15 +411,26 @@ impl KeySet {
             if said.keys.len() > MAX_KEYS {
                 return Err(wrong(format!("an endorsement has {} keys, allowed are {MAX_KEYS}", said.keys.len())));
             }
-            for jwk in &said.keys {
-                let key = public_key(jwk)?;
-                if self.find(&key.kid).is_none() && !learnt.contains(&key) {
-                    learnt.push(key);
-                    until = until.min(said.exp);
+            let serial = said.serial.unwrap_or(0);
+            let keys = said.keys.iter().map(public_key).collect::<Result<Vec<_>, _>>()?;
+            let highest = match &mut learnt {
+                Some(highest) if highest.serial > serial => continue,
+                Some(highest) if highest.serial == serial => highest,
+                other => other.insert(Learnt { keys: Self::default(), until: i64::MAX, serial }),
+            };
+            for key in keys {
+                if self.find(&key.kid).is_none() && highest.keys.find(&key.kid).is_none() {
+                    highest.keys.0.push(key);
+                    highest.until = highest.until.min(said.exp);
                 }
             }
         }
-        Ok((!learnt.is_empty()).then_some((Self(learnt), until)))
+        Ok(learnt)
+    }
+
+    /// Whether it holds no key.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// These keys and those of another set.
@@ -733,15 +787,24 @@ mod tests {
         let keys = KeySet::new([key.public()]);
         let device = DeviceId::new("gate").unwrap();
         let (grant, command) = (key.sign(&claims()), key.sign_command(&json(&claims())));
-        let endorsement = key.endorse(&keys, &device, NOW, LEEWAY);
-        for other in [&command, &endorsement] {
+        let endorsement = key.endorse(&keys, &device, NOW, LEEWAY, 1);
+        let head = key.sign_head(&HeadClaim { iss: device.clone(), iat: 0, n: 1, hash: String::new() });
+        let backup = key.sign_backup(&BackupClaim { iss: device.clone(), iat: 0, digest: String::new() });
+        for other in [&grant, &command, &endorsement, &backup] {
+            assert!(matches!(open_head(other, &keys), Err(GrantError::Malformed(_))));
+        }
+        for other in [&grant, &command, &endorsement, &head] {
+            assert!(matches!(open_backup(other, &keys), Err(GrantError::Malformed(_))));
+        }
+        assert!(open_head(&head, &keys).is_ok() && open_backup(&backup, &keys).is_ok());
+        for other in [&command, &endorsement, &head, &backup] {
             assert!(matches!(check(other, &key), Err(GrantError::Malformed(_))));
         }
-        for other in [&grant, &endorsement] {
+        for other in [&grant, &endorsement, &head, &backup] {
             assert!(matches!(open_command(other, &keys), Err(GrantError::Malformed(_))));
         }
         assert!(open_command(&command, &keys).is_ok());
-        for other in [grant, command] {
+        for other in [grant, command, head, backup] {
             assert_eq!(keys.learn(&keys.published(vec![other]), &device, NOW, LEEWAY), Ok(None));
         }
     }
@@ -754,14 +817,14 @@ mod tests {
         let device = DeviceId::new("gate").unwrap();
         let day = Duration::from_secs(24 * 3600);
         let learn = |endorsements: Vec<String>, now: Wall| pinned.learn(&both.published(endorsements), &device, now, LEEWAY);
-        let word = old.endorse(&both, &device, NOW, day);
+        let word = old.endorse(&both, &device, NOW, day, 7);
 
         assert_eq!(learn(vec![], NOW), Ok(None), "a set alone is no proof");
         let stolen = KeySet::new([thief.public()]);
-        assert_eq!(learn(vec![thief.endorse(&stolen, &device, NOW, day)], NOW), Ok(None));
+        assert_eq!(learn(vec![thief.endorse(&stolen, &device, NOW, day, 9)], NOW), Ok(None));
         // The learnt key introduces nobody.
-        assert_eq!(learn(vec![new.endorse(&stolen, &device, NOW, day)], NOW), Ok(None));
-        assert_eq!(learn(vec![old.endorse(&both, &DeviceId::new("other").unwrap(), NOW, day)], NOW), Ok(None));
+        assert_eq!(learn(vec![new.endorse(&stolen, &device, NOW, day, 9)], NOW), Ok(None));
+        assert_eq!(learn(vec![old.endorse(&both, &DeviceId::new("other").unwrap(), NOW, day, 9)], NOW), Ok(None));
         assert_eq!(learn(vec![word.clone()], NOW.plus(day + LEEWAY)), Ok(None));
         assert_eq!(learn(vec![word.clone()], Wall(NOW.0 - 10_000)), Ok(None));
         for index in 0..word.len() {
@@ -771,11 +834,37 @@ mod tests {
                 assert!(!matches!(learn(vec![text], NOW), Ok(Some(_))), "byte {index}");
             }
         }
-        let (learnt, until) = learn(vec![word], NOW).unwrap().unwrap();
-        assert_eq!(learnt.kids().collect::<Vec<_>>(), [new.kid()]);
+        let Learnt { keys: learnt, until, serial } = learn(vec![word], NOW).unwrap().unwrap();
+        assert_eq!((learnt.kids().collect::<Vec<_>>(), serial), (vec![new.kid()], 7));
         assert_eq!(until, NOW.unix_seconds() + 24 * 3600);
         assert!(verify(&new.sign(&claims()), &pinned.with(&learnt), &door("front"), NOW, LEEWAY).is_ok());
         assert!(verify(&old.sign(&claims()), &pinned.with(&learnt), &door("front"), NOW, LEEWAY).is_ok());
+    }
+
+    #[test]
+    fn the_endorsement_with_the_highest_number_says_which_keys_are_learnt() {
+        let (old, new) = (rfc_key(), GrantKey::generate().unwrap());
+        let (alone, both) = (KeySet::new([old.public()]), KeySet::new([new.public(), old.public()]));
+        let (device, day) = (DeviceId::new("gate").unwrap(), Duration::from_secs(24 * 3600));
+        let learn = |words: &[&String]| {
+            let published = both.published(words.iter().map(|word| (*word).clone()).collect());
+            let learnt = alone.learn(&published, &device, NOW, LEEWAY).unwrap().unwrap();
+            (learnt.serial, learnt.keys.kids().map(str::to_owned).collect::<Vec<_>>())
+        };
+        let with = old.endorse(&both, &device, NOW, day, 5);
+        let without = old.endorse(&alone, &device, NOW, day, 6);
+        let before = old.endorse_unnumbered(&both, &device, NOW, day);
+        let new_kid = || vec![new.kid().to_owned()];
+        assert_eq!(learn(&[&with, &before]), (5, new_kid()));
+        for words in [[&with, &without], [&without, &with], [&without, &before], [&before, &without]] {
+            assert_eq!(learn(&words), (6, vec![]), "it is taken back, in whatever order they stand");
+        }
+        assert_eq!(learn(&[&before]), (0, new_kid()), "a device of before numbers nothing");
+        // A number where none may be, and none where one must be: signed, and not ours.
+        for (typ, serial) in [(ENDORSEMENT, None), (ENDORSEMENT, Some(0)), (ENDORSEMENT_1, Some(9))] {
+            let word = old.endorse_as(typ, &both, &device, (NOW, day), serial);
+            assert!(alone.learn(&both.published(vec![word]), &device, NOW, LEEWAY).is_err(), "{typ} {serial:?}");
+        }
     }
 
     #[test]

@@ -10,21 +10,23 @@ use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::context::{Context, gallery_failure};
 use super::{Failure, Result, complain};
-use crate::daemon::control::{Client, Reply, Request, is_erased};
+use crate::daemon::control::{Client, Reply, Request, TextPart, is_erased};
 use crate::daemon::deeds;
-use crate::gallery::{Admission, Gallery, GalleryError, Rule, SealingKey, Snapshot, is_made};
+use crate::daemon::restoring::{Origin, Trust};
+use crate::gallery::{Admission, Backup, Gallery, GalleryError, Rule, SealingKey, Snapshot, is_made};
 use crate::publish::{Audit, SealedError, StateKey};
 use crate::system::{clock, stop};
 use crate::types::{DoorId, Embedding, ModelId, Person, PersonId, Wall};
 
+/// So much of a backup's text a running daemon gets in one message, if no one person has more.
+const PART_BYTES: usize = 1 << 20;
+
 /// How long another process that holds the store is waited for: a daemon that starts, another command.
 const PATIENCE: Duration = Duration::from_secs(15);
-
-/// People that a running daemon gets in one message of a backup: of the most templates each, it stays far below the longest message.
-const PART: usize = 16;
 
 /// A gallery that can be changed.
 pub(super) enum Editor {
@@ -201,24 +203,31 @@ impl Editor {
         }
     }
 
-    /// See [`Gallery::restore`]. A daemon gets it in parts, and does it when the last has come.
-    pub(super) fn restore(&self, people: Vec<(Person, Vec<Embedding>)>, replace: bool) -> Result<()> {
+    /// See [`Gallery::restore`]: of a backup of `origin`, which was judged by `trust`. A daemon gets its text in parts, judges it itself
+    /// and does it when the last has come.
+    pub(super) fn restore(&self, backup: Backup, (origin, trust): (&Origin, Trust), replace: bool) -> Result<()> {
         match self {
             Self::Own { gallery, trail } => {
+                let people = backup.into_people();
                 let count = people.len();
                 let restored = gallery.restore(people, replace);
-                trail.note_made(&restored, || deeds::restored(count, replace));
+                trail.note_made(&restored, || deeds::restored(count, replace, origin));
                 restored.map_err(gallery_failure)
             }
-            Self::Daemon { state, view } => {
-                let (snapshot, mut client) = (view.snapshot(), call(state)?);
+            Self::Daemon { state, .. } => {
+                let mut client = call(state)?;
                 let mut ask = |request: &Request| client.ask(request).map_err(Failure::unavailable).and_then(done);
-                let mut people = people.into_iter().peekable();
-                while people.peek().is_some() {
-                    let part = people.by_ref().take(PART).collect();
-                    ask(&Request::RestorePart(Request::templates(part)))?;
+                let mut some = Zeroizing::new(Vec::with_capacity(PART_BYTES));
+                for part in backup.text() {
+                    // Whole parts only, none near the longest message.
+                    if some.len() + part.len() > PART_BYTES && !some.is_empty() {
+                        let full = std::mem::replace(&mut some, Zeroizing::new(Vec::with_capacity(PART_BYTES)));
+                        ask(&Request::RestorePart(TextPart::new(full)))?;
+                    }
+                    some.extend_from_slice(&part);
                 }
-                ask(&Request::Restore { model: snapshot.model().clone(), replace })
+                ask(&Request::RestorePart(TextPart::new(some)))?;
+                ask(&Request::Restore { replace, trust })
             }
         }
     }

@@ -16,11 +16,12 @@ use serde_json::json;
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::restoring::{self, Origin, Trust};
 use super::supervisor::{WorkerContext, WorkerError};
 use super::workers::Counts;
 use super::{deeds, events};
-use crate::gallery::format::MAX_PEOPLE;
-use crate::gallery::{Admission, Allowed, Gallery, GalleryError, Rule, is_made};
+use crate::access::grant::KeySet;
+use crate::gallery::{Admission, Allowed, Backup, Gallery, GalleryError, Rule, is_made};
 use crate::publish::{Audit, Publisher};
 use crate::system::messages;
 use crate::types::{DoorId, Embedding, ModelId, Person, PersonId, Score, Wall};
@@ -53,6 +54,27 @@ impl Drop for Template {
     }
 }
 
+/// A part of a backup's text on its way. No `Debug`, cleared when it goes.
+#[derive(Serialize, Deserialize)]
+pub struct TextPart(Vec<u8>);
+
+impl TextPart {
+    /// These bytes, which are cleared with it.
+    pub fn new(mut bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(std::mem::take(&mut *bytes))
+    }
+
+    fn into_bytes(mut self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(std::mem::take(&mut self.0))
+    }
+}
+
+impl Drop for TextPart {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
 /// What may be asked of the gallery's writer.
 #[derive(Serialize, Deserialize)]
 pub enum Request {
@@ -79,14 +101,14 @@ pub enum Request {
     },
     /// Take the state that is there for the right one.
     AcceptRollback,
-    /// Some people of a backup, kept until [`Request::Restore`] on the same connection; they go when the caller goes.
-    RestorePart(Vec<(Person, Vec<Template>)>),
-    /// What came by [`Request::RestorePart`] becomes the gallery's people, all or none.
+    /// A part of a backup's text, kept until [`Request::Restore`] on the same connection; it goes when the caller goes.
+    RestorePart(TextPart),
+    /// What came by [`Request::RestorePart`] is read, and when it is believed its people become the gallery's, all or none.
     Restore {
-        /// The model of the templates.
-        model: ModelId,
         /// Whether in the place of people who are there.
         replace: bool,
+        /// Whose backups are believed.
+        trust: Trust,
     },
     /// Changes nothing: refused, with the reason, while the gallery takes no change.
     Check,
@@ -237,6 +259,8 @@ struct Desk {
     counts: Arc<Counts>,
     /// A face as alike as this to somebody's is that person's.
     matching: Score,
+    /// The device's own.
+    keys: KeySet,
 }
 
 impl Control {
@@ -249,6 +273,7 @@ impl Control {
         audit: Arc<Audit>,
         counts: Arc<Counts>,
         matching: Score,
+        keys: KeySet,
     ) -> io::Result<Self> {
         let path = state.join(SOCKET);
         match std::fs::remove_file(&path) {
@@ -259,7 +284,7 @@ impl Control {
         // Until here the folder's own mode keeps others out, and each caller is looked at besides.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         set_socket_timeout(&listener, Timeout::Recv, Some(PATIENCE))?;
-        Ok(Self { desk: Desk { gallery, publisher, audit, counts, matching }, listener, path })
+        Ok(Self { desk: Desk { gallery, publisher, audit, counts, matching, keys }, listener, path })
     }
 
     /// Answers callers until told to stop, each on a thread of its own: one that dawdles hinders nobody. Beyond [`CALLERS`] they wait in
@@ -345,7 +370,7 @@ impl Desk {
             return Ok(());
         }
         stream.set_write_timeout(Some(CALLER_PATIENCE))?;
-        let mut parts = Vec::new();
+        let mut text = restoring::Text::default();
         loop {
             stream.set_read_timeout(Some(FIRST_WORD))?;
             let bytes = match receive(&mut &*stream, || stream.set_read_timeout(Some(CALLER_PATIENCE))) {
@@ -353,7 +378,7 @@ impl Desk {
                 other => other?,
             };
             let reply = match postcard::from_bytes::<Request>(&bytes) {
-                Ok(request) => self.serve(request, &mut parts, caller.as_raw()),
+                Ok(request) => self.serve(request, &mut text, caller.as_raw()),
                 Err(_) => Reply::Refused { code: 70, message: "the daemon does not know what was asked: restart it".to_owned() },
             };
             let reply = postcard::to_stdvec(&reply).map_err(io::Error::other)?;
@@ -361,20 +386,28 @@ impl Desk {
         }
     }
 
-    fn serve(&self, request: Request, parts: &mut Vec<(Person, Vec<Template>)>, by: u32) -> Reply {
+    fn serve(&self, request: Request, text: &mut restoring::Text, by: u32) -> Reply {
+        let not_done = |code: u8, error: &dyn std::fmt::Display| Reply::Refused { code, message: error.to_string() };
         let done = match request {
             Request::Blocked => return Reply::Blocked(self.counts.blocked.in_force()),
             Request::Enroll { model, people, allowed } => return self.enroll(&model, people, allowed, by),
             Request::RestorePart(more) => {
-                parts.extend(more);
-                let wanted = parts.len();
-                if wanted <= MAX_PEOPLE {
-                    Ok(())
-                } else {
-                    Err(GalleryError::TooLarge { what: "people", wanted, limit: MAX_PEOPLE })
+                if !text.push(more.into_bytes(), self.gallery.snapshot().dimension()) {
+                    return not_done(65, &"the backup is longer than any of this gallery can be");
                 }
+                Ok(())
             }
-            Request::Restore { model, replace } => self.restore(&model, std::mem::take(parts), replace, by),
+            Request::Restore { replace, trust } => {
+                let backup = match Backup::read(&mut std::mem::take(text)) {
+                    Ok(backup) => backup,
+                    Err(error) => return not_done(error.exit_code(), &error),
+                };
+                let origin = match restoring::judge(&backup, &self.keys, &trust) {
+                    Ok(origin) => origin,
+                    Err(error) => return not_done(restoring::NOT_BELIEVED, &error),
+                };
+                self.restore(backup, &origin, replace, by)
+            }
             other => self.care(other, by),
         };
         done.map_or_else(|error| refused(&error), |()| Reply::Done)
@@ -447,13 +480,13 @@ impl Desk {
         done.map_or_else(|error| refused(&error), |()| Reply::Admitted(admissions))
     }
 
-    fn restore(&self, model: &ModelId, people: Vec<(Person, Vec<Template>)>, replace: bool, by: u32) -> Result<(), GalleryError> {
-        let people = embeddings(model, people)?;
+    fn restore(&self, backup: Backup, origin: &Origin, replace: bool, by: u32) -> Result<(), GalleryError> {
+        let people = backup.into_people();
         let count = people.len();
         let restored = self.gallery.restore(people, replace);
         if is_made(&restored) {
-            log::warn!(people = count, replaced = replace; "an operator put a backup back");
-            self.note(by, deeds::restored(count, replace));
+            log::warn!(people = count, replaced = replace, signed = matches!(origin, Origin::Signed(_)); "an operator put a backup back");
+            self.note(by, deeds::restored(count, replace, origin));
         }
         restored
     }
@@ -477,8 +510,23 @@ fn refused(error: &GalleryError) -> Reply {
 /// Reads a request as [`Control`] does, and goes as far as one goes that touches nobody.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn judge(bytes: &[u8]) {
-    if let Ok(Request::Enroll { model, people, .. }) = postcard::from_bytes(bytes) {
-        let _ = embeddings(&model, people);
+    match postcard::from_bytes(bytes) {
+        Ok(Request::Enroll { model, people, .. }) => {
+            let _ = embeddings(&model, people);
+        }
+        Ok(Request::RestorePart(part)) => {
+            let mut text = restoring::Text::default();
+            assert!(text.push(part.into_bytes(), 512));
+            if let Ok(backup) = Backup::read(&mut text) {
+                assert!(restoring::judge(&backup, &KeySet::default(), &Trust::Signed { more: Vec::new() }).is_err());
+            }
+        }
+        Ok(Request::Restore { trust, .. }) => {
+            let Ok(backup) = Backup::read(&mut &crate::gallery::fuzzing::backup_text(None)[..]) else { return };
+            let is_believed = restoring::judge(&backup, &KeySet::default(), &trust).is_ok();
+            assert_eq!(is_believed, trust == Trust::Anything);
+        }
+        _ => {}
     }
 }
 

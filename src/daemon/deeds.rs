@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::events::IDS_AN_ENTRY;
+use super::restoring::Origin;
 use crate::gallery::{Admission, Allowed};
 use crate::types::PersonId;
 
@@ -44,7 +45,11 @@ pub fn accepted_rollback(what: &str) -> Value {
     json!({ "accepted_rollback": what })
 }
 
-/// So many people of a backup were put back, in the place of those who were there or into an empty gallery.
-pub fn restored(people: usize, replaced: bool) -> Value {
-    json!({ "restored": people, "replaced": replaced })
+/// So many people of a backup were put back, in the place of those who were there or into an empty gallery; and whose it was.
+pub fn restored(people: usize, replaced: bool, origin: &Origin) -> Value {
+    let signed_by = match origin {
+        Origin::Signed(device) => Some(device),
+        Origin::Unknown => None,
+    };
+    json!({ "restored": people, "replaced": replaced, "signed_by": signed_by })
 }

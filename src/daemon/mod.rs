@@ -20,6 +20,7 @@ mod keys;
 pub mod panic;
 mod purge;
 mod reports;
+pub mod restoring;
 #[cfg(test)]
 mod sequences;
 pub mod service;

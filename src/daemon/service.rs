@@ -410,7 +410,8 @@ impl Service {
         let (gallery, audit) = (self.gallery.clone(), self.audit.clone());
         let mut care = Care::new(gallery.clone(), self.publisher.clone(), audit.clone(), &config.gallery);
         let counts = self.counts.clone();
-        let control = Control::open(&config.state_dir, gallery, self.publisher.clone(), audit, counts, matching);
+        let control =
+            Control::open(&config.state_dir, gallery, self.publisher.clone(), audit, counts, matching, self.keys.public());
         let mut control = control.map_err(io("the control socket in the state folder"))?;
         self.supervisor.spawn("control", CONTROL_RETRY, 1, move |context| control.run(context)).map_err(io("control"))?;
         self.supervisor.spawn("gallery", CONTROL_RETRY, 1, move |context| care.run(context)).map_err(io("gallery"))?;
@@ -521,6 +522,7 @@ impl Record {
         let age = Duration::from_secs(u64::from(settings.outbox_days) * 24 * 3600);
         let journal = Journal::open(&config.state_dir.join("outbox"), &key, u64::from(settings.outbox_mib) * MIB, age)?;
         let audit = Audit::open(&config.state_dir.join("audit"), &key, settings.audit_bytes())?;
+        let audit = audit.signed_by(config.device.clone(), read_grant_key(&config.secrets_dir)?);
         let operators = settings.operator_keys.as_deref().map(|path| pinned("[publish] operator-keys", path)).transpose()?;
         let gate = Gate::new(config.device.clone(), operators, &config.state_dir.join("nonces"))?;
         let pinned_at = |door: &DoorSettings| {

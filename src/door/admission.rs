@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::access::grant::{self, GrantError, KeySet};
+use super::endorsed::Endorsed;
+use crate::access::grant::{self, GrantError, KeySet, Learnt};
 use crate::publish::Received;
 use crate::system::seen::{Seen, SeenError};
 use crate::types::{DeviceId, DoorId, Moment, PersonId};
@@ -61,6 +62,25 @@ pub enum Refusal {
     Seen(#[from] SeenError),
 }
 
+/// Why published keys teach nothing.
+#[derive(Debug, Error)]
+pub enum Untaught {
+    /// They are not as they must be.
+    #[error(transparent)]
+    Grant(#[from] GrantError),
+    /// An endorsement with a higher serial number was seen before: somebody put an older one back, or the device's clock was set back.
+    #[error("the endorsement {found} is older than {seen}, which was seen before")]
+    Older {
+        /// Its serial number.
+        found: u64,
+        /// The highest that was seen.
+        seen: u64,
+    },
+    /// Its serial number could not be written down, so it is not believed either.
+    #[error("the endorsement's serial number cannot be remembered: {0}")]
+    Memory(std::io::Error),
+}
+
 /// Everything else of a decision is for people; the door takes no notice of it.
 #[derive(Deserialize)]
 struct Decision {
@@ -81,22 +101,40 @@ pub struct Admission {
     pinned: KeySet,
     /// Endorsed by a pinned key, and until which second.
     learnt: Option<(KeySet, i64)>,
+    endorsed: Endorsed,
     seen: Seen,
 }
 
 impl Admission {
-    /// An admission to `door` by grants of `device`. `memory` is the file of used grants.
+    /// An admission to `door` by grants of `device`. `memory` is the file of used grants; beside it, `.endorsed` in the place of its
+    /// ending, is what was seen of endorsements.
     pub fn new(device: DeviceId, door: DoorId, pinned: KeySet, leeway: Duration, memory: &Path) -> Result<Self, SeenError> {
-        Ok(Self { device, door, leeway, pinned, learnt: None, seen: Seen::open(memory)? })
+        let seen = Seen::open(memory)?;
+        let endorsed = Endorsed::open(&memory.with_extension("endorsed"));
+        Ok(Self { device, door, leeway, pinned, learnt: None, endorsed, seen })
     }
 
-    /// Takes what the device has published of its keys; gives the ids that are new here. See [`KeySet::learn`].
-    pub fn learn(&mut self, published: &[u8], now: Moment) -> Result<Vec<String>, GrantError> {
+    /// Takes what the device has published of its keys; gives the ids that are new here. What a newer endorsement does not name is no
+    /// learnt key any more, and an endorsement older than one that was seen, before a restart too, is refused. See [`KeySet::learn`].
+    pub fn learn(&mut self, published: &[u8], now: Moment) -> Result<Vec<String>, Untaught> {
         let text = std::str::from_utf8(published).map_err(|_| GrantError::KeySet("it is no text".into()))?;
-        let Some((learnt, until)) = self.pinned.learn(text, &self.device, now.wall, self.leeway)? else { return Ok(Vec::new()) };
+        let Some(learnt) = self.pinned.learn(text, &self.device, now.wall, self.leeway)? else { return Ok(Vec::new()) };
+        let Learnt { keys, until, serial } = learnt;
+        let seen = self.endorsed.highest();
+        if serial < seen {
+            return Err(Untaught::Older { found: serial, seen });
+        }
+        // A device of before says nothing by naming no other key.
+        if serial == 0 && keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.endorsed.raise(serial).map_err(Untaught::Memory)?;
         let known: Vec<&str> = self.learnt.iter().flat_map(|(keys, _)| keys.kids()).collect();
-        let fresh = learnt.kids().filter(|kid| !known.contains(kid)).map(str::to_owned).collect();
-        self.learnt = Some((learnt, until));
+        for kid in known.iter().filter(|kid| keys.kids().all(|other| other != **kid)) {
+            log::warn!(door = self.door.as_str(), kid = *kid; "a pinned key takes a learnt one back");
+        }
+        let fresh = keys.kids().filter(|kid| !known.contains(kid)).map(str::to_owned).collect();
+        self.learnt = (!keys.is_empty()).then_some((keys, until));
         Ok(fresh)
     }
 
@@ -136,16 +174,21 @@ mod tests {
     struct Scene {
         key: GrantKey,
         door: Admission,
-        _folder: tempfile::TempDir,
+        folder: tempfile::TempDir,
     }
 
     fn scene() -> Scene {
         let key = GrantKey::generate().unwrap();
         let folder = tempfile::tempdir().unwrap();
+        let door = started(&key, folder.path());
+        Scene { key, door, folder }
+    }
+
+    /// The door as it starts with what its folder holds.
+    fn started(key: &GrantKey, folder: &Path) -> Admission {
         let pinned = KeySet::new([key.public()]);
         let (device, door) = (DeviceId::new("gate").unwrap(), DoorId::new("front").unwrap());
-        let door = Admission::new(device, door, pinned, Duration::from_secs(2), &folder.path().join("seen")).unwrap();
-        Scene { key, door, _folder: folder }
+        Admission::new(device, door, pinned, Duration::from_secs(2), &folder.join("front.seen")).unwrap()
     }
 
     fn claims(jti: &str) -> Claims {
@@ -230,12 +273,47 @@ mod tests {
         assert!(matches!(scene.door.admit(&message(&token), NOW), Err(Refusal::Grant(GrantError::UnknownKey))));
         let both = KeySet::new([next.public(), scene.key.public()]);
         let device = DeviceId::new("gate").unwrap();
-        assert_eq!(scene.door.learn(both.to_jwk_set().as_bytes(), NOW), Ok(vec![]), "nobody vouches for it");
-        let word = scene.key.endorse(&both, &device, NOW.wall, Duration::from_secs(3));
-        assert_eq!(scene.door.learn(both.published(vec![word]).as_bytes(), NOW), Ok(vec![next.kid().to_owned()]));
+        assert!(scene.door.learn(both.to_jwk_set().as_bytes(), NOW).unwrap().is_empty(), "nobody vouches for it");
+        let word = scene.key.endorse(&both, &device, NOW.wall, Duration::from_secs(3), 1);
+        assert_eq!(scene.door.learn(both.published(vec![word]).as_bytes(), NOW).unwrap(), [next.kid()]);
         let later = NOW.plus(Duration::from_secs(4));
         assert!(matches!(scene.door.admit(&message(&token), later), Err(Refusal::Grant(GrantError::UnknownKey))));
         assert!(scene.door.admit(&message(&token), NOW).is_ok());
+    }
+
+    /// A learnt key that was taken back stays so: an endorsement of before, replayed, teaches it again neither at once nor after a restart.
+    #[test]
+    fn a_key_that_was_taken_back_is_not_learnt_again_from_an_older_endorsement() {
+        let mut scene = scene();
+        let next = GrantKey::generate().unwrap();
+        let device = DeviceId::new("gate").unwrap();
+        let (alone, both) = (KeySet::new([scene.key.public()]), KeySet::new([next.public(), scene.key.public()]));
+        let day = Duration::from_secs(24 * 3600);
+        let numbered = |keys: &KeySet, serial| keys.published(vec![scene.key.endorse(keys, &device, NOW.wall, day, serial)]);
+        let of_before = both.published(vec![scene.key.endorse_unnumbered(&both, &device, NOW.wall, day)]);
+        let opens = |door: &mut Admission, jti: &str| door.admit(&message(&next.sign(&claims(jti))), NOW).is_ok();
+        // Who never saw a number believes a word without one, as long as it lives.
+        assert_eq!(scene.door.learn(of_before.as_bytes(), NOW).unwrap(), [next.kid()]);
+        let (with, without) = (numbered(&both, 10), numbered(&alone, 11));
+        assert!(scene.door.learn(with.as_bytes(), NOW).unwrap().is_empty() && opens(&mut scene.door, "a"), "known already");
+        // The set without any endorsement takes nothing back, so that nobody who may write there can.
+        assert!(scene.door.learn(alone.to_jwk_set().as_bytes(), NOW).unwrap().is_empty() && opens(&mut scene.door, "b"));
+        assert!(scene.door.learn(without.as_bytes(), NOW).unwrap().is_empty());
+        assert!(!opens(&mut scene.door, "c"), "taken back");
+        for restarted in [false, true] {
+            if restarted {
+                scene.door = started(&scene.key, scene.folder.path());
+            }
+            for replayed in [&with, &of_before] {
+                let refused = scene.door.learn(replayed.as_bytes(), NOW);
+                assert!(matches!(refused, Err(Untaught::Older { seen: 11, .. })), "{restarted} {refused:?}");
+                assert!(!opens(&mut scene.door, "d"), "restarted: {restarted}");
+            }
+        }
+        // The same again is no older one, and a newer one teaches as ever.
+        assert!(scene.door.learn(without.as_bytes(), NOW).unwrap().is_empty());
+        assert_eq!(scene.door.learn(numbered(&both, 12).as_bytes(), NOW).unwrap(), [next.kid()]);
+        assert!(opens(&mut scene.door, "e"));
     }
 
     proptest! {

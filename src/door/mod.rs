@@ -16,6 +16,11 @@
 pub mod admission;
 pub mod controller;
 pub mod diary;
+mod endorsed;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+#[allow(missing_docs, clippy::expect_used, reason = "targets for fuzzers")]
+pub mod fuzzing;
 mod gpio;
 pub mod hardware;
 pub mod machine;

@@ -1,7 +1,11 @@
 //! Backups: everybody, with templates turned back to what the network said, sealed in age's format to a passphrase or to public keys.
 //! No key of this installation is in one, so it can be put back on another device; there it gets that device's keys and rotation.
 //!
-//! A backup is read whole, and found whole, before a gallery is touched. `FORMAT.md` has the table and says what holds of removals.
+//! Whoever knows a public key can seal to it, so that a backup opens says nothing of who made it. At its end stands therefore a signature
+//! over all that is in it. This room makes and checks none: who backs up brings one, and who puts back must ask whose it is
+//! ([`Backup::signature`], [`Backup::digest`]) before a gallery is touched.
+//!
+//! A backup is read whole, and found whole, before that. `FORMAT.md` has the table and says what holds of removals.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufWriter, Read, Write};
@@ -13,12 +17,19 @@ use zeroize::Zeroizing;
 
 use super::format::{self, Entry, FIELDS_BYTES, Fields, MAX_RECORD_BYTES, RECORD_TARGET_BYTES, Version};
 use super::seal::age::{self, AgeError, Lock, Unlock};
-use super::snapshot::Change;
+use super::seal::{BLOCK_BYTES, Digesting};
+use super::snapshot::{Change, Snapshot};
 use super::{Gallery, GalleryError, Stats, is_made};
-use crate::types::{Embedding, ModelId, Person, Wall};
+use crate::types::{Embedding, ModelId, Person, PersonId, Wall};
 
 /// What a backup's plain text begins with; the number before the line's end is the version.
-pub(crate) const BACKUP_MAGIC: [u8; 16] = *b"faceid-backup/1\n";
+pub(crate) const BACKUP_MAGIC: [u8; 16] = *b"faceid-backup/2\n";
+/// What a backup of before begins with: it has no signature.
+const BACKUP_MAGIC_1: [u8; 16] = *b"faceid-backup/1\n";
+/// The longest signature.
+pub(crate) const MAX_SIGNATURE_BYTES: usize = 2048;
+/// Templates of one place that are so alike are one template, turned there and back.
+const ONE_TEMPLATE: f32 = 0.999;
 /// How many of [`BACKUP_MAGIC`]'s bytes are the same in every version.
 const FAMILY_BYTES: usize = 14;
 /// The shortest passphrase that a backup is sealed to: who has the file can try as many as there is time for.
@@ -50,7 +61,7 @@ pub enum BackupError {
     #[error("it opens, and what is in it is no backup of a gallery")]
     Foreign,
     /// A later program made it.
-    #[error("it is a backup of version `{found}`, this program knows 1: use the program that made it, or a newer one")]
+    #[error("it is a backup of version `{found}`, this program knows 1 and 2: use the program that made it, or a newer one")]
     UnknownVersion {
         /// The version's byte, printable.
         found: String,
@@ -84,9 +95,24 @@ impl BackupError {
 
 /// A backup that was opened and is whole. No `Debug`: it is biometric data, and cleared when it goes.
 pub struct Backup {
+    /// What it begins with.
+    version: [u8; 16],
     made_at: Wall,
     fields: Fields,
     entries: Vec<Entry>,
+    signature: Option<String>,
+    digest: [u8; BLOCK_BYTES],
+}
+
+/// What putting a backup in the place of a gallery's people does to whom, in the order of their ids.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// In the backup, and not enrolled now.
+    pub back: Vec<PersonId>,
+    /// In both, with other templates in the backup.
+    pub other_templates: Vec<PersonId>,
+    /// Enrolled now, and not in the backup.
+    pub gone: Vec<PersonId>,
 }
 
 impl Backup {
@@ -125,6 +151,47 @@ impl Backup {
         self.entries.iter().map(|entry| &entry.person)
     }
 
+    /// The signature at its end, as it stands there; none in a backup that was not signed. Nothing here has looked at it.
+    pub fn signature(&self) -> Option<&str> {
+        self.signature.as_deref()
+    }
+
+    /// What a signature of this backup is about: SHA-256 of its beginning and of everybody in it.
+    pub fn digest(&self) -> &[u8; BLOCK_BYTES] {
+        &self.digest
+    }
+
+    /// What putting it in the place of `now` does to whom.
+    pub fn against(&self, now: &Snapshot) -> Difference {
+        let mut difference = Difference::default();
+        let mut theirs = self.entries.iter().peekable();
+        for index in 0..now.len() {
+            let (person, templates, values) = now.entry(index);
+            while let Some(entry) = theirs.next_if(|entry| entry.person.id < person.id) {
+                difference.back.push(entry.person.id.clone());
+            }
+            match theirs.next_if(|entry| entry.person.id == person.id) {
+                None => difference.gone.push(person.id.clone()),
+                Some(entry) => {
+                    let rows = Zeroizing::new(values.collect::<Vec<f32>>());
+                    let is_same = entry.values.len() == templates * now.dimension() && self.is_alike(entry, &rows, now);
+                    if !is_same {
+                        difference.other_templates.push(person.id.clone());
+                    }
+                }
+            }
+        }
+        difference.back.extend(theirs.map(|entry| entry.person.id.clone()));
+        difference
+    }
+
+    fn is_alike(&self, entry: &Entry, rows: &[f32], now: &Snapshot) -> bool {
+        let dimension = now.dimension();
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let mut pairs = entry.values.chunks_exact(dimension).zip(rows.chunks_exact(dimension));
+        self.fields.dimension == dimension && pairs.all(|(a, b)| dot(&now.rotation().turn(a), b) > ONE_TEMPLATE)
+    }
+
     /// Everybody with the templates.
     pub fn into_people(self) -> Vec<(Person, Vec<Embedding>)> {
         let (model, dimension) = (self.fields.model, self.fields.dimension);
@@ -148,18 +215,26 @@ impl Backup {
         if magic[..FAMILY_BYTES] != BACKUP_MAGIC[..FAMILY_BYTES] {
             return Err(BackupError::Foreign);
         }
-        if magic != BACKUP_MAGIC {
-            return Err(BackupError::UnknownVersion { found: magic[FAMILY_BYTES].escape_ascii().to_string() });
-        }
+        let has_signature = match magic {
+            BACKUP_MAGIC => true,
+            BACKUP_MAGIC_1 => false,
+            _ => return Err(BackupError::UnknownVersion { found: magic[FAMILY_BYTES].escape_ascii().to_string() }),
+        };
+        let mut digest = Digesting::new();
+        digest.take(&magic);
         let mut made_at = [0; 8];
         input.read_exact(&mut made_at).map_err(cut)?;
         let mut fields = [0; FIELDS_BYTES];
         input.read_exact(&mut fields).map_err(cut)?;
+        digest.take(&made_at);
+        digest.take(&fields);
         let fields = Fields::decode(&fields).ok().filter(|fields| fields.version == Version::Second);
         let fields = fields.ok_or_else(|| damaged("its first lines are not as they must be"))?;
-        let mut backup = Self { made_at: Wall(i64::from_le_bytes(made_at)), fields, entries: Vec::new() };
+        let made_at = Wall(i64::from_le_bytes(made_at));
+        let mut backup = Self { version: magic, made_at, fields, entries: Vec::new(), signature: None, digest: [0; BLOCK_BYTES] };
         let mut templates = 0;
         while let Some(record) = record(input)? {
+            digest.take(&record);
             let dimension = backup.fields.dimension;
             let more = format::decode_record(&record, dimension).map_err(|error| damaged(&error.to_string()))?;
             let is_ordered = backup.entries.last().zip(more.first()).is_none_or(|(last, next)| last.person.id < next.person.id);
@@ -173,25 +248,59 @@ impl Backup {
         if (backup.entries.len(), templates) != (backup.fields.people, backup.fields.templates) {
             return Err(damaged("fewer people or templates than it says"));
         }
+        backup.digest = digest.finish();
+        if has_signature {
+            backup.signature = signature(input)?;
+        }
         if input.read(&mut [0]).map_err(cut)? != 0 {
             return Err(damaged("something follows its end"));
         }
         Ok(backup)
     }
 
+    /// Its plain text as [`Backup::read`] reads it, part after part, for who puts it back elsewhere: with the same digest and signature.
+    pub fn text(&self) -> impl Iterator<Item = Zeroizing<Vec<u8>>> + '_ {
+        let begin = std::iter::once(Zeroizing::new(begin(self.version, self.made_at, &self.fields)));
+        let record = |entry: &Entry| {
+            let templates = entry.values.len() / self.fields.dimension;
+            let bytes = format::entry_bytes(&entry.person, templates, self.fields.dimension);
+            let mut part = Zeroizing::new(Vec::with_capacity(4 + bytes));
+            part.extend_from_slice(&u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes());
+            format::encode_entry(&mut part, &entry.person, templates, entry.values.iter().copied());
+            part
+        };
+        let mut end = 0u32.to_le_bytes().to_vec();
+        if self.version == BACKUP_MAGIC {
+            end.extend_from_slice(&signature_bytes(self.signature.as_deref()));
+        }
+        begin.chain(self.entries.iter().map(record)).chain(std::iter::once(Zeroizing::new(end)))
+    }
+
     /// Writes what [`Backup::read`] reads.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut plain = begin(self.made_at, &self.fields);
-        for entry in &self.entries {
-            let mut record = Vec::new();
-            let templates = entry.values.len() / self.fields.dimension;
-            format::encode_entry(&mut record, &entry.person, templates, entry.values.iter().copied());
-            put(&mut plain, &mut record).expect("a vector takes it");
-        }
-        put(&mut plain, &mut Vec::new()).expect("a vector takes it");
-        plain
+        self.text().flat_map(|part| part.to_vec()).collect()
     }
+}
+
+/// A sound backup's plain text: two people with templates of two numbers.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn sound_text(sign: Option<&dyn Fn(&[u8; BLOCK_BYTES]) -> String>) -> Vec<u8> {
+    let entry = |id: &str, values: &[f32]| {
+        let id = PersonId::new(id).expect("a plain name");
+        let name = Some("A name".to_owned());
+        let person = Person { id, name, groups: vec![], consented_at: None, expires_at: Some(Wall(9)), enrolled_at: Wall(7) };
+        Entry { person, values: Zeroizing::new(values.to_vec()) }
+    };
+    let model = ModelId::new("drawn-2").expect("a plain name");
+    let fields =
+        Fields { version: Version::Second, id: [0; 16], generation: 0, epoch: 5, dimension: 2, people: 2, templates: 3, model };
+    let entries = vec![entry("ann", &[1.0, 0.0, 0.6, 0.8]), entry("bob", &[0.0, 1.0])];
+    let (version, made_at, digest) = (BACKUP_MAGIC, Wall(1_000), [0; BLOCK_BYTES]);
+    let mut backup = Backup { version, made_at, fields, entries, signature: None, digest };
+    let whole = Backup::read(&mut &backup.encode()[..]).unwrap_or_else(|error| panic!("written and not read: {error}"));
+    backup.signature = sign.map(|sign| sign(whole.digest()));
+    backup.encode()
 }
 
 fn damaged(what: &str) -> BackupError {
@@ -223,8 +332,28 @@ fn record(input: &mut impl Read) -> Result<Option<Zeroizing<Vec<u8>>>, BackupErr
     if record.len() < length { Err(damaged("it ends too early")) } else { Ok(Some(record)) }
 }
 
-fn begin(made_at: Wall, fields: &Fields) -> Vec<u8> {
-    let mut out = BACKUP_MAGIC.to_vec();
+/// What stands behind the last record: how long the signature is, and the signature.
+fn signature(input: &mut impl Read) -> Result<Option<String>, BackupError> {
+    let mut length = [0; 4];
+    input.read_exact(&mut length).map_err(cut)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MAX_SIGNATURE_BYTES {
+        return Err(damaged("a signature beyond its bound"));
+    }
+    let mut signature = vec![0; length];
+    input.read_exact(&mut signature).map_err(cut)?;
+    let text = String::from_utf8(signature).ok().filter(|text| text.is_ascii());
+    let text = text.ok_or_else(|| damaged("its signature is no text"))?;
+    Ok(Some(text).filter(|text| !text.is_empty()))
+}
+
+fn signature_bytes(signature: Option<&str>) -> Vec<u8> {
+    let text = signature.unwrap_or_default().as_bytes();
+    [&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes()[..], text].concat()
+}
+
+fn begin(version: [u8; 16], made_at: Wall, fields: &Fields) -> Vec<u8> {
+    let mut out = version.to_vec();
     out.extend_from_slice(&made_at.0.to_le_bytes());
     out.extend_from_slice(&fields.encode());
     out
@@ -240,14 +369,15 @@ fn put(out: &mut impl Write, record: &mut Vec<u8>) -> io::Result<()> {
 
 impl Gallery {
     /// Makes a backup: written beside `path` under another name, synced, then put in its place, mode 0600. `path` must not lie in one
-    /// of the `kept_out` folders, where a removal must leave nothing, and an existing file is replaced only when told to.
+    /// of the `kept_out` folders, where a removal must leave nothing, and an existing file is replaced only when told to. `sign` is given
+    /// [`Backup::digest`] and answers with the signature; without it the backup is not signed.
     pub fn back_up(
         &self,
         path: &Path,
         lock: &Lock,
         made_at: Wall,
-        kept_out: &[&Path],
-        overwrite: bool,
+        (kept_out, overwrite): (&[&Path], bool),
+        sign: Option<&dyn Fn(&[u8; BLOCK_BYTES]) -> String>,
     ) -> Result<Stats, BackupError> {
         if let Lock::Passphrase(text) = lock
             && text.chars().count() < MIN_PASSPHRASE_CHARS
@@ -260,7 +390,8 @@ impl Gallery {
         let mut options = OpenOptions::new();
         let options = options.write(true).create(true).truncate(true).mode(0o600).custom_flags(no_follow);
         let file = options.open(&unfinished).map_err(io("writing"))?;
-        let written = self.write_backup(BufWriter::with_capacity(1 << 20, file), lock, made_at).and_then(|(out, stats)| {
+        let out = BufWriter::with_capacity(1 << 20, file);
+        let written = self.write_backup(out, lock, made_at, sign).and_then(|(out, stats)| {
             let file = out.into_inner().map_err(|error| io("writing")(error.into_error()))?;
             file.sync_all().map_err(io("syncing"))?;
             std::fs::rename(&unfinished, path).map_err(io("renaming"))?;
@@ -274,7 +405,13 @@ impl Gallery {
     }
 
     /// Seals everybody into `out`; gives it back, not flushed.
-    fn write_backup<W: Write>(&self, out: W, lock: &Lock, made_at: Wall) -> Result<(W, Stats), BackupError> {
+    fn write_backup<W: Write>(
+        &self,
+        out: W,
+        lock: &Lock,
+        made_at: Wall,
+        sign: Option<&dyn Fn(&[u8; BLOCK_BYTES]) -> String>,
+    ) -> Result<(W, Stats), BackupError> {
         let snapshot = self.snapshot();
         let stats = snapshot.stats();
         let fields = Fields {
@@ -289,7 +426,10 @@ impl Gallery {
         };
         let failed = |source| AgeError::Io(source);
         let mut out = age::Writer::begin(out, lock, age::WORK)?;
-        out.write_all(&begin(made_at, &fields)).map_err(failed)?;
+        let begin = begin(BACKUP_MAGIC, made_at, &fields);
+        let mut digest = Digesting::new();
+        digest.take(&begin);
+        out.write_all(&begin).map_err(failed)?;
         let largest = snapshot.people().map(|(person, templates)| format::entry_bytes(person, templates, fields.dimension)).max();
         // Sized for the longest record, so that growing leaves no copy behind.
         let mut record = Zeroizing::new(Vec::with_capacity(RECORD_TARGET_BYTES + largest.unwrap_or(0)));
@@ -303,13 +443,17 @@ impl Gallery {
             }
             format::encode_entry(&mut record, person, templates, rows.iter().copied());
             if record.len() >= RECORD_TARGET_BYTES {
+                digest.take(&record);
                 put(&mut out, &mut record).map_err(failed)?;
             }
         }
         if !record.is_empty() {
+            digest.take(&record);
             put(&mut out, &mut record).map_err(failed)?;
         }
         put(&mut out, &mut record).map_err(failed)?;
+        let signature = sign.map(|sign| sign(&digest.finish()));
+        out.write_all(&signature_bytes(signature.as_deref())).map_err(failed)?;
         Ok((out.finish().map_err(failed)?, stats))
     }
 
@@ -376,26 +520,46 @@ fn place(path: &Path, kept_out: &[&Path], overwrite: bool) -> Result<(PathBuf, P
 mod tests {
     use super::super::seal::age::Identity;
     use super::*;
-    use crate::types::PersonId;
-
-    fn person(id: &str) -> Person {
-        Person {
-            id: PersonId::new(id).unwrap(),
-            name: Some("A name".to_owned()),
-            groups: vec![],
-            consented_at: None,
-            expires_at: Some(Wall(9)),
-            enrolled_at: Wall(7),
-        }
-    }
 
     fn plain() -> Vec<u8> {
-        let model = ModelId::new("drawn-2").unwrap();
-        let fields =
-            Fields { version: Version::Second, id: [0; 16], generation: 0, epoch: 5, dimension: 2, people: 2, templates: 3, model };
-        let entry = |id, values: &[f32]| Entry { person: person(id), values: Zeroizing::new(values.to_vec()) };
-        let entries = vec![entry("ann", &[1.0, 0.0, 0.6, 0.8]), entry("bob", &[0.0, 1.0])];
-        Backup { made_at: Wall(1_000), fields, entries }.encode()
+        sound_text(Some(&|_| "a.b.c".to_owned()))
+    }
+
+    /// Whatever is changed in a backup but its signature changes what the signature is about.
+    #[test]
+    fn the_digest_is_of_every_byte_before_the_signature() {
+        let good = plain();
+        let digest = |bytes: &[u8]| Backup::read(&mut &bytes[..]).map(|backup| *backup.digest()).ok();
+        let ours = digest(&good).unwrap();
+        let signature = good.len() - b"a.b.c".len();
+        let mut read = 0;
+        for at in 0..signature {
+            let mut other = good.clone();
+            other[at] ^= 1;
+            read += usize::from(digest(&other).is_some());
+            assert_ne!(digest(&other), Some(ours), "byte {at}");
+        }
+        assert!(read > 20, "times, names and numbers can be others in a backup that is whole");
+        let mut other = good.clone();
+        other[signature] ^= 1;
+        assert_eq!(digest(&other), Some(ours));
+        // Where one record ends and the next begins says nothing.
+        let whole = Backup::read(&mut &good[..]).ok().unwrap();
+        assert!(*whole.digest() == ours && digest(&whole.encode()) == Some(ours) && whole.signature() == Some("a.b.c"));
+    }
+
+    #[test]
+    fn a_backup_of_before_is_read_and_has_no_signature() {
+        let mut old = plain();
+        old.truncate(old.len() - 4 - b"a.b.c".len());
+        old[..16].copy_from_slice(&BACKUP_MAGIC_1);
+        let backup = Backup::read(&mut &old[..]).ok().unwrap();
+        assert!(backup.signature().is_none() && backup.encode() == old, "and it is told on as it is");
+        assert_ne!(*backup.digest(), *Backup::read(&mut &plain()[..]).ok().unwrap().digest());
+        let mut long = plain();
+        let at = long.len() - 4 - b"a.b.c".len();
+        long[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(matches!(Backup::read(&mut &long[..]), Err(BackupError::Damaged(_))));
     }
 
     #[test]
@@ -405,8 +569,8 @@ mod tests {
         assert!(matches!(read(b""), Err(BackupError::Foreign)));
         assert!(matches!(read(b"a letter to somebody, sealed with age"), Err(BackupError::Foreign)));
         let mut newer = good.clone();
-        newer[FAMILY_BYTES] = b'2';
-        assert!(matches!(read(&newer), Err(BackupError::UnknownVersion { found }) if found == "2"));
+        newer[FAMILY_BYTES] = b'3';
+        assert!(matches!(read(&newer), Err(BackupError::UnknownVersion { found }) if found == "3"));
         for length in BACKUP_MAGIC.len()..good.len() {
             assert!(matches!(read(&good[..length]), Err(BackupError::Damaged(_))), "cut at {length}");
         }

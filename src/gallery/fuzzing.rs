@@ -4,16 +4,20 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use super::backup::Backup;
+use super::backup::{self, Backup};
 use super::format::{self, Entry, Fields, Operation};
+use super::index::{Matrix, Shortlist};
 use super::journal::{self, Appender, Tail};
 use super::load::Volume;
+use super::medium::EPOCH;
 use super::seal::age::{self, Identity, Lock, Recipient, Unlock};
-use super::seal::{Header, SealingKey};
+use super::seal::graph::GraphSeal;
+use super::seal::{Header, Keys, SealingKey};
 use super::simulated::{Fault, Simulated};
 use super::store::{FILE, JOURNAL};
+use super::witness::{SLOT_STRIDE, Witness};
 use super::{Gallery, GalleryError, Settings, is_made};
 use crate::types::{Embedding, GroupId, ModelId, Person, PersonId, Wall};
 
@@ -157,6 +161,11 @@ pub fn journal(input: &[u8]) {
     }
 }
 
+/// A sound backup's plain text, signed by whoever is given its digest.
+pub fn backup_text(sign: Option<&dyn Fn(&[u8; 32]) -> String>) -> Vec<u8> {
+    backup::sound_text(sign)
+}
+
 /// A backup: any bytes as a file, as a plain text and as a plain text that was sealed, and a sound file with edits. It is refused or it
 /// is what was sealed, and what is read is written the same.
 pub fn backup(input: &[u8]) {
@@ -170,7 +179,7 @@ pub fn backup(input: &[u8]) {
         writer.write_all(plain).expect("a vector takes it");
         writer.finish().expect("a vector takes it")
     };
-    match mode % 4 {
+    match mode % 5 {
         0 => {
             let words = Unlock::Passphrase("a passphrase".to_owned().into());
             assert!(Backup::open_within(bytes, &words, WORK).is_err() && Backup::open_within(bytes, &identity(), WORK).is_err());
@@ -187,6 +196,17 @@ pub fn backup(input: &[u8]) {
             let opened = Backup::open_within(&sealed(bytes)[..], &identity(), WORK);
             assert_eq!(opened.is_ok(), Backup::read(&mut &bytes[..]).is_ok());
         }
+        3 => {
+            // What is changed in a sound one, and still read, is another digest or another signature: nothing is changed unseen.
+            let sound = backup_text(Some(&|_| "a.b.c".to_owned()));
+            let changed = edited(sound.clone(), bytes);
+            let read = |plain: &[u8]| Backup::read(&mut &plain[..]).ok();
+            let Some(whole) = read(&sound) else { panic!("a sound one is not read") };
+            if let Some(other) = read(&changed) {
+                let is_same = (other.digest(), other.signature()) == (whole.digest(), whole.signature());
+                assert_eq!(is_same, other.encode() == whole.encode());
+            }
+        }
         _ => {
             let sound = sealed(b"a plain text");
             let edited = edited(sound.clone(), bytes);
@@ -198,6 +218,111 @@ pub fn backup(input: &[u8]) {
             let _ = Identity::all_of(&String::from_utf8_lossy(bytes));
         }
     }
+}
+
+/// A copy of the index's graph: raw bytes or sound ones with edits, opened or still sealed. It is refused, or a search by it ends and names rows
+/// that are there.
+pub fn graph(input: &[u8]) {
+    static SOUND: LazyLock<(Matrix, Vec<u8>)> = LazyLock::new(|| {
+        let mut matrix = Matrix::with_capacity(GRAPH_DIMENSION, 40);
+        (0..40).for_each(|seed| matrix.push(template(seed, GRAPH_DIMENSION).values()));
+        let (_handle, stop) = crate::system::stop::pair();
+        let bytes = Shortlist::build(&matrix, 1, &stop).and_then(|graph| graph.to_bytes()).expect("a thread and memory");
+        (matrix, bytes.to_vec())
+    });
+    static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::generate().expect("the system gives random bytes"));
+    let Some((&mode, bytes)) = input.split_first() else { return };
+    let (matrix, sound) = &*SOUND;
+    let opened = match mode % 3 {
+        0 => bytes.to_vec(),
+        1 => changed(sound.clone(), bytes),
+        _ => {
+            let mut seal = GraphSeal::begin(&KEYS, 3, 9).expect("the system gives random bytes");
+            let mut file = seal.header().to_vec();
+            let (mut first, mut last) = (sound[..100].to_vec(), sound[100..].to_vec());
+            seal.seal(&mut first, false, &mut file).expect("the system gives random bytes");
+            seal.seal(&mut last, true, &mut file).expect("the system gives random bytes");
+            let whole = file.clone();
+            let mut file = changed(file, bytes);
+            let is_whole = file == whole;
+            let parts = GraphSeal::open(&KEYS, 3, &mut file);
+            assert_eq!(parts.is_some(), is_whole, "altered, and opened");
+            assert!(GraphSeal::open(&KEYS, 3, &mut bytes.to_vec()).is_none(), "any bytes, and opened");
+            parts.into_iter().flatten().flat_map(|part| file[part].to_vec()).collect()
+        }
+    };
+    let Ok(graph) = Shortlist::from_bytes(&opened, matrix) else { return };
+    let cover = graph.cover(matrix);
+    for seed in [0, 39, 200] {
+        graph.search(matrix, &cover, template(seed, GRAPH_DIMENSION).values(), |row, score| {
+            assert!(row < matrix.rows() && score.is_finite());
+            f32::NEG_INFINITY
+        });
+    }
+    let again = graph.to_bytes().expect("what was read is written");
+    assert!(Shortlist::from_bytes(&again, matrix).is_ok(), "written and not read");
+}
+
+const GRAPH_DIMENSION: usize = 64;
+
+/// The epoch's second place: raw bytes, a sound one with edits, and slots that the key signed, whatever they say. A gallery opens beside it, and
+/// what it says is what was written, or somebody is told.
+pub fn epoch(input: &[u8]) {
+    let Some((&mode, bytes)) = input.split_first() else { return };
+    let (disk, key) = (Simulated::default(), key());
+    let gallery = open(&disk, &key, DIMENSIONS[0]).expect("a fresh gallery");
+    gallery.enroll(person(0), vec![template(0, DIMENSIONS[0])]).expect("the disk is sound");
+    drop(gallery);
+    let sound = disk.files()[EPOCH].clone();
+    let newest = Witness::read(&sound, &key).expect("it was just written");
+    let file = match mode % 3 {
+        0 => bytes.to_vec(),
+        // In the slots alone: what is between them is nothing.
+        1 => {
+            let mut file = sound.clone();
+            for slot in [SLOT_STRIDE, 2 * SLOT_STRIDE] {
+                let end = (slot + 104).min(file.len());
+                let edited = changed(file[slot.min(end)..end].to_vec(), bytes);
+                file.truncate(slot.min(end) + edited.len());
+                file[slot.min(end)..].copy_from_slice(&edited);
+                file.extend_from_slice(sound.get(file.len()..).unwrap_or_default());
+            }
+            file
+        }
+        _ => {
+            let mut numbers = [0; 24];
+            numbers.iter_mut().zip(bytes).for_each(|(number, byte)| *number = *byte);
+            let number = |at: usize| numbers[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+            let said = Witness { generation: number(0), epoch: number(8), serial: number(16), ..newest };
+            let (at, slot) = said.slot(&key);
+            let mut file = Witness::first_block();
+            file.resize(3 * SLOT_STRIDE, 0);
+            let at = usize::try_from(at).unwrap_or(0);
+            file[at..at + slot.len()].copy_from_slice(&slot);
+            assert_eq!(Witness::read(&file, &key), Some(said));
+            assert!(Witness::next_serial(&file, &key) >= said.serial);
+            file
+        }
+    };
+    disk.put(EPOCH, &file);
+    let said = Witness::read(&file, &key);
+    assert!(mode % 3 == 2 || said.is_none_or(|said| (said.id, said.serial <= newest.serial) == (newest.id, true)));
+    let gallery = open(&disk, &key, DIMENSIONS[0]).expect("the gallery itself is sound");
+    assert!(gallery.snapshot().len() == 1);
+    let is_behind = said.is_some_and(|said| (said.generation, said.epoch) <= (newest.generation, newest.epoch));
+    assert!(gallery.rollback().is_some() || is_behind, "nobody is told");
+}
+
+/// Each three bytes change one, anywhere; or cut there.
+fn changed(mut bytes: Vec<u8>, edits: &[u8]) -> Vec<u8> {
+    for edit in edits.chunks_exact(3) {
+        let at = usize::from(u16::from_le_bytes([edit[0], edit[1]])) % bytes.len().max(1);
+        match bytes.get_mut(at) {
+            Some(byte) if edit[2] != 0 => *byte ^= edit[2],
+            _ => bytes.truncate(at),
+        }
+    }
+    bytes
 }
 
 /// The key pair of age's own tests.
@@ -314,6 +439,18 @@ mod tests {
     #[test]
     fn a_seeded_walk_over_backups_breaks_no_promise() {
         walk(backup, "backup");
+    }
+
+    #[test]
+    fn a_seeded_walk_over_kept_graphs_breaks_no_promise() {
+        graph(&[1]);
+        graph(&[2]);
+        walk(graph, "graph");
+    }
+
+    #[test]
+    fn a_seeded_walk_over_the_second_place_breaks_no_promise() {
+        walk(epoch, "epoch");
     }
 
     #[test]

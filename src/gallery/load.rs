@@ -91,6 +91,8 @@ pub(crate) struct Loaded {
     pub(crate) stopped: Option<&'static str>,
     /// Whether the journal there is another generation's.
     pub(crate) foreign: bool,
+    /// Whether the journal there is of a version that nothing is appended to.
+    pub(crate) is_outdated: bool,
     pub(crate) removes: bool,
     pub(crate) generation: u64,
     pub(crate) file_bytes: u64,
@@ -177,6 +179,7 @@ pub(crate) fn load(medium: &dyn Medium, path: &Path, key: &SealingKey) -> Result
             tail,
             stopped: None,
             foreign: false,
+            is_outdated: false,
             removes: false,
             generation,
             file_bytes,
@@ -191,7 +194,7 @@ pub(crate) fn load(medium: &dyn Medium, path: &Path, key: &SealingKey) -> Result
     let mut journal = read_or_none(medium, JOURNAL, path)?.unwrap_or_default();
     let replayed = journal::replay(&mut journal, &volume.base(), volume.epoch);
     let rollback = judge(witness, &volume, &replayed);
-    let Replayed { changes, tail, stopped, removes, foreign, mut heads } = replayed;
+    let Replayed { changes, tail, stopped, removes, foreign, mut heads, is_outdated } = replayed;
     heads.push((volume.epoch, volume.head));
     let snapshot = if changes.is_empty() { snapshot } else { snapshot.with(changes) };
     Ok(Some(Loaded {
@@ -200,6 +203,7 @@ pub(crate) fn load(medium: &dyn Medium, path: &Path, key: &SealingKey) -> Result
         tail,
         stopped,
         foreign: foreign.is_some(),
+        is_outdated,
         removes,
         generation,
         file_bytes,
@@ -362,7 +366,7 @@ pub(crate) fn write_unfinished(
     keys: &Keys,
     next: &Snapshot,
 ) -> Result<([u8; BLOCK_BYTES], u64), GalleryError> {
-    let (mut sealer, header) = Sealer::begin(key, fields, keys)?;
+    let (mut sealer, header) = Sealer::begin(key, fields, keys);
     let mut output = Output { medium, name, offset: 0, sealed: Vec::with_capacity(WRITE_BYTES + 2 * RECORD_TARGET_BYTES) };
     output.sealed.extend_from_slice(&header);
     let largest = next.people().map(|(person, templates)| format::entry_bytes(person, templates, fields.dimension)).max();

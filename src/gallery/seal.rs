@@ -10,6 +10,8 @@ pub(crate) mod age;
 mod file;
 pub(crate) mod graph;
 mod locked;
+#[cfg(test)]
+pub(crate) mod repeated;
 mod session;
 
 use std::fs::{File, OpenOptions};
@@ -30,7 +32,7 @@ pub(crate) use file::{HEADER_BYTES, Header, Sealer};
 use locked::Locked;
 #[cfg(test)]
 pub(crate) use session::CHANGE_BINDING_BYTES;
-pub(crate) use session::Session;
+pub(crate) use session::{Session, SessionVersion};
 
 use super::format::FormatError;
 use crate::system::secret::{self, SecretError};
@@ -43,6 +45,8 @@ pub(crate) const BLOCK_BYTES: usize = 32;
 pub(crate) const LENGTH_BYTES: usize = 4;
 /// A record's tag after it.
 pub(crate) const TAG_BYTES: usize = 16;
+/// A record's own salt, where it has one: it makes the record's key its own.
+pub(crate) const RECORD_SALT_BYTES: usize = 16;
 /// The generation's part of a nonce.
 pub(crate) const PREFIX_BYTES: usize = 3;
 /// A nonce: the generation's part, a counter and the last flag.
@@ -50,6 +54,9 @@ pub(crate) const NONCE_BYTES: usize = PREFIX_BYTES + 8 + 1;
 
 const WITNESS_SALT: &[u8] = b"faceid-witness/1";
 const ROTATION_INFO: &[u8] = b"faceid-gallery/2 rotation";
+const DATA_INFO: &[u8] = b"faceid-gallery/2 data";
+const RECORD_SALT_INFO: &[u8] = b"faceid-record/1 salt";
+const RECORD_KEY_INFO: &[u8] = b"faceid-record/1 key";
 
 /// Why a sealing key could not be had. The key is never in it.
 #[derive(Debug, Error)]
@@ -190,9 +197,23 @@ impl Keys {
         Ok(Self { data: random_key()?, rotation: random_key()? })
     }
 
-    /// A new data key with the same rotation.
-    pub(crate) fn next(&self) -> Result<Self, KeyError> {
-        Ok(Self { data: random_key()?, rotation: self.rotation.copied() })
+    /// A new data key with the same rotation. It is drawn fresh and depends on what will be sealed under it besides, so that two lives
+    /// of one memory that draw the same bytes (a virtual machine's snapshot resumed twice without fresh randomness) have one key only
+    /// where they seal the same content.
+    pub(crate) fn next(&self, content: ContentMark) -> Result<Self, KeyError> {
+        let fresh = Zeroizing::new(random::<KEY_BYTES>()?);
+        let mark: [u8; BLOCK_BYTES] = content.0.finalize().into();
+        let drawn =
+            Derived(Hkdf::new(Some(fresh.as_slice()), self.data.bytes())).expand(&[DATA_INFO, &mark, self.rotation.bytes()]);
+        let mut data = Locked::new();
+        data.bytes_mut().copy_from_slice(drawn.as_slice());
+        Ok(Self { data, rotation: self.rotation.copied() })
+    }
+
+    /// The same once more, as a memory that is resumed twice has it.
+    #[cfg(test)]
+    pub(crate) fn resumed(&self) -> Self {
+        Self { data: self.data.copied(), rotation: self.rotation.copied() }
     }
 
     /// The bytes that the rotation is drawn from, as a stream.
@@ -214,19 +235,28 @@ impl Keys {
 
 fn random_key() -> Result<Locked, KeyError> {
     let mut key = Locked::new();
-    getrandom::fill(key.bytes_mut()).map_err(|e| KeyError::Random(e.to_string()))?;
+    fill(key.bytes_mut())?;
     Ok(key)
 }
 
-/// Public random bytes: salts and ids.
+/// Random bytes.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], KeyError> {
     let mut out = [0; N];
-    getrandom::fill(&mut out).map_err(|e| KeyError::Random(e.to_string()))?;
+    fill(&mut out)?;
     Ok(out)
 }
 
+/// The system's randomness, which a new life of a virtual machine has reseeded where its host tells (VMGENID).
+fn fill(bytes: &mut [u8]) -> Result<(), KeyError> {
+    #[cfg(test)]
+    if repeated::fill(bytes) {
+        return Ok(());
+    }
+    getrandom::fill(bytes).map_err(|e| KeyError::Random(e.to_string()))
+}
+
 /// The nonces under one key: three bytes of the generation, a counter and the last flag. Only counting gives one, so none repeats; the
-/// key itself is fresh for every file and every session. The last flag makes a cut at a record's end visible (STREAM, Hoang,
+/// key itself is fresh for every file, every session and, where records follow what happens, every record. The last flag makes a cut at a record's end visible (STREAM, Hoang,
 /// Reyhanitabar, Rogaway and Vizár, 2015).
 struct Nonces {
     prefix: [u8; PREFIX_BYTES],
@@ -258,6 +288,67 @@ fn nonce(prefix: [u8; PREFIX_BYTES], number: u64, last: bool) -> [u8; NONCE_BYTE
 fn prefix(generation: u64) -> [u8; PREFIX_BYTES] {
     let [a, b, c, ..] = generation.to_le_bytes();
     [a, b, c]
+}
+
+/// SHA-256 over bytes as they come, for what is signed elsewhere.
+#[derive(Clone)]
+pub(crate) struct Digesting(Sha256);
+
+impl Digesting {
+    /// Over nothing yet.
+    pub(crate) fn new() -> Self {
+        Self(Sha256::new())
+    }
+
+    /// More bytes.
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all that came.
+    pub(crate) fn finish(self) -> [u8; BLOCK_BYTES] {
+        self.0.finalize().into()
+    }
+}
+
+/// What tells one content of a gallery from another, for [`Keys::next`].
+pub(crate) struct ContentMark(Sha256);
+
+impl ContentMark {
+    /// Of nothing yet.
+    pub(crate) fn new() -> Self {
+        Self(Sha256::new())
+    }
+
+    /// More of it.
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+}
+
+/// A key for every record, from one secret and the salt that stands in the record: a counter in memory repeats when the memory does (a
+/// virtual machine's snapshot, CRIU), so it must not be all that keeps two texts from one key and nonce.
+struct RecordKeys(Zeroizing<[u8; BLOCK_BYTES]>);
+
+impl RecordKeys {
+    /// A salt for this text in this place.
+    fn salt(&self, bound: &[u8], plain: &[u8]) -> Result<[u8; RECORD_SALT_BYTES], KeyError> {
+        Ok(self.salt_of(&random()?, bound, plain))
+    }
+
+    /// Fresh bytes, mixed with place and text under the secret: where the fresh ones are not (nothing told the kernel that it was
+    /// resumed twice), only the same text in the same place has the same salt, and that is the same record.
+    fn salt_of(&self, fresh: &[u8; BLOCK_BYTES], bound: &[u8], plain: &[u8]) -> [u8; RECORD_SALT_BYTES] {
+        let mixed = Derived::of(self.0.as_slice()).expand(&[RECORD_SALT_INFO, fresh, bound, plain]);
+        let mut salt = [0; RECORD_SALT_BYTES];
+        salt.copy_from_slice(&mixed[..RECORD_SALT_BYTES]);
+        salt
+    }
+
+    fn cipher(&self, salt: &[u8; RECORD_SALT_BYTES]) -> Cipher {
+        Cipher::new(&Derived::of(self.0.as_slice()).expand(&[RECORD_KEY_INFO, salt]))
+    }
 }
 
 /// AES-256-GCM in place.
@@ -345,8 +436,29 @@ mod tests {
         assert_eq!(taken.len(), 1000);
         assert_ne!(nonce(prefix(1), 0, false), nonce(prefix(2), 0, false));
         let keys = Keys::generate().unwrap();
-        let next = keys.next().unwrap();
+        let next = keys.next(ContentMark::new()).unwrap();
         assert!(keys.data.bytes() != next.data.bytes() && keys.rotation.bytes() == next.rotation.bytes());
+        assert!(next.data.bytes() != keys.next(ContentMark::new()).unwrap().data.bytes());
+    }
+
+    /// Whatever is drawn twice: another text, another place and another content have another key.
+    #[test]
+    fn randomness_that_repeats_gives_two_texts_no_key_in_common() {
+        let keys = RecordKeys(Zeroizing::new([7; BLOCK_BYTES]));
+        let salt = |bound: &[u8], plain: &[u8]| keys.salt_of(&[1; BLOCK_BYTES], bound, plain);
+        assert_eq!(salt(b"place", b"text"), salt(b"place", b"text"));
+        assert!(salt(b"place", b"text") != salt(b"place", b"texu") && salt(b"place", b"text") != salt(b"plade", b"text"));
+        assert_ne!(salt(b"place", b"text"), keys.salt_of(&[2; BLOCK_BYTES], b"place", b"text"));
+        let before = Keys::generate().unwrap();
+        let next = |content: &[u8]| {
+            repeated::from(Some(9));
+            let mut mark = ContentMark::new();
+            mark.take(content);
+            let next = before.next(mark).unwrap();
+            repeated::from(None);
+            *next.data.bytes()
+        };
+        assert!(next(b"ann") == next(b"ann") && next(b"ann") != next(b"bob"));
     }
 
     #[test]
@@ -357,7 +469,7 @@ mod tests {
             keys.rotation_stream()(&mut bytes);
             bytes
         };
-        assert!(draw(&keys) == draw(&keys.next().unwrap()), "a new generation keeps the rotation");
+        assert!(draw(&keys) == draw(&keys.next(ContentMark::new()).unwrap()), "a new generation keeps the rotation");
         assert!(draw(&keys) != draw(&Keys::generate().unwrap()));
         let blocks: std::collections::BTreeSet<Vec<u8>> = draw(&keys).chunks(32).map(<[u8]>::to_vec).collect();
         assert_eq!(blocks.len(), 128);

@@ -4,6 +4,8 @@
 
 mod beside;
 mod graph;
+#[cfg(test)]
+mod resumed;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +17,7 @@ use super::journal::{self, Appender, Base, Tail};
 use super::load::{self, Loaded, Volume};
 use super::medium::{EPOCH, Medium};
 use super::rotation::Rotation;
-use super::seal::{HEADER_BYTES, Keys, SealingKey, TAG_BYTES, random};
+use super::seal::{ContentMark, HEADER_BYTES, Keys, SealingKey, TAG_BYTES, random};
 use super::snapshot::{Change, Snapshot};
 use super::witness::{Counter, Witness};
 use crate::types::{ModelId, PersonId};
@@ -142,10 +144,7 @@ impl Store {
         let plain = if self.unsettled.is_none() { journal::plain(changes, next.dimension()) } else { None };
         match plain {
             Some(mut plain) => self.append(&mut plain)?,
-            None => {
-                self.rewrite(next, None)?;
-                return Ok(());
-            }
+            None => return self.rewrite_with(changes, next, None),
         }
         self.remembers |= changes.values().any(|change| matches!(change, Change::Remove));
         Ok(())
@@ -315,13 +314,19 @@ impl Store {
         }
         let rollback = self.rollback.take();
         self.volume = Some(Volume::unwritten(id, keys));
-        let written = if rollback.is_some() { self.replace(&snapshot, None).map(|_| ()) } else { self.rewrite(&snapshot, None) };
+        let written = if rollback.is_some() {
+            self.replace(&BTreeMap::new(), &snapshot, None).map(|_| ())
+        } else {
+            self.rewrite(&snapshot, None)
+        };
         self.rollback = rollback;
         written.map(|()| snapshot)
     }
 
     fn take_up(mut self, loaded: Loaded) -> Result<Opened, GalleryError> {
-        let Loaded { snapshot, volume, tail, stopped, foreign, removes, file_bytes, generation, rollback, heads, .. } = loaded;
+        let Loaded {
+            snapshot, volume, tail, stopped, foreign, is_outdated, removes, file_bytes, generation, rollback, heads, ..
+        } = loaded;
         self.tried = generation;
         self.file_bytes = file_bytes;
         self.tail = tail;
@@ -331,6 +336,9 @@ impl Store {
         self.opened_at = self.tail.epoch;
         self.opened = self.volume.as_ref().map(|_| OpenedAs { generation, heads });
         self.unsettled = stopped.map(|reason| format!("the journal ended in an interrupted write: {reason}"));
+        if is_outdated {
+            self.unsettled.get_or_insert_with(|| "the journal is of an older version".to_owned());
+        }
         if self.rollback.is_some() {
             return Ok((self, snapshot));
         }
@@ -388,7 +396,17 @@ impl Store {
 
     /// Writes the whole file in the place of the old one.
     fn rewrite(&mut self, next: &Snapshot, keys: Option<Keys>) -> Result<(), GalleryError> {
-        let volume = self.replace(next, keys).map_err(|error| self.not_replaced(error))?;
+        self.rewrite_with(&BTreeMap::new(), next, keys)
+    }
+
+    /// [`Store::rewrite`] where `next` is what it was with `changes`, which no journal knows of.
+    fn rewrite_with(
+        &mut self,
+        changes: &BTreeMap<PersonId, Change>,
+        next: &Snapshot,
+        keys: Option<Keys>,
+    ) -> Result<(), GalleryError> {
+        let volume = self.replace(changes, next, keys).map_err(|error| self.not_replaced(error))?;
         self.settle(next.generation(), volume)
     }
 
@@ -423,22 +441,39 @@ impl Store {
     }
 
     /// The file up to and with its rename. On an error the old content is untouched.
-    fn replace(&mut self, next: &Snapshot, keys: Option<Keys>) -> Result<Volume, GalleryError> {
-        let (fields, keys) = self.next_file(next, keys)?;
+    fn replace(
+        &mut self,
+        changes: &BTreeMap<PersonId, Change>,
+        next: &Snapshot,
+        keys: Option<Keys>,
+    ) -> Result<Volume, GalleryError> {
+        let (fields, keys) = self.next_file(changes, next, keys)?;
         let written = load::write_unfinished((self.medium.as_ref(), UNFINISHED), &self.path, &self.key, &fields, &keys, next);
         let (hash, bytes) = self.put_in_place(UNFINISHED, written)?;
         self.file_bytes = bytes;
         Ok(Volume::written(&fields, keys, hash))
     }
 
-    /// The header and the keys of the next file, whose generation nothing else has from here on.
-    fn next_file(&mut self, next: &Snapshot, keys: Option<Keys>) -> Result<(Fields, Keys), GalleryError> {
+    /// The header and the keys of the next file, whose generation nothing else has from here on. `next` is what lies on the medium
+    /// with `changes`: its content is fixed before its data key is drawn.
+    fn next_file(
+        &mut self,
+        changes: &BTreeMap<PersonId, Change>,
+        next: &Snapshot,
+        keys: Option<Keys>,
+    ) -> Result<(Fields, Keys), GalleryError> {
         let Some(volume) = &self.volume else {
             return Err(GalleryError::OpenedReadOnly { path: self.path.clone() });
         };
-        let keys = keys.map_or_else(|| volume.keys.next(), Ok)?;
         self.tried += 1;
         let stats = next.stats();
+        // The tag of the last change tells all that is in the journal; then what is not.
+        let mut mark = ContentMark::new();
+        mark.take(&self.tail.head);
+        mark.take(&self.tried.to_le_bytes());
+        mark.take(&next.generation().to_le_bytes());
+        journal::mark(changes, stats.dimension, &mut mark);
+        let keys = keys.as_ref().unwrap_or(&volume.keys).next(mark)?;
         let fields = Fields {
             version: Version::Second,
             id: volume.id,
@@ -514,7 +549,7 @@ impl Store {
         if is_new {
             self.medium.sync_folder()?;
         }
-        self.next_serial += 1;
+        self.next_serial = self.next_serial.saturating_add(1);
         self.witness = Some(witness);
         Ok(())
     }

@@ -7,6 +7,7 @@ mod crash;
 mod document;
 mod graphs;
 mod lifecycle;
+mod resumed;
 mod vectors;
 
 use std::cell::Cell;

@@ -47,7 +47,7 @@ impl Witness {
 
     /// The highest serial number of any slot, authentic or not: the next one goes over the other.
     pub(crate) fn next_serial(file: &[u8], key: &SealingKey) -> u64 {
-        Self::read(file, key).map_or(0, |witness| witness.serial + 1)
+        Self::read(file, key).map_or(0, |witness| witness.serial.saturating_add(1))
     }
 
     /// Where this slot goes, and its bytes.

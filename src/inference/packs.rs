@@ -253,13 +253,13 @@ fn hash(file: &mut File) -> std::io::Result<String> {
 }
 
 /// A file on its way, locked against a second fetch.
-struct Part {
+pub(super) struct Part {
     file: File,
     path: PathBuf,
 }
 
 impl Part {
-    fn open(path: PathBuf) -> Result<Self, String> {
+    pub(super) fn open(path: PathBuf) -> Result<Self, String> {
         let shown = path.display();
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(&path);
@@ -271,7 +271,7 @@ impl Part {
         }
     }
 
-    fn length(&self) -> Result<u64, String> {
+    pub(super) fn length(&self) -> Result<u64, String> {
         self.file.metadata().map(|metadata| metadata.len()).map_err(|error| self.fault(&error))
     }
 
@@ -396,7 +396,7 @@ fn obtain(model: &Model, folder: &Path, source: &Source, part: &mut Part, progre
 }
 
 /// The member of exactly this path, or the only one of this file name.
-fn extract(archive: &mut Part, member: &str, ceiling: u64, part: &mut Part) -> Result<(), String> {
+pub(super) fn extract(archive: &mut Part, member: &str, ceiling: u64, part: &mut Part) -> Result<(), String> {
     let mut zip = zip::ZipArchive::new(&mut archive.file).map_err(|error| format!("it is no whole zip archive ({error})"))?;
     let names: Vec<String> = zip.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
     let base = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
@@ -461,11 +461,26 @@ fn download(url: &str, part: &mut Part, whole: u64, ceiling: u64, progress: &mut
         request = request.header("Range", format!("bytes={start}-"));
     }
     let response = request.call().map_err(|error| format!("{url}: {error}"))?;
+    let range = response.headers().get("content-range").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let status = response.status();
+    let mut body = response.into_body().into_with_config().limit(ceiling.saturating_add(1)).reader();
+    take((url, status, range.as_deref()), &mut body, part, start, ceiling, progress)
+}
+
+/// Takes a server's answer, its status, its `Content-Range` and its body, to a request for what follows `start` bytes; true when something
+/// of an older download is in `part` then.
+pub(super) fn take(
+    (url, status, range): (&str, StatusCode, Option<&str>),
+    body: &mut dyn Read,
+    part: &mut Part,
+    mut start: u64,
+    ceiling: u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<bool, String> {
     let goes_on =
         |value: &str| value.trim().strip_prefix("bytes ").and_then(|range| range.split('-').next()?.parse().ok()) == Some(start);
-    match response.status() {
+    match status {
         StatusCode::PARTIAL_CONTENT if start > 0 => {
-            let range = response.headers().get("content-range").and_then(|value| value.to_str().ok());
             if !range.is_some_and(goes_on) {
                 part.empty()?;
                 return Err(format!("{url}: the server went on at another place; call again to start anew"));
@@ -478,8 +493,7 @@ fn download(url: &str, part: &mut Part, whole: u64, ceiling: u64, progress: &mut
         StatusCode::RANGE_NOT_SATISFIABLE if start > 0 => return Ok(true),
         status => return Err(format!("{url}: the server answers {status}")),
     }
-    let mut body = response.into_body().into_with_config().limit(ceiling.saturating_add(1)).reader();
-    part.fill(&mut body, ceiling, progress, &|error, done| {
+    part.fill(body, ceiling, progress, &|error, done| {
         format!("{url}: the connection broke after {done} bytes ({error}); call again to go on from there")
     })?;
     Ok(start > 0)

@@ -17,7 +17,8 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::sealed::{self, Limits, SealedError, SealedLog, StateKey};
-use crate::types::Wall;
+use crate::access::grant::{self, GrantKey, HeadClaim, KeySet};
+use crate::types::{DeviceId, Wall};
 
 /// Segments of the trail: the part that is given up at once when it is full.
 const SEGMENTS: u64 = 32;
@@ -45,12 +46,28 @@ pub struct Entry {
 }
 
 /// The last entry: what is published.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Head {
     /// Its number; 0 when there is none.
     pub n: u64,
     /// Its hash in hexadecimal digits.
     pub hash: String,
+    /// The two, the device and the time, signed by the device's grant key: anybody may be able to write where it is published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
+}
+
+impl Head {
+    /// Reads a head as it was published; gives what `device` said in it, by one of its `keys`.
+    pub fn said(published: &[u8], device: &DeviceId, keys: &KeySet) -> Result<HeadClaim, String> {
+        let head: Self = serde_json::from_slice(published).map_err(|error| format!("it is no head: {error}"))?;
+        let claim = head.claim.ok_or("it is not signed: a daemon of before published it, or somebody else")?;
+        let claim = grant::open_head(&claim, keys).map_err(|error| format!("it is not signed by this device: {error}"))?;
+        if claim.iss != *device || (claim.n, &claim.hash) != (head.n, &head.hash) {
+            return Err("its signature is of another head".to_owned());
+        }
+        Ok(claim)
+    }
 }
 
 /// Why a trail is not sound.
@@ -76,6 +93,17 @@ struct Trail {
     log: SealedLog,
     head: Head,
     has_run: bool,
+    signer: Option<(DeviceId, GrantKey)>,
+}
+
+impl Trail {
+    fn head_of(&self, n: u64, hash: String, now: Wall) -> Head {
+        let sign = |(device, key): &(DeviceId, GrantKey)| {
+            key.sign_head(&HeadClaim { iss: device.clone(), iat: now.unix_seconds(), n, hash: hash.clone() })
+        };
+        let claim = self.signer.as_ref().map(sign);
+        Head { n, hash, claim }
+    }
 }
 
 /// The writer's end of the trail.
@@ -88,11 +116,17 @@ impl Audit {
         let (mut head, mut has_run) = (Head::default(), false);
         let log = SealedLog::open(folder, key.share(), PURPOSE, limits, |_, plain| {
             if let Ok(entry) = serde_json::from_slice::<Entry>(plain) {
-                head = Head { n: entry.n, hash: hash(plain) };
+                head = Head { n: entry.n, hash: hash(plain), claim: None };
                 has_run |= entry.kind != OFFLINE;
             }
         })?;
-        Ok(Self(Mutex::new(Trail { log, head, has_run })))
+        Ok(Self(Mutex::new(Trail { log, head, has_run, signer: None })))
+    }
+
+    /// From now on each head is signed by this key of `device`.
+    pub fn signed_by(self, device: DeviceId, key: GrantKey) -> Self {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).signer = Some((device, key));
+        self
     }
 
     /// Appends an entry, durable when this returns; gives the new head. A failure is logged: the daemon goes on and says so.
@@ -122,7 +156,7 @@ impl Audit {
         // The very same text again in a fresh segment: an entry that is there twice is one entry.
         let appended = trail.log.append(&text, true).or_else(|_| trail.log.append(&text, true));
         if appended.is_ok() {
-            trail.head = Head { n: entry.n, hash: hash(&text) };
+            trail.head = trail.head_of(entry.n, hash(&text), now);
         }
         let newest = trail.log.newest();
         trail.log.prune(newest);
@@ -154,7 +188,7 @@ pub struct Report {
 /// Reads a whole trail, checks every seal, number and link, and shows each sound entry's text.
 pub fn verify(folder: &Path, key: &StateKey, mut show: impl FnMut(&Entry, &str)) -> Result<Report, AuditError> {
     let io = |source| SealedError::Io { path: folder.to_owned(), source };
-    let mut report = Report { first: 0, head: Head { n: 0, hash: BEGINNING.to_owned() }, warnings: Vec::new() };
+    let mut report = Report { first: 0, head: Head { n: 0, hash: BEGINNING.to_owned(), claim: None }, warnings: Vec::new() };
     let mut broken = None;
     for segment in sealed::list(folder).map_err(io)? {
         let path = folder.join(format!("{segment:012}.log"));
@@ -192,7 +226,7 @@ fn link(plain: &[u8], report: &mut Report, show: &mut impl FnMut(&Entry, &str)) 
     } else if Some(entry.n) != report.head.n.checked_add(1) || entry.prev != report.head.hash {
         return Err(format!("entry {} does not follow it", entry.n));
     }
-    report.head = Head { n: entry.n, hash };
+    report.head = Head { n: entry.n, hash, claim: None };
     show(&entry, text);
     Ok(())
 }
@@ -279,6 +313,34 @@ mod tests {
         open().append_offline(Value::from("removed"), Wall(0)).unwrap();
         assert!(open().has_run());
         assert_eq!(read(folder.path()).unwrap().1, [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_published_head_is_ours_or_it_says_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (device, keys) = (DeviceId::new("gate").unwrap(), [GrantKey::generate().unwrap(), GrantKey::generate().unwrap()]);
+        let [ours, other] = &keys;
+        let own = KeySet::new([ours.public()]);
+        let published = |name: &str, key: &GrantKey| {
+            let folder = folder.path().join(format!("{name}-{}", key.kid()));
+            let key = GrantKey::from_seed(key.seed().as_slice()).unwrap();
+            let audit = Audit::open(&folder, &super::super::sealed::tests::key(), 1 << 20).unwrap();
+            audit.signed_by(DeviceId::new(name).unwrap(), key).append("start", Value::Null, Wall(5_000))
+        };
+        let said = |head: &Head| Head::said(&serde_json::to_vec(head).unwrap(), &device, &own);
+        let good = published("gate", ours);
+        let claim = said(&good).unwrap();
+        assert_eq!((claim.n, &claim.hash, claim.iat), (1, &good.hash, 5));
+        for bad in [
+            Head { claim: None, ..good.clone() },
+            Head { n: 2, ..good.clone() },
+            Head { hash: "0".repeat(64), ..good.clone() },
+            published("gate", other),
+            published("other", ours),
+        ] {
+            assert!(said(&bad).is_err(), "{bad:?}");
+        }
+        assert!(Head::said(b"", &device, &own).is_err() && Head::said(b"{}", &device, &own).is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::audit::{self, Audit};
 use super::journal::{self, Journal};
 use super::outbox::{Outbox, Ticket};
 use super::payload::{Context, Models};
-use super::sealed::{self, StateKey};
+use super::sealed::{self, Limits, Location, SealedLog, StateKey};
 use crate::types::{DeviceId, Moment, Wall};
 
 const NOW: Wall = Wall(1_700_000_000_000);
@@ -105,6 +105,34 @@ impl Shelf {
         }
     }
 
+    /// A segment as it lies on the disk, of either version, raw bytes or sound ones with edits: nothing is shown but what was sealed, in its
+    /// order from the first on, and the log goes on.
+    pub fn segment(&self, bytes: &[u8]) {
+        const RECORDS: [&[u8]; 3] = [b"one", b"", b"three"];
+        const PURPOSE: &str = "fuzzed";
+        for make in [sealed::segment, sealed::segment_of_before] {
+            let file = edited(&make(&self.key, PURPOSE, 1, &RECORDS), bytes);
+            let _ = std::fs::remove_dir_all(&self.folder);
+            std::fs::create_dir_all(&self.folder).expect("the folder's place is ours");
+            std::fs::write(sealed::path(&self.folder, 1), file).expect("the folder is ours");
+            let limits = Limits { total_bytes: MAX_BYTES, segment_bytes: MAX_BYTES, max_age: AN_HOUR };
+            let open = |shown: &mut Vec<(Location, Vec<u8>)>| {
+                let visit = |location: Location, plain: &[u8]| shown.push((location, plain.to_vec()));
+                SealedLog::open(&self.folder, self.key.share(), PURPOSE, limits, visit)
+            };
+            let mut shown = Vec::new();
+            let Ok(mut log) = open(&mut shown) else { continue };
+            assert!(shown.len() <= RECORDS.len() && shown.iter().zip(RECORDS).all(|((_, plain), record)| plain == record));
+            // Read one by one, each is the same, unless the segment says that it is another one.
+            assert!(
+                shown.iter().all(|(location, plain)| location.segment != 1 || log.read(*location).is_ok_and(|read| read == *plain))
+            );
+            log.append(b"more", true).expect("the folder is ours");
+            let (before, mut after) = (shown.len(), Vec::new());
+            assert!(open(&mut after).is_ok() && after.len() == before + 1 && after[before].1 == b"more");
+        }
+    }
+
     fn write(&self, purpose: &str, records: &[&[u8]]) {
         let _ = std::fs::remove_dir_all(&self.folder);
         std::fs::create_dir_all(&self.folder).expect("the folder's place is ours");
@@ -144,6 +172,7 @@ mod tests {
         // The highest number there is, which nothing can follow: alone, and confirmed by another record.
         let highest = framed(&journal::highest_records());
         walk("outbox", &[&shelf.outbox, &highest, b"~", b"~\x02\x00\xff"], 600, |bytes| shelf.outbox(bytes));
+        walk("segment", &[b"~", b"~\x0b\x002", b"~\x58\x00\xff", b"~\x60\x00!"], 600, |bytes| shelf.segment(bytes));
         // Numbers begin at one: an entry of no number is not passed over as if none had been read. Found by libFuzzer.
         let entry = |n: u64| format!(r#"{{"n":{n},"time":"","prev":"","kind":"stop","detail":null}}"#);
         shelf.audit([entry(0), entry(2)].join("\n").as_bytes());

@@ -1,10 +1,11 @@
 //! An append-only log on disk in sealed segments, for the outbox and the audit trail. The only file of this room that names a crypto
 //! crate. `FORMAT.md` beside this file has the bytes.
 //!
-//! A segment is a header and records; each record is AES-256-GCM under a key that HKDF-SHA256 derives from the state key and the
-//! segment's own random salt, with the record's number as its nonce, bound to the header. A process never goes on with a segment of a
-//! run before, nor after a write that failed: so no nonce ever seals two texts. A crash can tear the last record only; what reads goes
-//! as far as records are authentic and says where it stopped.
+//! A segment is a header and records; each record is AES-256-GCM under a key of its own that HKDF-SHA256 derives from the state key, the
+//! segment's random salt and the record's, with the record's number as its nonce, bound to the header. A process never goes on with a
+//! segment of a run before, nor after a write that failed; and a memory that is resumed twice (a virtual machine's snapshot) goes on
+//! with one segment, and with other salts: so no key and nonce ever seal two texts. A crash can tear the last record only; what reads
+//! goes as far as records are authentic and says where it stopped.
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -27,7 +28,9 @@ use crate::system::secret::{self, SecretError};
 pub const STATE_KEY: &str = "state.key";
 
 const KEY_BYTES: usize = 32;
-const MAGIC: [u8; 16] = *b"faceid-log/1\0\0\0\0";
+const MAGIC: [u8; 16] = *b"faceid-log/2\0\0\0\0";
+/// A segment of before, whose records are all under one key: read, and no longer written.
+const MAGIC_1: [u8; 16] = *b"faceid-log/1\0\0\0\0";
 /// What a whole sealed text is bound to, beside its purpose.
 const WHOLE_MAGIC: &[u8] = b"faceid-state/1";
 const SALT_BYTES: usize = 32;
@@ -37,6 +40,8 @@ const COMMITMENT_AT: usize = 56;
 /// A segment's header.
 pub(super) const HEADER_BYTES: usize = 88;
 const LENGTH_BYTES: usize = 4;
+/// What makes a record's key its own.
+const RECORD_SALT_BYTES: usize = 16;
 const TAG_BYTES: usize = 16;
 /// The longest record.
 pub(super) const MAX_RECORD_BYTES: usize = 256 * 1024;
@@ -119,10 +124,9 @@ impl StateKey {
     }
 
     /// Seals a whole text of its own, as a file that is written anew each time: salt, then AES-256-GCM under a key that HKDF-SHA256
-    /// derives from this one, the salt and the purpose. A salt is never used twice, so one nonce is enough.
+    /// derives from this one, the salt and the purpose. No two texts have one salt, so one nonce is enough.
     pub fn seal(&self, purpose: &str, plain: &[u8]) -> Result<Vec<u8>, SealedError> {
-        let mut sealed = vec![0; SALT_BYTES];
-        getrandom::fill(&mut sealed).map_err(|error| SealedError::Random(error.to_string()))?;
+        let mut sealed = self.whole_salt(&fresh()?, purpose, plain).to_vec();
         let gcm = self.whole(purpose, &sealed);
         let mut text = plain.to_vec();
         #[expect(clippy::expect_used, reason = "a state is far shorter than GCM's limit")]
@@ -144,13 +148,14 @@ impl StateKey {
         opened.ok().map(|()| plain)
     }
 
+    /// Fresh bytes, mixed with the text: where they are not fresh (see [`RecordKeys::salt_of`]), only the same text has the same salt.
+    fn whole_salt(&self, fresh: &[u8; SALT_BYTES], purpose: &str, plain: &[u8]) -> [u8; SALT_BYTES] {
+        expand(&Hkdf::new(Some(fresh), self.0.as_slice()), &[WHOLE_MAGIC, b" salt ", purpose.as_bytes(), b" ", plain])
+    }
+
     fn whole(&self, purpose: &str, salt: &[u8]) -> Aes256Gcm {
         let derived = Hkdf::<Sha256>::new(Some(salt), self.0.as_slice());
-        let mut key = Zeroizing::new([0; KEY_BYTES]);
-        #[expect(clippy::expect_used, reason = "32 bytes are within HKDF's limit")]
-        derived
-            .expand_multi_info(&[WHOLE_MAGIC, b" ", purpose.as_bytes()], key.as_mut_slice())
-            .expect("32 bytes are within HKDF's limit");
+        let key = Zeroizing::new(expand(&derived, &[WHOLE_MAGIC, b" ", purpose.as_bytes()]));
         Aes256Gcm::new(&(*key).into())
     }
 
@@ -191,8 +196,10 @@ impl Recipient {
 /// Seals a picture to whoever holds the secret half of `recipient`: X25519 with a key made for this one text, HKDF-SHA256, AES-256-GCM
 /// bound to what it is `of`. Nobody else can open it, the device afterwards least of all.
 pub fn seal_to(recipient: [u8; KEY_BYTES], of: &str, plain: &[u8]) -> Result<Vec<u8>, SealedError> {
-    let mut seed = Zeroizing::new([0; KEY_BYTES]);
-    getrandom::fill(seed.as_mut_slice()).map_err(|error| SealedError::Random(error.to_string()))?;
+    // Mixed with the picture, so that drawing one seed twice gives two pictures no key in common.
+    let drawn = Zeroizing::new(fresh::<KEY_BYTES>()?);
+    let mixed = Hkdf::new(Some(PICTURE), drawn.as_slice());
+    let seed = Zeroizing::new(expand(&mixed, &[b"seed ", &recipient, of.as_bytes(), b" ", plain]));
     let secret = x25519_dalek::StaticSecret::from(*seed);
     let once = x25519_dalek::PublicKey::from(&secret).to_bytes();
     let gcm = picture_cipher(&secret.diffie_hellman(&recipient.into()), &once, &recipient).ok_or(SealedError::Malformed)?;
@@ -215,26 +222,76 @@ fn picture_cipher(shared: &x25519_dalek::SharedSecret, once: &[u8], recipient: &
     Some(Aes256Gcm::new(&(*key).into()))
 }
 
+/// Random bytes from the system, which a new life of a virtual machine has reseeded where its host tells (VMGENID).
+fn fresh<const N: usize>() -> Result<[u8; N], SealedError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| SealedError::Random(error.to_string()))?;
+    Ok(bytes)
+}
+
+fn expand(derived: &Hkdf<Sha256>, info: &[&[u8]]) -> [u8; 32] {
+    let mut out = [0; 32];
+    #[expect(clippy::expect_used, reason = "32 bytes are within HKDF's limit")]
+    derived.expand_multi_info(info, &mut out).expect("32 bytes are within HKDF's limit");
+    out
+}
+
 /// One segment's cipher.
+#[cfg_attr(test, derive(Clone))]
 struct Cipher {
-    gcm: Aes256Gcm,
+    keys: RecordKeys,
     header_hash: [u8; 32],
 }
 
+/// What a segment's records are sealed under.
+#[cfg_attr(test, derive(Clone))]
+enum RecordKeys {
+    /// All under one key: a segment of the first version.
+    One(Box<Aes256Gcm>),
+    /// Each under a key of its own, from this secret and the record's salt.
+    Each(Zeroizing<[u8; 32]>),
+}
+
+impl RecordKeys {
+    /// How many bytes a record's salt takes.
+    fn salt_bytes(&self) -> usize {
+        match self {
+            Self::One(_) => 0,
+            Self::Each(_) => RECORD_SALT_BYTES,
+        }
+    }
+
+    /// Fresh bytes, mixed with place and text under the secret: where the fresh ones are not (nothing told the kernel that it was
+    /// resumed twice), only the same text in the same place has the same salt, and that is the same record.
+    fn salt_of(secret: &[u8; 32], fresh: &[u8; 32], place: &[u8], plain: &[u8]) -> [u8; RECORD_SALT_BYTES] {
+        let mixed = expand(&Hkdf::new(Some(fresh), secret), &[b"faceid-log/2 salt", place, plain]);
+        let mut salt = [0; RECORD_SALT_BYTES];
+        salt.copy_from_slice(&mixed[..RECORD_SALT_BYTES]);
+        salt
+    }
+
+    fn record(secret: &[u8; 32], salt: &[u8]) -> Aes256Gcm {
+        let key = Zeroizing::new(expand(&Hkdf::new(Some(salt), secret), &[b"faceid-log/2 record"]));
+        Aes256Gcm::new(&(*key).into())
+    }
+}
+
 impl Cipher {
-    /// The cipher of a header, and what its commitment must be.
-    fn new(key: &StateKey, purpose: &str, header: &[u8]) -> (Self, Zeroizing<[u8; 32]>) {
+    /// The cipher of a header, and what its commitment must be; nothing for a version that is not known.
+    fn new(key: &StateKey, purpose: &str, header: &[u8]) -> Option<(Self, Zeroizing<[u8; 32]>)> {
         let derived = Hkdf::<Sha256>::new(Some(&header[SALT_AT..COMMITMENT_AT]), key.0.as_slice());
-        let expand = |word: &[u8]| {
-            let mut out = Zeroizing::new([0; 32]);
-            let info = [b"faceid-log/1 ", word, b" ", purpose.as_bytes()];
-            #[expect(clippy::expect_used, reason = "32 bytes are within HKDF's limit")]
-            derived.expand_multi_info(&info, out.as_mut_slice()).expect("32 bytes are within HKDF's limit");
-            out
+        let version: &[u8] = match *header.first_chunk()? {
+            MAGIC => b"faceid-log/2 ",
+            MAGIC_1 => b"faceid-log/1 ",
+            _ => return None,
         };
-        let records = expand(b"records");
-        let gcm = Aes256Gcm::new(&(*records).into());
-        (Self { gcm, header_hash: Sha256::digest(header).into() }, expand(b"commitment"))
+        let for_word = |word: &[u8]| Zeroizing::new(expand(&derived, &[version, word, b" ", purpose.as_bytes()]));
+        let records = for_word(b"records");
+        let keys = match header[..FIRST_AT] == MAGIC {
+            true => RecordKeys::Each(records),
+            false => RecordKeys::One(Box::new(Aes256Gcm::new(&(*records).into()))),
+        };
+        Some((Self { keys, header_hash: Sha256::digest(header).into() }, for_word(b"commitment")))
     }
 
     fn nonce(number: u64) -> [u8; 12] {
@@ -243,27 +300,37 @@ impl Cipher {
         nonce
     }
 
-    fn seal(&self, number: u64, plain: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(LENGTH_BYTES + plain.len() + TAG_BYTES);
-        out.extend_from_slice(&u32::try_from(plain.len()).unwrap_or(u32::MAX).to_le_bytes());
-        out.extend_from_slice(plain);
+    fn seal(&self, number: u64, plain: &[u8]) -> Result<Vec<u8>, SealedError> {
+        let RecordKeys::Each(secret) = &self.keys else { unreachable!("only segments of the newest version are written") };
         let nonce = Self::nonce(number);
+        let salt = RecordKeys::salt_of(secret, &fresh()?, &[&self.header_hash[..], &nonce].concat(), plain);
+        let mut out = Vec::with_capacity(LENGTH_BYTES + RECORD_SALT_BYTES + plain.len() + TAG_BYTES);
+        out.extend_from_slice(&u32::try_from(plain.len()).unwrap_or(u32::MAX).to_le_bytes());
+        out.extend_from_slice(&salt);
+        out.extend_from_slice(plain);
+        let text = &mut out[LENGTH_BYTES + RECORD_SALT_BYTES..];
         #[expect(clippy::expect_used, reason = "a record is far shorter than GCM's limit")]
-        let tag = self
-            .gcm
-            .encrypt_inout_detached(&nonce.into(), &self.header_hash, (&mut out[LENGTH_BYTES..]).into())
+        let tag = RecordKeys::record(secret, &salt)
+            .encrypt_inout_detached(&nonce.into(), &self.header_hash, text.into())
             .expect("a record is far shorter than GCM's limit");
         out.extend_from_slice(&tag);
-        out
+        Ok(out)
     }
 
+    /// What follows a record's length, opened.
     fn open(&self, number: u64, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (salt, sealed) = sealed.split_at_checked(self.keys.salt_bytes())?;
         let (text, tag) = sealed.split_last_chunk::<TAG_BYTES>()?;
         let mut plain = text.to_vec();
         let nonce = Self::nonce(number);
-        let opened =
-            self.gcm.decrypt_inout_detached(&nonce.into(), &self.header_hash, plain.as_mut_slice().into(), &Tag::from(*tag));
-        opened.ok().map(|()| plain)
+        let open = |gcm: &Aes256Gcm, text: &mut [u8]| {
+            gcm.decrypt_inout_detached(&nonce.into(), &self.header_hash, text.into(), &Tag::from(*tag)).is_ok()
+        };
+        let opened = match &self.keys {
+            RecordKeys::One(gcm) => open(gcm, &mut plain),
+            RecordKeys::Each(secret) => open(&RecordKeys::record(secret, salt), &mut plain),
+        };
+        opened.then_some(plain)
     }
 }
 
@@ -346,7 +413,7 @@ impl SealedLog {
             self.current = Some(self.begin()?);
         }
         let Some(current) = &mut self.current else { unreachable!("just begun") };
-        let sealed = current.cipher.seal(current.next, plain);
+        let sealed = current.cipher.seal(current.next, plain)?;
         let location = Location {
             segment: current.segment,
             number: current.next,
@@ -369,9 +436,7 @@ impl SealedLog {
         let segment = self.next_segment;
         let path = path(&self.folder, segment);
         let io = |source| SealedError::Io { path: path.clone(), source };
-        let mut salt = [0; SALT_BYTES];
-        getrandom::fill(&mut salt).map_err(|error| SealedError::Random(error.to_string()))?;
-        let (header, cipher) = header(&self.key, self.purpose, segment, &salt);
+        let (header, cipher) = header(&self.key, self.purpose, segment, &fresh()?);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(io)?;
         self.next_segment += 1;
         file.write_all(&header).and_then(|()| file.sync_all()).map_err(io)?;
@@ -388,11 +453,13 @@ impl SealedLog {
         let file = File::open(&path).map_err(io)?;
         let mut header = [0; HEADER_BYTES];
         file.read_exact_at(&mut header, 0).map_err(io)?;
-        let (cipher, commitment) = Cipher::new(&self.key, self.purpose, &header);
+        let known = Cipher::new(&self.key, self.purpose, &header);
+        let (cipher, commitment) = known.ok_or(damaged("it is no log of this version"))?;
         if header[COMMITMENT_AT..] != *commitment {
             return Err(SealedError::WrongKey { path });
         }
-        let mut sealed = vec![0; (location.bytes as usize).min(MAX_RECORD_BYTES + LENGTH_BYTES + TAG_BYTES)];
+        let longest = LENGTH_BYTES + RECORD_SALT_BYTES + MAX_RECORD_BYTES + TAG_BYTES;
+        let mut sealed = vec![0; (location.bytes as usize).min(longest)];
         file.read_exact_at(&mut sealed, location.offset).map_err(io)?;
         let sealed = sealed.get(LENGTH_BYTES..).ok_or(damaged("a record is cut"))?;
         cipher.open(location.number, sealed).ok_or(damaged("a record is not authentic"))
@@ -436,9 +503,10 @@ fn header(key: &StateKey, purpose: &str, segment: u64, salt: &[u8; SALT_BYTES]) 
     header[..FIRST_AT].copy_from_slice(&MAGIC);
     header[FIRST_AT..SALT_AT].copy_from_slice(&segment.to_le_bytes());
     header[SALT_AT..COMMITMENT_AT].copy_from_slice(salt);
-    let (_, commitment) = Cipher::new(key, purpose, &header);
+    let cipher = |header: &[u8]| Cipher::new(key, purpose, header).unwrap_or_else(|| unreachable!("its magic is this version's"));
+    let (_, commitment) = cipher(&header);
     header[COMMITMENT_AT..].copy_from_slice(commitment.as_slice());
-    let (cipher, _) = Cipher::new(key, purpose, &header);
+    let (cipher, _) = cipher(&header);
     (header, cipher)
 }
 
@@ -447,8 +515,27 @@ fn header(key: &StateKey, purpose: &str, segment: u64, salt: &[u8; SALT_BYTES]) 
 pub(super) fn segment(key: &StateKey, purpose: &str, segment: u64, records: &[&[u8]]) -> Vec<u8> {
     let (header, cipher) = header(key, purpose, segment, &[7; SALT_BYTES]);
     (0..).zip(records).fold(header.to_vec(), |mut bytes, (number, record)| {
-        bytes.extend(cipher.seal(number, record));
+        bytes.extend(cipher.seal(number, record).unwrap_or_default());
         bytes
+    })
+}
+
+/// A sound segment of the first version, which no program writes any more.
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::expect_used, reason = "for tests")]
+pub(super) fn segment_of_before(key: &StateKey, purpose: &str, segment: u64, records: &[&[u8]]) -> Vec<u8> {
+    let mut header = header(key, purpose, segment, &[9; SALT_BYTES]).0;
+    header[..FIRST_AT].copy_from_slice(&MAGIC_1);
+    let commitment = Cipher::new(key, purpose, &header).expect("a known version").1;
+    header[COMMITMENT_AT..].copy_from_slice(commitment.as_slice());
+    let (cipher, _) = Cipher::new(key, purpose, &header).expect("a known version");
+    let RecordKeys::One(gcm) = &cipher.keys else { unreachable!("all under one key") };
+    (0..).zip(records).fold(header.to_vec(), |mut file, (number, text)| {
+        let mut sealed = text.to_vec();
+        let (nonce, bound) = (Cipher::nonce(number), &cipher.header_hash);
+        let tag = gcm.encrypt_inout_detached(&nonce.into(), bound, sealed.as_mut_slice().into()).expect("a short record");
+        file.extend([&u32::try_from(text.len()).unwrap_or(0).to_le_bytes()[..], &sealed, &tag].concat());
+        file
     })
 }
 
@@ -480,10 +567,7 @@ pub(super) fn read_segment(
     let mut bytes = Vec::new();
     File::open(path).and_then(|file| file.take(MAX_SEGMENT_BYTES).read_to_end(&mut bytes)).map_err(io)?;
     let header = bytes.get(..HEADER_BYTES).ok_or(damaged(bytes.len(), "the header is cut"))?;
-    if header[..FIRST_AT] != MAGIC {
-        return Err(damaged(0, "it is no log of this version"));
-    }
-    let (cipher, commitment) = Cipher::new(key, purpose, header);
+    let (cipher, commitment) = Cipher::new(key, purpose, header).ok_or(damaged(0, "it is no log of this version"))?;
     if header[COMMITMENT_AT..] != *commitment {
         return Err(SealedError::WrongKey { path: path.to_owned() });
     }
@@ -498,9 +582,10 @@ pub(super) fn read_segment(
         if length > MAX_RECORD_BYTES {
             return Err(damaged(at, "a record is beyond its bound"));
         }
-        let sealed = sealed.get(..length + TAG_BYTES).ok_or(damaged(at, "a record is cut"))?;
+        let around = cipher.keys.salt_bytes() + TAG_BYTES;
+        let sealed = sealed.get(..length + around).ok_or(damaged(at, "a record is cut"))?;
         let plain = cipher.open(number, sealed).ok_or(damaged(at, "a record is not authentic"))?;
-        let whole = LENGTH_BYTES + length + TAG_BYTES;
+        let whole = LENGTH_BYTES + length + around;
         let location = Location { segment, number, offset: at as u64, bytes: u32::try_from(whole).unwrap_or(u32::MAX) };
         visit(location, &plain);
         at += whole;
@@ -585,6 +670,79 @@ pub(super) mod tests {
             assert_eq!(outcome.is_ok(), is_end_of_a_record, "cut at {at}");
             assert_eq!(texts.len(), at.saturating_sub(HEADER_BYTES) / record, "cut at {at}");
         }
+    }
+
+    /// The log once more as a memory that is resumed twice has it, over a copy of its folder.
+    fn resumed(log: &SealedLog, folder: &Path) -> SealedLog {
+        for segment in list(&log.folder).unwrap() {
+            std::fs::copy(path(&log.folder, segment), path(folder, segment)).unwrap();
+        }
+        let current = log.current.as_ref().map(|current| {
+            let file = OpenOptions::new().append(true).open(path(folder, current.segment)).unwrap();
+            let Current { segment, bytes, next, .. } = *current;
+            Current { file, cipher: current.cipher.clone(), segment, bytes, next }
+        });
+        let SealedLog { purpose, limits, next_segment, .. } = *log;
+        SealedLog {
+            folder: folder.to_owned(),
+            key: log.key.share(),
+            purpose,
+            limits,
+            segments: log.segments.clone(),
+            current,
+            next_segment,
+        }
+    }
+
+    #[test]
+    fn a_memory_that_is_resumed_twice_seals_no_two_texts_under_one_key_and_nonce() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let limits = Limits { segment_bytes: 1 << 20, ..LIMITS };
+        let (mut log, _) = open(one.path(), key(), limits).unwrap();
+        log.append(b"before", true).unwrap();
+        let mut other = resumed(&log, two.path());
+        let texts = [(b"carol came", b"david came"), (b"carol went", b"david went"), (b"same texts", b"same texts")];
+        let sealed = |log: &mut SealedLog, text: &[u8]| {
+            let at = log.append(text, true).unwrap();
+            let bytes = std::fs::read(path(&log.folder, at.segment)).unwrap();
+            let begin = usize::try_from(at.offset).unwrap();
+            let record = &bytes[begin..begin + at.bytes as usize];
+            (at.number, record[record.len() - TAG_BYTES - text.len()..record.len() - TAG_BYTES].to_vec())
+        };
+        for (a, b) in texts {
+            let ((m, x), (n, y)) = (sealed(&mut log, a), sealed(&mut other, b));
+            assert_eq!(m, n, "the memory is the same");
+            let is_one_stream = x.iter().zip(&y).zip(a.iter().zip(b)).all(|((x, y), (a, b))| x ^ y == a ^ b);
+            assert!(!is_one_stream, "{m}: what one text is tells the other");
+        }
+        let read = |folder: &Path| open(folder, key(), limits).unwrap().1;
+        assert_eq!((read(one.path()).len(), read(two.path()).len()), (4, 4), "both are whole");
+    }
+
+    #[test]
+    fn randomness_that_repeats_gives_two_texts_no_salt_in_common() {
+        let salt = |fresh: u8, place: &[u8], text: &[u8]| RecordKeys::salt_of(&[7; 32], &[fresh; 32], place, text);
+        assert_eq!(salt(1, b"place", b"text"), salt(1, b"place", b"text"));
+        assert!(
+            salt(1, b"place", b"text") != salt(1, b"place", b"texu") && salt(1, b"place", b"text") != salt(1, b"plade", b"text")
+        );
+        assert_ne!(salt(1, b"place", b"text"), salt(2, b"place", b"text"));
+        let whole = |text: &[u8]| key().whole_salt(&[1; 32], "access", text);
+        assert!(whole(b"state") == whole(b"state") && whole(b"state") != whole(b"statf"));
+    }
+
+    /// What the program before this one wrote is read, and not gone on with.
+    #[test]
+    fn a_segment_of_the_first_version_stays_readable() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = segment_of_before(&key(), "test", 1, &[b"one", b"two"]);
+        std::fs::write(path(folder.path(), 1), &file).unwrap();
+        let mut locations = Vec::new();
+        let mut log = SealedLog::open(folder.path(), key(), "test", LIMITS, |location, _| locations.push(location)).unwrap();
+        assert_eq!(log.read(locations[1]).unwrap(), b"two");
+        assert_eq!(log.append(b"three", true).unwrap().segment, 2);
+        assert_eq!(std::fs::read(path(folder.path(), 1)).unwrap(), file);
+        assert_eq!(open(folder.path(), key(), LIMITS).unwrap().1, ["one", "two", "three"]);
     }
 
     #[test]

@@ -130,7 +130,7 @@ fn what_the_command_line_changes_while_no_daemon_runs_is_in_the_audit_trail() {
         r#"{"changed":"ann"}"#,
         r#"{"erased":true,"removed":"bob"}"#,
         r#"{"new_sealing_key":false,"rekeyed":true,"rotated":true}"#,
-        r#"{"replaced":true,"restored":2}"#,
+        r#"{"replaced":true,"restored":2,"signed_by":"faceid"}"#,
     ];
     let wanted = wanted.map(|text| serde_json::from_str::<Value>(text).unwrap());
     assert_eq!(what[..wanted.len()], wanted, "{trail}");
@@ -340,10 +340,133 @@ fn a_backup_to_a_public_key_is_put_back_by_a_running_daemon_and_opens_with_age_i
     let opened = std::process::Command::new("age").args(["--decrypt", "-i", &at("identity"), &at("b.age")]).output();
     match opened {
         Ok(output) => {
-            assert!(output.status.success() && output.stdout.starts_with(b"faceid-backup/1\n"), "{}", super::text(&output));
+            assert!(output.status.success() && output.stdout.starts_with(b"faceid-backup/2\n"), "{}", super::text(&output));
         }
         Err(_) => println!("SKIPPED: no `age` is installed to open the backup with"),
     }
+}
+
+/// Whoever knows the public key can seal to it: what this device did not sign is put back by an operator's word alone, and what it would
+/// do to whom is told before. By the command line itself and by a running daemon.
+#[test]
+fn a_backup_of_another_hand_is_refused_and_told_of() {
+    let (house, other) = (house(), house());
+    let at = |name: &str| house.path(name).to_str().unwrap().to_owned();
+    house.succeed(&["enroll", "ann", &photo(1)]);
+    let public = house.succeed(&["gallery", "backup-key", &at("identity")]).trim().to_owned();
+    house.succeed(&["gallery", "backup", &at("ours.age"), "--recipient", &public]);
+    // Another face under the same name, sealed to the key that everybody may know, by another device and by nobody.
+    let stranger = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo/people/person-b/person-b_0001.jpg");
+    other.succeed(&["enroll", "ann", stranger.to_str().unwrap()]);
+    other.succeed(&["enroll", "eve", &photo(2), "--allow-duplicate"]);
+    other.succeed(&["gallery", "backup", &at("foreign.age"), "--recipient", &public]);
+    let theirs = other.succeed(&["keygen", "--public"]);
+    std::fs::write(house.path("theirs.json"), theirs).unwrap();
+    std::fs::remove_file(other.path("secrets/grant.key")).unwrap();
+    let said = super::text(&other.run(&["gallery", "backup", &at("unsigned.age"), "--recipient", &public]));
+    assert!(said.contains("not signed"), "{said}");
+
+    let config = config(&house, "builtin", "tract", 9, &[("front", "rtsp://127.0.0.1:9/none".to_owned())]);
+    for with_daemon in [false, true] {
+        let _daemon = with_daemon.then(|| start(&house, &config));
+        let restore = |file: &str, more: &[&str]| {
+            let (file, identity) = (at(file), at("identity"));
+            let mut words = vec!["gallery", "restore", &file, "--identity", &identity, "--replace"];
+            words.extend(more);
+            house.run(&words)
+        };
+        for (file, why) in [("foreign.age", "--keys"), ("unsigned.age", "--unsigned")] {
+            let refused = restore(file, &[]);
+            let said = super::text(&refused);
+            assert!(refused.status.code() == Some(77) && said.contains(why), "{said}");
+        }
+        assert!(super::text(&house.run(&["recognize", &photo(1)])).contains("ann"), "a refused backup changed the gallery");
+        for (file, more) in [("foreign.age", &["--keys", &at("theirs.json")][..]), ("unsigned.age", &["--unsigned"])] {
+            let put = restore(file, more);
+            let said = super::text(&put);
+            assert!(put.status.success(), "{said}");
+            assert!(
+                said.contains("other templates in the backup than now: ann") && said.contains("not enrolled now: eve"),
+                "{said}"
+            );
+            assert_eq!(said.contains("by its signature"), file == "foreign.age", "{said}");
+            let put = restore("ours.age", &[]);
+            let said = super::text(&put);
+            assert!(put.status.success() && said.contains("than now: ann") && said.contains("not in the backup: eve"), "{said}");
+        }
+        let put = restore("ours.age", &["--json"]);
+        let value: Value = serde_json::from_slice(&put.stdout).unwrap();
+        let none = serde_json::json!([]);
+        assert_eq!(
+            (&value["signed_by"], &value["back"], &value["other_templates"], &value["gone"]),
+            (&"faceid".into(), &none, &none, &none)
+        );
+    }
+    assert!(
+        trail(&house).contains("\"signed_by\":null") && trail(&house).contains("\"signed_by\":\"faceid\""),
+        "{}",
+        trail(&house)
+    );
+}
+
+/// A trail whose end was taken away is sound in itself: only the head that the broker keeps tells, if it is this device's.
+#[test]
+fn the_head_that_the_broker_keeps_tells_of_a_trail_whose_end_is_gone() {
+    let house = house();
+    let broker = Mosquitto::open();
+    let ear = Ear::on(broker.port, "faceid/unit/audit/head");
+    let config = config(&house, "builtin", "tract", broker.port, &[("front", "rtsp://127.0.0.1:9/none".to_owned())]);
+    let config_path = config.to_str().unwrap();
+    let verify = |more: &[&str]| house.run(&[&["--config", config_path, "audit", "verify"][..], more].concat());
+    let head_of = |run: &str| ear.until(run, |_, payload| payload.contains("\"claim\"")).1;
+    {
+        let (_daemon, _notify) = start(&house, &config);
+        head_of("the first head");
+    }
+    let aside = house.path("aside");
+    copy(&house.path("state/audit"), &aside);
+    let kept = {
+        let (_daemon, _notify) = start(&house, &config);
+        let before = head_of("a head of the second run");
+        house.succeed(&["enroll", "ann", &photo(1)]);
+        ear.until("the head after a change", |_, payload| *payload != *before).1
+    };
+    let whole = verify(&["--head"]);
+    assert!(whole.status.success() && super::text(&whole).contains("the head that the broker keeps"), "{}", super::text(&whole));
+    let alone = verify(&[]);
+    assert!(alone.status.success() && super::text(&alone).contains("NOT compared"), "{}", super::text(&alone));
+    let value: Value = serde_json::from_slice(&verify(&["--head", "--json"]).stdout).unwrap();
+    assert!(value["compared"] == true && value["published"]["n"].as_u64() > Some(1), "{value}");
+    copy(&aside, &house.path("state/audit"));
+    assert!(verify(&[]).status.success(), "sound in itself");
+    let cut = verify(&["--head"]);
+    assert!(cut.status.code() == Some(65) && super::text(&cut).contains("cut or replaced"), "{}", super::text(&cut));
+    // Anybody who may write there can put a head of their own: it is none of ours.
+    let mut forged: Value = serde_json::from_str(&kept).unwrap();
+    let shown = serde_json::from_str::<Value>(&house.succeed(&["--config", config_path, "audit", "verify", "--json"])).unwrap();
+    (forged["n"], forged["hash"]) = (shown["head"]["n"].clone(), shown["head"]["hash"].clone());
+    for payload in [forged.to_string(), format!(r#"{{"n":{},"hash":{}}}"#, forged["n"], forged["hash"])] {
+        let said = std::process::Command::new("mosquitto_pub")
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &broker.port.to_string(),
+                "-q",
+                "1",
+                "-r",
+                "-t",
+                "faceid/unit/audit/head",
+                "-m",
+                &payload,
+            ])
+            .status();
+        assert!(said.unwrap().success());
+        let refused = verify(&["--head"]);
+        assert!(refused.status.code() == Some(65) && super::text(&refused).contains("NOT compared"), "{}", super::text(&refused));
+    }
+    drop(broker);
+    assert_eq!(verify(&["--head"]).status.code(), Some(69), "no broker");
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn pyjwt_takes_our_grants_refuses_what_we_refuse_and_signs_what_we_take() {
     let Some(python) = python() else { return };
     let (key, next) = (GrantKey::generate().unwrap(), GrantKey::generate().unwrap());
     let both = KeySet::new([next.public(), key.public()]);
-    let words = vec![key.endorse(&both, &super::device(), clock::wall(), Duration::from_secs(60))];
+    let words = vec![key.endorse(&both, &super::device(), clock::wall(), Duration::from_secs(60), 1)];
     let published = both.published(words);
     let claims = super::claims("front");
     let verify = |token: &str, door: &str| run(&python, VERIFY, &[&published, token, door]);

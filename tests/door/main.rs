@@ -286,13 +286,19 @@ fn a_new_key_opens_only_when_a_pinned_one_vouches_for_it() {
     let both = KeySet::new([next.public(), scene.key.public()]);
     scene.say("keys", both.to_jwk_set(), true);
     scene.publish("front", &next.sign(&claims("front")));
-    scene.say("keys", both.published(vec![next.endorse(&both, &device(), clock::wall(), Duration::from_secs(60))]), true);
+    scene.say("keys", both.published(vec![next.endorse(&both, &device(), clock::wall(), Duration::from_secs(60), 1)]), true);
     scene.publish("front", &next.sign(&claims("front")));
     scene.expect_only_a_fresh_grant_opens("a key that nobody vouches for");
 
-    scene.say("keys", both.published(vec![scene.key.endorse(&both, &device(), clock::wall(), Duration::from_secs(60))]), true);
+    scene.say("keys", both.published(vec![scene.key.endorse(&both, &device(), clock::wall(), Duration::from_secs(60), 2)]), true);
     scene.publish("front", &next.sign(&claims("front")));
     assert_eq!(scene.line(PATIENCE).as_deref(), Some("door front: unlock"), "vouched for");
+    let old = both.published(vec![scene.key.endorse(&both, &device(), clock::wall(), Duration::from_secs(60), 2)]);
+    let alone = KeySet::new([scene.key.public()]);
+    scene.say("keys", alone.published(vec![scene.key.endorse(&alone, &device(), clock::wall(), Duration::from_secs(60), 3)]), true);
+    scene.say("keys", old, true);
+    scene.publish("front", &next.sign(&claims("front")));
+    scene.expect_only_a_fresh_grant_opens("a key that was taken back, and an older endorsement of it");
 }
 
 #[test]

@@ -17,7 +17,7 @@ cargo "+$toolchain" build --release --locked --target "$triple" --config "profil
 # What is in the tree already and begins the corpus, the first 20 kB of each.
 seeds_of() {
     case $1 in
-    gallery_format | gallery_journal) find ../store/vectors -type f ;;
+    gallery_format | gallery_journal | gallery_epoch) find ../store/vectors -type f ;;
     grant | messages) find ../golden/payloads -type f ;;
     policy) find ../../data/config ../cli/config -name '*.toml' ;;
     picture) find ../../data/demo/people -name '*_0001.jpg' ;;

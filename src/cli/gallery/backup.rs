@@ -1,7 +1,7 @@
 //! `gallery backup`, `restore` and `backup-key`: the sealed copy that leaves the device.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, IsTerminal, Write};
+use std::io::{BufReader, IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,13 @@ use super::super::context::Context;
 use super::super::editor::Editor;
 use super::super::{Failure, Result, code, complain, say};
 use super::{open_for_reading, tell};
+use crate::access::grant::{BackupClaim, KeySet, MAX_JWK_SET_BYTES};
+use crate::daemon::restoring::{self, Origin, Trust};
+use crate::daemon::{KeyRing, read_grant_key};
+use crate::door::controller::pinned_keys;
 use crate::gallery::{Backup, BackupError, Identity, Lock, Recipient, SealingKey, Unlock};
 use crate::system::{clock, secret};
+use crate::types::PersonId;
 
 /// `faceid gallery backup`
 #[derive(clap::Args)]
@@ -50,6 +55,12 @@ pub(in crate::cli) struct RestoreArgs {
     /// Put it in the place of the people who are enrolled: whoever is not in the backup is gone then
     #[arg(long)]
     replace: bool,
+    /// Believe what these keys signed too: a JWK set, as another device or this one with an earlier key published it; can be given again
+    #[arg(long = "keys", value_name = "FILE")]
+    keys: Vec<PathBuf>,
+    /// Put it back although nothing tells that this device made it: anybody who knows the public key can have made it
+    #[arg(long, conflicts_with = "keys")]
+    unsigned: bool,
     /// Accept first that the gallery is gone or older than it was
     #[arg(long)]
     accept_rollback: bool,
@@ -76,8 +87,21 @@ pub(super) fn backup(context: &Context, key: &SealingKey, args: &BackupArgs) -> 
     }
     let config = &context.config;
     let kept_out = [config.state_dir.as_path(), config.gallery.dir.as_path()];
-    let stats = gallery.back_up(&args.file, &lock, clock::wall(), &kept_out, args.overwrite).map_err(refused)?;
-    let value = json!({"file": args.file, "people": stats.people, "templates": stats.templates, "epoch": stats.generation});
+    let now = clock::wall();
+    let grant_key = read_grant_key(&config.secrets_dir);
+    if let Err(error) = &grant_key {
+        complain(format!("the backup is not signed, and comes back with --unsigned only: {error}"));
+    }
+    let sign = |digest: &[u8; 32]| {
+        let claim = BackupClaim { iss: config.device.clone(), iat: now.unix_seconds(), digest: restoring::hex(digest) };
+        grant_key.as_ref().map(|key| key.sign_backup(&claim)).unwrap_or_default()
+    };
+    let signed = grant_key.is_ok();
+    let signer: Option<&dyn Fn(&[u8; 32]) -> String> = if signed { Some(&sign) } else { None };
+    let stats = gallery.back_up(&args.file, &lock, now, (&kept_out, args.overwrite), signer).map_err(refused)?;
+    let value = json!({
+        "file": args.file, "people": stats.people, "templates": stats.templates, "epoch": stats.generation, "signed": signed,
+    });
     let text = format!(
         "{}: {} people with {} templates as of change {}; whoever is removed later stays in it: make it anew then, and destroy this one",
         args.file.display(),
@@ -103,25 +127,64 @@ pub(super) fn restore(context: &Context, key: &SealingKey, args: &RestoreArgs) -
     };
     let backup = Backup::open(BufReader::with_capacity(1 << 20, file), &unlock).map_err(refused)?;
     let (made_at, epoch, (people, templates)) = (backup.made_at(), backup.epoch(), backup.counts());
+    // Whose it is, before the gallery is even opened.
+    let trust = trust(context, args)?;
+    let own =
+        KeyRing::read(&context.config.device, &context.config.secrets_dir).map_or_else(|_| KeySet::default(), |ring| ring.public());
+    let origin = restoring::judge(&backup, &own, &trust);
+    let origin = origin.map_err(|error| Failure::new(restoring::NOT_BELIEVED, format!("{}: {error}", args.file.display())))?;
+    let whose = match &origin {
+        Origin::Signed(device) => format!("made by device {device}, by its signature"),
+        Origin::Unknown => "and nothing tells who made it".to_owned(),
+    };
+    complain(format!("the backup is of {} (change {epoch}), {whose}", made_at.rfc3339()));
     let (model, dimension) = backup.model();
     let editor = Editor::open(context, key, Some((model, dimension)))?;
     if args.accept_rollback {
         editor.accept_rollback()?;
     }
-    let before = editor.snapshot();
-    let known: std::collections::BTreeSet<_> = before.people().map(|(person, _)| person.id.clone()).collect();
-    if !known.is_empty() && args.replace {
-        let back: Vec<_> =
-            backup.people().filter(|person| !known.contains(&person.id)).map(|person| person.id.to_string()).collect();
-        if !back.is_empty() {
-            complain(format!("these people are in the backup and were not enrolled any more: {}", back.join(", ")));
+    let difference = backup.against(&editor.snapshot());
+    let tell_of = |what: &str, ids: &[PersonId]| {
+        if !ids.is_empty() {
+            complain(format!("{what}: {}", ids.iter().map(PersonId::as_str).collect::<Vec<_>>().join(", ")));
         }
-    }
-    editor.restore(backup.into_people(), args.replace)?;
-    let value = json!({"restored": true, "people": people, "templates": templates, "made_at": made_at.rfc3339(), "epoch": epoch});
-    let text =
-        format!("{people} people with {templates} templates are back as they were on {} (change {epoch})", made_at.rfc3339());
+    };
+    tell_of("these people are in the backup and are not enrolled now", &difference.back);
+    tell_of("these people have other templates in the backup than now", &difference.other_templates);
+    tell_of("these people are enrolled now and are not in the backup", &difference.gone);
+    editor.restore(backup, (&origin, trust), args.replace)?;
+    let device = match &origin {
+        Origin::Signed(device) => Some(device),
+        Origin::Unknown => None,
+    };
+    let value = json!({
+        "restored": true, "people": people, "templates": templates, "made_at": made_at.rfc3339(), "epoch": epoch, "signed_by": device,
+        "back": difference.back, "other_templates": difference.other_templates, "gone": difference.gone,
+    });
+    let text = format!(
+        "{people} people with {templates} templates are back as they were on {} (change {epoch}), {whose}",
+        made_at.rfc3339()
+    );
     tell(args.json, value, text)
+}
+
+/// Whose backups are believed: the device's own besides those of the keys that are pinned and given here.
+fn trust(context: &Context, args: &RestoreArgs) -> Result<Trust> {
+    if args.unsigned {
+        return Ok(Trust::Anything);
+    }
+    let mut more = Vec::new();
+    if context.config.controller.pinned_keys.is_some() {
+        more.push(pinned_keys(&context.config.controller).map_err(Failure::unavailable)?.to_jwk_set());
+    }
+    for path in &args.keys {
+        let failed = |error: std::io::Error| Failure::unavailable(format!("{}: {error}", path.display()));
+        let mut text = String::new();
+        File::open(path).and_then(|file| file.take(MAX_JWK_SET_BYTES as u64 + 1).read_to_string(&mut text)).map_err(failed)?;
+        KeySet::from_jwk_set(&text).map_err(|error| Failure::data(format!("{}: {error}", path.display())))?;
+        more.push(text);
+    }
+    Ok(Trust::Signed { more })
 }
 
 /// A new identity in a file, its public key on the screen.

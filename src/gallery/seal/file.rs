@@ -4,8 +4,8 @@
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{
-    BLOCK_BYTES, Cipher, Derived, KEY_BYTES, KeyError, Keys, LENGTH_BYTES, Locked, Nonces, SealError, SealingKey, TAG_BYTES, hash,
-    nonce, prefix, random, same,
+    BLOCK_BYTES, Cipher, Derived, KEY_BYTES, Keys, LENGTH_BYTES, Locked, Nonces, SealError, SealingKey, TAG_BYTES, hash, nonce,
+    prefix, same,
 };
 use crate::gallery::format::{self, FIELDS_BYTES, FIELDS_BYTES_1, Fields, MAX_RECORD_BYTES, Version};
 
@@ -27,6 +27,7 @@ pub(crate) const RECORD_BINDING_BYTES: usize = BLOCK_BYTES + 8 + LENGTH_BYTES + 
 
 const WRAP_INFO: &[u8] = b"faceid-gallery/2 keys";
 const RECORDS_INFO: &[u8] = b"faceid-gallery/2 records";
+const SALT_INFO: &[u8] = b"faceid-gallery/2 salt";
 
 /// Where the parts of a version's header stand, and what its keys are derived for.
 struct Layout {
@@ -93,13 +94,15 @@ pub(crate) struct Sealer {
 }
 
 impl Sealer {
-    /// Starts a file with these fields and keys under a fresh salt; gives its header.
-    pub(crate) fn begin(key: &SealingKey, fields: &Fields, keys: &Keys) -> Result<(Self, [u8; HEADER_BYTES]), KeyError> {
+    /// Starts a file with these fields and keys; gives its header. The data key is of this one file, and everything here follows from
+    /// it and the content: whoever has one twice, however that came, writes the very same bytes.
+    pub(crate) fn begin(key: &SealingKey, fields: &Fields, keys: &Keys) -> (Self, [u8; HEADER_BYTES]) {
         assert!(fields.version == Version::Second, "only the newest version is written");
         let layout = Layout::of(fields.version);
         let mut header = [0; HEADER_BYTES];
         header[..FIELDS_BYTES].copy_from_slice(&fields.encode());
-        header[SALT_AT..KEYS_AT].copy_from_slice(&random::<BLOCK_BYTES>()?);
+        let salt = Derived::of(keys.data.bytes()).expand(&[SALT_INFO, &header[..FIELDS_BYTES]]);
+        header[SALT_AT..KEYS_AT].copy_from_slice(salt.as_slice());
         let derived = Derived::new(key, &header[SALT_AT..KEYS_AT]);
         let mut wrapped = Zeroizing::new([0; 2 * KEY_BYTES]);
         wrapped[..KEY_BYTES].copy_from_slice(keys.data.bytes());
@@ -117,7 +120,7 @@ impl Sealer {
         header[HEADER_TAG_AT..].copy_from_slice(tag.as_slice());
         let records = keys.records(&header, fields.generation);
         let nonces = Nonces::new(records.prefix);
-        Ok((Self { records, nonces }, header))
+        (Self { records, nonces }, header)
     }
 
     /// Appends one record, which is not the last; `plain` is overwritten.
@@ -287,6 +290,7 @@ fn unwrap(derived: &Derived, header: &[u8], generation: u64) -> Option<Keys> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ContentMark;
     use super::*;
     use crate::types::ModelId;
 
@@ -296,7 +300,7 @@ mod tests {
     }
 
     fn file(key: &SealingKey, records: &[&[u8]]) -> Vec<u8> {
-        let (mut sealer, header) = Sealer::begin(key, &fields(1), &Keys::generate().unwrap()).unwrap();
+        let (mut sealer, header) = Sealer::begin(key, &fields(1), &Keys::generate().unwrap());
         let mut out = header.to_vec();
         let (last, before) = records.split_last().unwrap();
         for record in before {
@@ -363,10 +367,11 @@ mod tests {
     #[test]
     fn no_salt_repeats_and_the_keys_in_a_header_are_not_plain() {
         let (key, keys) = (SealingKey::generate().unwrap(), Keys::generate().unwrap());
-        let begin = |generation| Sealer::begin(&key, &fields(generation), &keys).unwrap().1;
-        let (a, b) = (begin(1), begin(1));
+        let begin = |keys: &Keys| Sealer::begin(&key, &fields(1), keys).1;
+        let (a, b) = (begin(&keys), begin(&keys.next(ContentMark::new()).unwrap()));
         assert_ne!(a[SALT_AT..KEYS_AT], b[SALT_AT..KEYS_AT]);
         assert_ne!(a[KEYS_AT..COMMITMENT_AT], b[KEYS_AT..COMMITMENT_AT]);
+        assert!(a == begin(&keys), "one data key, one file");
         let opened = Header::open(&key, &a).ok().unwrap().keys.unwrap();
         assert!(opened.data.bytes() == keys.data.bytes() && opened.rotation.bytes() == keys.rotation.bytes());
         for secret in [keys.data.bytes(), keys.rotation.bytes()] {

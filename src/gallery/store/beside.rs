@@ -2,6 +2,7 @@
 //! the old one's place only if nothing was changed meanwhile, so that the journal which goes with the old one has nothing that is not in
 //! it; otherwise it is thrown away, the keys that it was sealed with first.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -49,7 +50,7 @@ impl Store {
             return Ok(None);
         }
         let follows = (self.generation(), self.tail.epoch);
-        let (fields, keys) = self.next_file(now, None)?;
+        let (fields, keys) = self.next_file(&BTreeMap::new(), now, None)?;
         let (medium, path, key) = (self.medium.clone(), self.path.clone(), self.key.share());
         Ok(Some(Beside { medium, path, key, fields, keys, follows }))
     }

@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 
 use super::{GRAPH, GRAPH_UNFINISHED, Store};
 use crate::gallery::GalleryError;
+use crate::gallery::seal::KeyError;
 use crate::gallery::seal::graph::{GRAPH_HEADER_BYTES, GraphSeal};
 
 /// A copy that is being written: in steps, so that enrolments go on between them.
@@ -42,7 +43,11 @@ impl Store {
         let generation = volume.generation;
         let seal = GraphSeal::begin(&volume.keys, generation, self.tail.epoch)?;
         let keeping = Keeping { seal, generation, removals, offset: 0 };
-        self.put_part(keeping, |keeping, out| out.extend_from_slice(keeping.seal.header())).map(Some)
+        self.put_part(keeping, |keeping, out| {
+            out.extend_from_slice(keeping.seal.header());
+            Ok(())
+        })
+        .map(Some)
     }
 
     /// Writes the next part; the last one puts the copy in its place. `None` when it may not be kept any more: nothing of it is left.
@@ -59,9 +64,13 @@ impl Store {
         Ok(Some(keeping))
     }
 
-    fn put_part(&mut self, mut keeping: Keeping, make: impl FnOnce(&mut Keeping, &mut Vec<u8>)) -> Result<Keeping, GalleryError> {
+    fn put_part(
+        &mut self,
+        mut keeping: Keeping,
+        make: impl FnOnce(&mut Keeping, &mut Vec<u8>) -> Result<(), KeyError>,
+    ) -> Result<Keeping, GalleryError> {
         let mut sealed = Vec::new();
-        make(&mut keeping, &mut sealed);
+        make(&mut keeping, &mut sealed)?;
         let written =
             self.medium.write(GRAPH_UNFINISHED, keeping.offset, &sealed).and_then(|()| self.medium.sync(GRAPH_UNFINISHED));
         if let Err(error) = written {

@@ -4,12 +4,15 @@ use super::super::backup::{Backup, BackupError};
 use super::super::seal::age::{AgeError, Identity, Lock, Unlock};
 use super::*;
 
+/// Anything: what a signature is worth is not this room's to know.
+const SIGNATURE: &str = "a.b.c";
+
 fn made(gallery: &Gallery, folder: &Path) -> (Vec<u8>, impl Fn() -> Unlock + use<>) {
     let identity = Identity::generate().unwrap();
     let path = folder.join("backup.age");
     let state = Path::new("/simulated");
     let lock = Lock::Recipients(vec![identity.recipient()]);
-    gallery.back_up(&path, &lock, Wall(5), &[state], true).unwrap();
+    gallery.back_up(&path, &lock, Wall(5), (&[state], true), Some(&|_| SIGNATURE.to_owned())).unwrap();
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1, "something unfinished is left");
     let text = identity.to_text();
@@ -28,7 +31,7 @@ fn a_backup_that_does_not_open_changes_nothing() {
         assert!(Backup::open(&bad[..], &unlock()).is_err() && Backup::open(&file[..at], &unlock()).is_err(), "byte {at}");
     }
     let short = Lock::Passphrase("too short".to_owned().into());
-    let refused = gallery.back_up(&folder.path().join("b"), &short, Wall(0), &[], false);
+    let refused = gallery.back_up(&folder.path().join("b"), &short, Wall(0), (&[], false), None);
     assert!(matches!(refused, Err(BackupError::ShortPassphrase { found: 9 })));
     let stranger = Unlock::Identities(vec![Identity::generate().unwrap()]);
     assert!(matches!(Backup::open(&file[..], &stranger), Err(BackupError::Sealed(AgeError::WrongIdentity))));
@@ -193,6 +196,40 @@ fn a_failure_while_a_backup_is_put_back_or_an_older_state_accepted_leaves_the_ol
             assert!(reopened.rollback().is_none() && reopened.snapshot().len() == new, "{}", told());
         }
     }
+}
+
+/// Whoever puts a backup back is told who would be somebody else afterwards, not only who comes and goes.
+#[test]
+fn what_a_backup_would_change_is_told() {
+    at_each_dimension(|| {
+        let (disk, key) = small();
+        let gallery = on(&disk, &key).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (file, unlock) = made(&gallery, folder.path());
+        let backup = || Backup::open(&file[..], &unlock()).ok().unwrap();
+        assert_eq!(backup().signature(), Some(SIGNATURE));
+        assert_eq!(backup().against(&gallery.snapshot()), Difference::default());
+        // Made of the very templates, sealed anew under another rotation: nobody is another.
+        gallery.rekey(None, true).unwrap();
+        assert_eq!(backup().against(&gallery.snapshot()), Difference::default());
+        gallery.enroll(person("eve"), vec![template(9)]).unwrap();
+        gallery.remove(&id("ann")).unwrap();
+        gallery.enroll(person("ann"), vec![template(1), template(8)]).unwrap();
+        gallery.enroll(person("bob"), vec![template(7)]).unwrap();
+        let told = |back: &[&str], other: &[&str], gone: &[&str]| {
+            let ids = |names: &[&str]| names.iter().map(|name| id(name)).collect();
+            Difference { back: ids(back), other_templates: ids(other), gone: ids(gone) }
+        };
+        assert_eq!(backup().against(&gallery.snapshot()), told(&[], &["ann", "bob"], &["eve"]));
+        gallery.remove(&id("ann")).unwrap();
+        assert_eq!(backup().against(&gallery.snapshot()), told(&["ann"], &["bob"], &["eve"]));
+        gallery.remove(&id("bob")).unwrap();
+        assert_eq!(backup().against(&gallery.snapshot()), told(&["ann", "bob"], &[], &["eve"]));
+        // What is told on part after part is the same backup.
+        let told_on: Vec<u8> = backup().text().flat_map(|part| part.to_vec()).collect();
+        let again = Backup::read(&mut &told_on[..]).ok().unwrap();
+        assert!(again.digest() == backup().digest() && again.signature() == Some(SIGNATURE));
+    });
 }
 
 #[test]

@@ -26,6 +26,7 @@ fn the_format_document_tells_the_constants() {
         ("KEY_BYTES", seal::KEY_BYTES),
         ("LENGTH_BYTES", seal::LENGTH_BYTES),
         ("TAG_BYTES", seal::TAG_BYTES),
+        ("RECORD_SALT_BYTES", seal::RECORD_SALT_BYTES),
         ("MAX_DIMENSION", MAX_DIMENSION),
         ("MAX_PEOPLE", MAX_PEOPLE),
         ("MAX_TEMPLATES", MAX_TEMPLATES),
@@ -43,6 +44,7 @@ fn the_format_document_tells_the_constants() {
         ("GRAPH_HEADER_BYTES", seal::graph::GRAPH_HEADER_BYTES),
         ("PART_BYTES", seal::graph::PART_BYTES),
         ("WORK", usize::from(seal::age::WORK)),
+        ("MAX_SIGNATURE_BYTES", backup::MAX_SIGNATURE_BYTES),
     ];
     let bounds = DOCUMENT.split("## Bounds").nth(1).unwrap().split("##").next().unwrap();
     let told: Vec<_> = bounds.lines().filter(|l| l.starts_with("| `")).map(|l| cells(l).join(" ")).collect();

@@ -76,9 +76,18 @@ fn make_base(dimension: usize, key: &SealingKey) -> Files {
     files
 }
 
-/// The kept base of a dimension; made when it is not there and vectors are written.
+/// The kept base of a dimension; made when it is not there and vectors are written. The file is of version 2, the journal of 3.
 fn base(dimension: usize) -> (Files, SealingKey) {
-    let folder = folder().join(format!("v2-{dimension}"));
+    kept(&format!("v3-{dimension}"), dimension)
+}
+
+/// The kept base of a dimension whose journal is of version 2.
+pub(super) fn older(dimension: usize) -> (Files, SealingKey) {
+    kept(&format!("v2-{dimension}"), dimension)
+}
+
+fn kept(name: &str, dimension: usize) -> (Files, SealingKey) {
+    let folder = folder().join(name);
     if writes() && !folder.exists() {
         let key = SealingKey::generate().unwrap();
         std::fs::create_dir_all(&folder).unwrap();
@@ -100,10 +109,11 @@ fn the_kept_files_of_every_version_stay_readable() {
     let expected = [(ann(), two), (person("bob"), template(3).values().to_vec())];
     assert!(alike(&plain(&kept.snapshot()), &expected));
     for dimension in DIMENSIONS {
-        let (files, key) = base(dimension);
-        let kept = open(&files, &key, dimension).unwrap();
-        assert_eq!((kept.rollback(), kept.snapshot().generation()), (None, 4), "{dimension}-D");
-        assert!(alike(&plain(&kept.snapshot()), &history(dimension)[2]), "{dimension}-D");
+        for (files, key) in [base(dimension), older(dimension)] {
+            let kept = open(&files, &key, dimension).unwrap();
+            assert_eq!((kept.rollback(), kept.snapshot().generation()), (None, 4), "{dimension}-D");
+            assert!(alike(&plain(&kept.snapshot()), &history(dimension)[2]), "{dimension}-D");
+        }
     }
 }
 
@@ -164,19 +174,25 @@ fn outcome(files: &Files, key: &SealingKey, dimension: usize) -> String {
 
 #[test]
 fn every_negative_case_comes_to_what_its_file_says() {
-    let folder = folder().join("negative");
+    let newest = folder().join("negative-3");
     if writes() {
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).unwrap();
+        let _ = std::fs::remove_dir_all(&newest);
+        std::fs::create_dir_all(&newest).unwrap();
         for dimension in DIMENSIONS {
             for (number, Case { name, what, expect, edits }) in cases(dimension).iter().enumerate() {
                 let text = format!("# what: {what}\n# expect: {expect}\nbase {dimension}\n{}\n", edits.join("\n"));
-                std::fs::write(folder.join(format!("{dimension}-{number:03}-{name}.case")), text).unwrap();
+                std::fs::write(newest.join(format!("{dimension}-{number:03}-{name}.case")), text).unwrap();
             }
         }
     }
+    all_come_to_what_they_say(&newest, base);
+    // Those of the version before, which its program wrote, as they were kept.
+    all_come_to_what_they_say(&folder().join("negative"), older);
+}
+
+fn all_come_to_what_they_say(folder: &Path, base: fn(usize) -> (Files, SealingKey)) {
     let bases: BTreeMap<usize, (Files, SealingKey)> = DIMENSIONS.into_iter().map(|d| (d, base(d))).collect();
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert!(paths.len() >= CASES, "only {} cases are kept", paths.len());
     for path in paths {
@@ -234,6 +250,10 @@ fn cases(dimension: usize) -> Vec<Case> {
         vec![format!("xor {FILE} 15 0b")],
     );
     add("file-older", "the file says that it is of version 1".to_owned(), "damaged", vec![format!("xor {FILE} 15 03")]);
+    for (version, change) in [("2, whose changes have no salt", "01"), ("that is not known", "04")] {
+        let edits = vec![format!("xor {JOURNAL} 15 {change}")];
+        add("journal-version", format!("the journal says that it is of a version {version}"), "rolled-back, state 0", edits);
+    }
     add("key-wrong", "the sealing key is another".to_owned(), "wrong-key", vec![format!("key {}", "0123456789abcdef".repeat(4))]);
     for length in [0, 1, 15, 16, 111, 128, 304, 335, 336, 339, 340, file - 17, file - 16, file - 1] {
         add("file-cut", format!("the file ends after {length} bytes"), "damaged", vec![format!("cut {FILE} {length}")]);
@@ -244,15 +264,20 @@ fn cases(dimension: usize) -> Vec<Case> {
     add("file-gone", "the file is gone".to_owned(), "rolled-back, nobody", vec![format!("remove {FILE}")]);
     let before = vec![format!("take {FILE} {BEFORE}")];
     add("file-before", "the file of before the compaction is put back".to_owned(), "rolled-back, nobody", before);
-    // Header, session's start (73), change: kind, epoch, length, body, tag; a second session and change follow.
+    // Header, session's start (73), change: kind, epoch, length, salt, body, tag; a second session and change follow.
     let change = 24 + journal::SESSION_BYTES;
     let second =
         journal - (journal::SESSION_BYTES + journal::CHANGE_HEADER_BYTES + format::remove_bytes(&id("ann")) + seal::TAG_BYTES);
     let body = change + journal::CHANGE_HEADER_BYTES;
     let first_session =
         [(0, "magic"), (16, "generation"), (24, "first kind"), (25, "session's epoch"), (33, "salt"), (65, "session's tag")];
-    let first_change =
-        [(change, "change's kind"), (change + 1, "change's epoch"), (change + 9, "change's length"), (body, "change")];
+    let first_change = [
+        (change, "change's kind"),
+        (change + 1, "change's epoch"),
+        (change + 9, "change's length"),
+        (change + 13, "change's salt"),
+    ];
+    let first_change = first_change.into_iter().chain([(body - 1, "change's salt"), (body, "change")]);
     for (at, what) in first_session.into_iter().chain(first_change).chain([(second - 1, "change's tag")]) {
         let edits = vec![format!("xor {JOURNAL} {at} 01")];
         add("journal-changed", format!("the journal's {what} is changed"), "rolled-back, state 0", edits);
@@ -322,7 +347,7 @@ fn crafted_files(files: &Files, key: &SealingKey, dimension: usize) -> Vec<(&'st
     let seal = |people: usize, templates: usize, records: &[Vec<u8>]| {
         let (id, generation, epoch) = (volume.id, volume.generation + 9, volume.epoch);
         let fields = Fields { version: Version::Second, id, generation, epoch, dimension, people, templates, model: model() };
-        let (mut sealer, header) = Sealer::begin(key, &fields, &volume.keys).unwrap();
+        let (mut sealer, header) = Sealer::begin(key, &fields, &volume.keys);
         let mut out = header.to_vec();
         let (last, before) = records.split_last().unwrap();
         before.iter().for_each(|record| sealer.seal(&mut record.clone(), &mut out));
@@ -365,7 +390,7 @@ fn crafted_files(files: &Files, key: &SealingKey, dimension: usize) -> Vec<(&'st
             templates: 1,
             model: model(),
         };
-        let (sealer, header) = Sealer::begin(key, &fields, &volume.keys).unwrap();
+        let (sealer, header) = Sealer::begin(key, &fields, &volume.keys);
         let mut out = header.to_vec();
         sealer.seal_last(&mut history_record(dimension), &mut out);
         out
@@ -440,12 +465,19 @@ fn crafted_journals(files: &Files, key: &SealingKey, dimension: usize) -> Vec<(&
     ]
 }
 
-/// A backup of the first version that landed, with an identity that is for nothing else: it stays readable.
+/// Backups of every version that landed, with identities that are for nothing else: they stay readable.
 #[test]
-fn the_kept_backup_opens_and_holds_what_it_was_made_of() {
+fn the_kept_backups_open_and_hold_what_they_were_made_of() {
+    kept_backup("backup-v1", None);
+    kept_backup("backup-v2", Some("header.claim.signature"));
+}
+
+fn kept_backup(name: &str, signed: Option<&'static str>) {
     use super::super::backup::Backup;
     use super::super::seal::age::{Identity, Lock, Unlock};
-    let (path, identity) = (folder().join("backup-v1.age"), folder().join("backup-v1.identity"));
+    let (path, identity) = (folder().join(format!("{name}.age")), folder().join(format!("{name}.identity")));
+    let sign = move |_: &[u8; 32]| signed.unwrap_or_default().to_owned();
+    let signature: Option<&dyn Fn(&[u8; 32]) -> String> = signed.is_some().then_some(&sign);
     let history = history(512);
     if writes() && !path.exists() {
         let key = Identity::generate().unwrap();
@@ -457,12 +489,14 @@ fn the_kept_backup_opens_and_holds_what_it_was_made_of() {
         gallery.enroll(ann(), vec![template_of(1, 512)]).unwrap();
         gallery.enroll(person("bob"), vec![template_of(2, 512)]).unwrap();
         let made_at = Wall(1_800_000_000_000);
-        gallery.back_up(&path, &Lock::Recipients(vec![key.recipient()]), made_at, &[], false).unwrap();
+        let lock = Lock::Recipients(vec![key.recipient()]);
+        gallery.back_up(&path, &lock, made_at, (&[], false), signature).unwrap();
     }
     let unlock = Unlock::Identities(Identity::all_of(&std::fs::read_to_string(&identity).unwrap()).unwrap());
     let backup = Backup::open(&std::fs::read(&path).unwrap()[..], &unlock).ok().unwrap();
     assert_eq!((backup.made_at(), backup.epoch(), backup.counts()), (Wall(1_800_000_000_000), 3, (2, 2)));
     assert_eq!(backup.model(), (&model(), 512));
+    assert_eq!(backup.signature(), signed);
     let people: Vec<_> = backup.into_people().into_iter().map(|(person, all)| (person, all[0].values().to_vec())).collect();
     assert!(alike(&people, &history[1]));
 }

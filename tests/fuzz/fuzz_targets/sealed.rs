@@ -1,4 +1,5 @@
-//! Records of the outbox and of the audit trail once they have been opened: any bytes, and sound ones with edits.
+//! Records of the outbox and of the audit trail once they have been opened, and segments as they lie on the disk: any bytes, and sound ones
+//! with edits.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -12,4 +13,5 @@ static SHELF: LazyLock<Shelf> =
 fuzz_target!(|bytes: &[u8]| {
     SHELF.outbox(bytes);
     SHELF.audit(bytes);
+    SHELF.segment(bytes);
 });
