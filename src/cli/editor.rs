@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::geteuid;
 use serde_json::{Value, json};
 
 use super::context::{Context, gallery_failure};
@@ -17,7 +16,7 @@ use crate::daemon::control::{Client, Reply, Request, is_erased};
 use crate::daemon::deeds;
 use crate::gallery::{Gallery, GalleryError, SealingKey, Snapshot, Twin, is_made};
 use crate::publish::{Audit, SealedError, StateKey};
-use crate::system::{clock, stop};
+use crate::system::{clock, owner, stop};
 use crate::types::{Candidate, Embedding, ModelId, Person, PersonId, Score};
 
 /// How long another process that holds the store is waited for: a daemon that starts, another command.
@@ -53,7 +52,7 @@ impl Trail {
     /// Writes down what was done, or says that it is not.
     fn note(&self, what: Value) {
         let open = || Audit::open(&self.folder, &StateKey::read(&self.secrets)?, self.max_bytes);
-        let detail = json!({ "uid": geteuid().as_raw(), "what": what });
+        let detail = json!({ "uid": owner::caller(), "what": what });
         let noted = match self.opened.get_or_init(open) {
             Ok(audit) => audit.append_offline(detail, clock::wall()).map(drop).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -86,6 +85,8 @@ impl Editor {
                 }
                 return Ok(Self::Daemon { state: state.clone(), view });
             }
+            // Where no daemon is asked, the folders are written here; and the one that was asked before may have gone.
+            become_owner(context)?;
             let opened = match wanted {
                 Some((model, dimension)) => Gallery::create_or_open(settings, key, model, dimension),
                 None => Gallery::open_read_only(settings, key).and_then(|gallery| {
@@ -233,6 +234,21 @@ impl Editor {
         let Self::Daemon { state, .. } = self else { return Ok(()) };
         call(state)?.ask(request).map_err(Failure::unavailable).and_then(done)
     }
+}
+
+/// As root, becomes the state folder's owner, unless a daemon runs, which does the writing: then the audit trail goes on naming root. To
+/// be called before a thread is started that may write.
+pub(super) fn step_down(context: &Context) -> Result<()> {
+    let state = &context.config.state_dir;
+    if connect(state)?.is_some() {
+        return Ok(());
+    }
+    become_owner(context)
+}
+
+fn become_owner(context: &Context) -> Result<()> {
+    Context::become_owner_of(&context.config.gallery.dir)?;
+    Context::become_owner_of(&context.config.state_dir)
 }
 
 /// Why the running daemon's gallery takes no change, if that is so.

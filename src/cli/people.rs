@@ -122,6 +122,7 @@ fn new_person(id: PersonId, name: Option<String>, groups: Vec<GroupId>) -> Perso
 
 pub(super) fn enroll(places: &Places, args: &EnrollArgs) -> Result {
     let context = Context::load(places)?;
+    super::editor::step_down(&context)?;
     let mut stack = context.open_stack()?;
     let gallery = context.open_gallery(&stack)?;
     let (mut embeddings, mut refused) = (Vec::new(), Vec::new());
@@ -295,6 +296,7 @@ impl std::fmt::Display for Took {
 
 pub(super) fn import(places: &Places, args: &ImportArgs) -> Result {
     let context = Context::load(places)?;
+    super::editor::step_down(&context)?;
     let folders = folders_in(&args.dir)?;
     let imported = import_folders(&context, &folders, args.aligned, args.allow_duplicate)?;
     let Imported { people, templates, refused, took } = &imported;
