@@ -6,7 +6,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -21,17 +21,22 @@ pub fn private_folder(folder: &Path) -> io::Result<()> {
         return Ok(());
     }
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    if folder.symlink_metadata()?.is_dir() {
+    if itself(folder).symlink_metadata()?.is_dir() {
         return Ok(());
     }
     let why = "it is a link to a folder, and is not followed: name the folder itself in the config, or remove the link";
     Err(io::Error::new(io::ErrorKind::NotADirectory, why))
 }
 
+/// The path without a slash at its end, with which the system would look where a link leads.
+fn itself(path: &Path) -> PathBuf {
+    path.components().collect()
+}
+
 /// Closes a folder to group and others; a link in its place is refused.
 pub fn close_folder(folder: &Path) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = rustix::fs::open(folder, flags, Mode::empty()).map_err(told)?;
+    let open = rustix::fs::open(&itself(folder), flags, Mode::empty()).map_err(told)?;
     if rustix::fs::fstat(&open)?.st_mode & 0o077 != 0 {
         rustix::fs::fchmod(&open, Mode::from_raw_mode(0o700))?;
     }
@@ -127,7 +132,6 @@ fn told(error: rustix::io::Errno) -> io::Error {
 #[cfg(test)]
 pub(crate) mod planted {
     use super::*;
-    use std::path::PathBuf;
 
     /// The site's file that must stay as it is.
     pub(crate) struct Target {
@@ -207,6 +211,8 @@ mod tests {
             }
         });
         folder_outlives(&folder.path().join("sub"), || private_folder(&folder.path().join("sub")));
+        std::fs::remove_file(folder.path().join("sub")).unwrap();
+        folder_outlives(&folder.path().join("sub"), || private_folder(&folder.path().join("sub/")));
         std::fs::remove_file(folder.path().join("sub")).unwrap();
         folder_outlives(&folder.path().join("sub"), || {
             close_folder(&folder.path().join("sub")).map_err(|error| format!("link? {error}"))

@@ -205,7 +205,8 @@ fn is_untouched(site: &Path) {
 
 #[test]
 fn a_purge_and_the_sealing_overwrite_no_key_of_the_sites_through_a_link() {
-    for (name, arguments) in [("uninstall.sh", &["--purge"][..]), ("debian/postrm", &["purge"]), ("seal-keys", &["--remove-plain"])]
+    for (name, arguments) in
+        [("uninstall.sh", &["--purge"][..]), ("debian/postrm", &["purge"][..]), ("seal-keys", &["--remove-plain"][..])]
     {
         let root = tempfile::tempdir().unwrap();
         let (site, secrets) = with_links(root.path());
