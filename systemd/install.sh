@@ -26,7 +26,8 @@ for page in "$here"/man/*.[15]; do
 done
 for text in README SECURITY TROUBLESHOOTING; do put 0644 "$here/$text.md" "/usr/share/doc/faceid/$text.md"; done
 # A config that is there is the site's.
-[ -e "$root/etc/faceid/config.toml" ] || put 0644 "$here/../data/config/faceid.toml" /etc/faceid/config.toml
+[ -e "$root/etc/faceid/config.toml" ] || put 0640 "$here/../data/config/faceid.toml" /etc/faceid/config.toml
+DESTDIR=$root "$here/setup" --modes
 [ -z "$root" ] || exit 0
 /usr/lib/faceid/setup
 echo "Installed. Write the cameras and doors into /etc/faceid/config.toml, enrol, then: systemctl enable --now faceid"

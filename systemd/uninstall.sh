@@ -4,6 +4,18 @@
 # --purge erases the gallery, the keys, the outbox and the audit trail as well: no biometric byte and no key is left.
 set -eu
 root=${DESTDIR:-}
+# Overwrites what a folder of secrets holds and takes it away. Of a link, and of a file that has another name too, only the name goes:
+# what it leads to may be the site's own key. A folder that is itself a link is left alone.
+erase() {
+    [ -d "$1" ] && [ ! -L "$1" ] || return 0
+    for file in "$1"/* "$1"/.[!.]*; do
+        if [ -L "$file" ] || { [ -f "$file" ] && [ "$(stat -c %h -- "$file")" -gt 1 ]; }; then
+            rm -f -- "$file"
+        elif [ -f "$file" ]; then
+            shred -u -- "$file"
+        fi
+    done
+}
 if [ -z "$root" ] && [ -d /run/systemd/system ]; then
     systemctl disable --now faceid.service faceid-door.service 2>/dev/null || true
 fi
@@ -13,9 +25,9 @@ rm -f "$root/usr/bin/faceid" "$root/usr/lib/systemd/system/faceid.service" "$roo
 rm -rf "$root/usr/lib/faceid" "$root/usr/share/doc/faceid"
 if [ "${1:-}" = --purge ]; then
     # Without its keys whatever a disk still holds of the gallery is noise.
-    for file in "$root"/etc/faceid/secrets/* "$root"/etc/faceid/door-secrets/* "$root"/etc/faceid/sealed/*; do
-        [ ! -f "$file" ] || shred -u "$file"
-    done
+    if [ ! -L "$root/etc/faceid" ]; then
+        for folder in secrets door-secrets sealed; do erase "$root/etc/faceid/$folder"; done
+    fi
     rm -rf "$root/etc/faceid" "$root/var/lib/faceid" "$root/var/lib/faceid-door" "$root/var/cache/faceid" \
         "$root/etc/systemd/system/faceid.service.d" "$root/etc/systemd/system/faceid-door.service.d"
     if [ -z "$root" ]; then

@@ -226,6 +226,11 @@ impl StreamUrl {
         Self(text.into())
     }
 
+    /// Whether a password may stand in it: a user's, or a query.
+    pub fn may_hold_secret(&self) -> bool {
+        redact::without_user(&self.0) != self.0
+    }
+
     /// The whole text, for the element that opens it and nothing else.
     #[cfg(feature = "gstreamer")]
     pub(super) fn expose(&self) -> &str {

@@ -22,7 +22,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "JSON", value_parser = parse_json)]
     args: Option<Value>,
     /// The secret that holds the operator's key
-    #[arg(long, value_name = "NAME", default_value = OPERATOR_KEY)]
+    #[arg(long, value_name = "FILE", default_value = OPERATOR_KEY, env = "FACEID_OPERATOR_KEY")]
     key: String,
     /// For how many seconds the command is good
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=300))]
@@ -45,7 +45,7 @@ pub(super) fn command(places: &Places, args: &Args) -> Result {
     let context = Context::load(places)?;
     let config = &context.config;
     let refused = |error: &dyn std::fmt::Display| Failure::new(code::PERMISSION, error);
-    let seed = secret::read(&args.key, &config.secrets_dir).map_err(|error| refused(&error))?;
+    let seed = secret::read(&super::snapshot::by_path(&args.key)?, &config.secrets_dir).map_err(|error| refused(&error))?;
     let key = GrantKey::from_seed(&seed).map_err(|error| refused(&error))?;
     let now = clock::wall().unix_seconds();
     let command = Command {

@@ -1,6 +1,6 @@
 //! What most verbs need: the config with the command line's places over it, the opened networks, the gallery and its key.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::editor::Editor;
 use super::{Failure, Places, Result, code};
@@ -10,6 +10,7 @@ use crate::gallery::{Gallery, GalleryError, SealingKey};
 use crate::inference::manifest::{Manifest, Role};
 #[cfg(feature = "demo-broker")]
 use crate::inference::packs::{self, FileState};
+use crate::system::owner;
 use crate::types::{ModelId, Score};
 use crate::vision::quality;
 use crate::vision::stack::Stack;
@@ -48,6 +49,15 @@ impl Context {
             config.inference.precision = precision;
         }
         Ok(Self { config })
+    }
+
+    /// As root, becomes the owner of a folder that is about to be written: see [`owner`].
+    pub(super) fn become_owner_of(folder: &Path) -> Result<()> {
+        owner::become_owner_of(folder).map_err(|error| {
+            let text =
+                format!("{} is another user's, whose rights cannot be taken: {error}; run this as that user", folder.display());
+            Failure::new(code::PERMISSION, text)
+        })
     }
 
     pub(crate) fn manifest(&self) -> Result<Manifest> {

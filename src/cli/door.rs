@@ -30,8 +30,10 @@ fn print(line: &str) {
 pub(super) fn door(places: &Places, args: &Args) -> Result {
     let context = Context::load(places)?;
     let config = &context.config;
+    Context::become_owner_of(&config.state_dir)?;
     logging::init(&config.log).map_err(|error| Failure::new(code::CONFIG, error))?;
     let settings = &config.controller;
+    super::run::warn_of_open(&crate::config::path(places.config.as_deref()), config);
     if args.lock {
         return door::lock_once(settings, print).map(|()| code::YES).map_err(|error| failure(&error));
     }

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::geteuid;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -19,7 +18,7 @@ use crate::daemon::deeds;
 use crate::daemon::restoring::{Origin, Trust};
 use crate::gallery::{Admission, Backup, Gallery, GalleryError, Rule, SealingKey, Snapshot, is_made};
 use crate::publish::{Audit, SealedError, StateKey};
-use crate::system::{clock, stop};
+use crate::system::{clock, owner, stop};
 use crate::types::{DoorId, Embedding, ModelId, Person, PersonId, Wall};
 
 /// So much of a backup's text a running daemon gets in one message, if no one person has more.
@@ -55,7 +54,7 @@ impl Trail {
     /// Writes down what was done, or says that it is not.
     fn note(&self, what: Value) {
         let open = || Audit::open(&self.folder, &StateKey::read(&self.secrets)?, self.max_bytes);
-        let detail = json!({ "uid": geteuid().as_raw(), "what": what });
+        let detail = json!({ "uid": owner::caller(), "what": what });
         let noted = match self.opened.get_or_init(open) {
             Ok(audit) => audit.append_offline(detail, clock::wall()).map(drop).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -88,6 +87,8 @@ impl Editor {
                 }
                 return Ok(Self::Daemon { state: state.clone(), view });
             }
+            // Where no daemon is asked, the folders are written here; and the one that was asked before may have gone.
+            become_owner(context)?;
             let opened = match wanted {
                 Some((model, dimension)) => Gallery::create_or_open(settings, key, model, dimension),
                 None => Gallery::open_read_only(settings, key).and_then(|gallery| {
@@ -236,6 +237,21 @@ impl Editor {
         let Self::Daemon { state, .. } = self else { return Ok(()) };
         call(state)?.ask(request).map_err(Failure::unavailable).and_then(done)
     }
+}
+
+/// As root, becomes the state folder's owner, unless a daemon runs, which does the writing: then the audit trail goes on naming root. To
+/// be called before a thread is started that may write.
+pub(super) fn step_down(context: &Context) -> Result<()> {
+    let state = &context.config.state_dir;
+    if connect(state)?.is_some() {
+        return Ok(());
+    }
+    become_owner(context)
+}
+
+fn become_owner(context: &Context) -> Result<()> {
+    Context::become_owner_of(&context.config.gallery.dir)?;
+    Context::become_owner_of(&context.config.state_dir)
 }
 
 /// Why the running daemon's gallery takes no change, if that is so.

@@ -77,10 +77,10 @@ pub(super) fn open_for_reading(context: &Context, key: &SealingKey) -> Result<Ga
 }
 
 pub(super) fn gallery(places: &Places, verb: &GalleryVerb) -> Result {
-    if let GalleryVerb::BackupKey { file } = verb {
-        return backup::make_key(file);
-    }
     let context = Context::load(places)?;
+    if let GalleryVerb::BackupKey { file } = verb {
+        return backup::make_key(file, &[&context.config.secrets_dir, &context.config.state_dir]);
+    }
     let key = context.sealing_key()?;
     match verb {
         GalleryVerb::Verify { people: true, threshold, json, .. } => risks(&context, &key, *threshold, *json),
@@ -103,7 +103,7 @@ pub(super) fn gallery(places: &Places, verb: &GalleryVerb) -> Result {
         GalleryVerb::Rekey { rotate, new_key, json } => rekey(&context, &key, *rotate, new_key.as_deref(), *json),
         GalleryVerb::Backup(args) => backup::backup(&context, &key, args),
         GalleryVerb::Restore(args) => backup::restore(&context, &key, args),
-        GalleryVerb::BackupKey { file } => backup::make_key(file),
+        GalleryVerb::BackupKey { .. } => Ok(code::YES),
     }
 }
 
@@ -200,7 +200,6 @@ fn damaged(context: &Context, key: &SealingKey, error: GalleryError) -> Failure 
 }
 
 fn rekey(context: &Context, key: &SealingKey, rotate: bool, new_key: Option<&Path>, json: bool) -> Result {
-    let editor = open_for_care(context, key)?;
     let refused = |error: &dyn std::fmt::Display| Failure::new(code::PERMISSION, error);
     let new = match new_key {
         None => None,
@@ -212,6 +211,8 @@ fn rekey(context: &Context, key: &SealingKey, rotate: bool, new_key: Option<&Pat
             Some(SealingKey::read(&absolute.to_string_lossy(), Path::new("/")).map_err(|error| refused(&error))?)
         }
     };
+    // Afterwards, because the gallery's owner may not write where keys lie.
+    let editor = open_for_care(context, key)?;
     editor.rekey(new.as_ref(), rotate)?;
     let rotated = if rotate { ", the templates are turned anew" } else { "" };
     let text = match new_key {

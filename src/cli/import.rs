@@ -140,6 +140,7 @@ impl std::fmt::Display for Took {
 
 pub(super) fn import(places: &Places, args: &ImportArgs) -> Result {
     let context = Context::load(places)?;
+    super::editor::step_down(&context)?;
     let folders = folders_in(&args.dir)?;
     let allowed = Allowed { duplicate: args.allow_duplicate, other_face: args.allow_other_face };
     let imported = import_folders(&context, &folders, args.aligned, allowed)?;

@@ -5,6 +5,7 @@ mod audit;
 mod bench;
 mod command;
 mod context;
+mod credentials;
 #[cfg(feature = "demo-broker")]
 mod demo;
 mod doctor;

@@ -82,6 +82,7 @@ pub(super) fn models(places: &Places, verb: &ModelsVerb) -> Result {
             Ok(code::YES)
         }
         ModelsVerb::Fetch { packs: names, from, accept_licence } => {
+            Context::become_owner_of(&dir)?;
             let source = from.as_ref().map_or(Source::Upstream, |folder| Source::Folder(folder.clone()));
             let ids = ids_of(&context, &manifest, names)?;
             let bar = progress(0, "bytes");

@@ -106,6 +106,7 @@ pub(super) fn new_person(id: PersonId, name: Option<String>, groups: Vec<GroupId
 
 pub(super) fn enroll(places: &Places, args: &EnrollArgs) -> Result {
     let context = Context::load(places)?;
+    super::editor::step_down(&context)?;
     let mut stack = context.open_stack()?;
     let gallery = context.open_gallery(&stack)?;
     // Each face with the file that it comes from.

@@ -6,14 +6,14 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::context::Context;
-use super::{Failure, Places, Result, code, complain, say};
+use super::{Failure, Places, Result, code, complain, credentials, say};
 use crate::access::grant::{GrantKey, KeySet};
 use crate::config::{self, Config};
 use crate::daemon;
 use crate::door::DOOR_KEY;
 use crate::gallery::SealingKey;
 use crate::publish::{STATE_KEY, StateKey};
-use crate::system::logging;
+use crate::system::{logging, secret};
 use crate::types::{AreaId, DoorId};
 
 /// `faceid check`
@@ -22,6 +22,9 @@ pub(super) struct CheckArgs {
     /// Print the commented default config instead
     #[arg(long)]
     print_default: bool,
+    /// Only print the names of the secrets that this service reads, one a line: what its unit hands over
+    #[arg(long, value_name = "SERVICE", conflicts_with = "print_default")]
+    secrets: Option<credentials::Service>,
     #[command(flatten)]
     explain: super::explain::ExplainArgs,
 }
@@ -38,15 +41,18 @@ pub(super) struct KeygenArgs {
     /// End a rotation: remove the old grant-signing key. Controllers that have not pinned the new key by now must be told of it
     #[arg(long, conflicts_with_all = ["force", "public"])]
     retire: bool,
-    /// Make the key that commands are signed with, and print its public half for `operator-keys`
-    #[arg(long, conflicts_with_all = ["force", "rotate", "retire", "public"])]
-    operator: bool,
-    /// Make the key that a door's controller signs passages with, and print its public half for `controller-keys` of the device's config
-    #[arg(long, conflicts_with_all = ["force", "rotate", "retire", "public", "operator", "snapshots"])]
+    /// Make the key that commands are signed with, in this file, and print its public half for `operator-keys`; with --public only print
+    /// it. Keep it off the device: it commands every device that pins it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["force", "rotate", "retire"])]
+    operator: Option<PathBuf>,
+    /// Make the key that a door's controller signs passages with, and print its public half for `controller-keys` of the device's config;
+    /// with --public only print it
+    #[arg(long, conflicts_with_all = ["force", "rotate", "retire", "operator", "snapshots"])]
     door: bool,
-    /// Make the key that pictures of `snapshot-on` are opened with, and print its public half for `snapshot-recipient`. Keep it off the device
-    #[arg(long, conflicts_with_all = ["force", "rotate", "retire", "public", "operator"])]
-    snapshots: bool,
+    /// Make the key that pictures of `snapshot-on` are opened with, in this file, and print its public half for `snapshot-recipient`; with
+    /// --public only print it. Keep it off the device
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["force", "rotate", "retire", "operator"])]
+    snapshots: Option<PathBuf>,
     /// Only print the public keys, a JWK set that controllers pin
     #[arg(long, conflicts_with = "force")]
     public: bool,
@@ -62,9 +68,25 @@ pub(super) struct RunArgs {
 
 pub(super) fn run(places: &Places, args: &RunArgs) -> Result {
     let context = Context::load(places)?;
+    Context::become_owner_of(&context.config.state_dir)?;
     logging::init(&context.config.log).map_err(|error| Failure::new(code::CONFIG, error))?;
+    warn_of_open(&config::path(places.config.as_deref()), &context.config);
     let exit = daemon::run(&context.config, Some(config::path(places.config.as_deref())), args.accept_lost_state);
     exit.map(|()| code::YES).map_err(|error| Failure::new(error.exit_code(), error))
+}
+
+/// Puts into the log that the config is open, or that a key which is no device's was handed over.
+pub(super) fn warn_of_open(path: &Path, config: &Config) {
+    if let Some(warning) = open_config(path, config) {
+        log::warn!("config {}: {warning}", path.display());
+    }
+    for name in credentials::NOT_THE_DEVICES {
+        if secret::locate(name, &config.secrets_dir).0.exists() {
+            log::warn!(
+                "secret {name} lies where this service reads: whoever breaks into it has that key; keep it on another machine"
+            );
+        }
+    }
 }
 
 pub(super) fn check(places: &Places, args: &CheckArgs) -> Result {
@@ -77,7 +99,14 @@ pub(super) fn check(places: &Places, args: &CheckArgs) -> Result {
     }
     let path = places.config.clone().unwrap_or_else(|| PathBuf::from(config::DEFAULT_PATH));
     match Config::load(&path) {
+        Ok(config) if args.secrets.is_some() => {
+            args.secrets.iter().flat_map(|service| credentials::names(&config, *service)).for_each(say);
+            Ok(code::YES)
+        }
         Ok(config) => {
+            if let Some(warning) = open_config(&path, &config) {
+                complain(format!("{}: warning: {warning}", path.display()));
+            }
             for (area, door) in config.unheard_passages() {
                 say(format!("{}: note: {}", path.display(), unheard_passage(area, door)));
             }
@@ -93,6 +122,18 @@ pub(super) fn check(places: &Places, args: &CheckArgs) -> Result {
     }
 }
 
+/// What `check`, `doctor` and a start say of a config that everybody may read though it holds what is nobody's business.
+pub(super) fn open_config(path: &Path, config: &Config) -> Option<String> {
+    let mode = config::readable_by_all(path)?;
+    let parts = config.private_parts();
+    (!parts.is_empty()).then(|| {
+        let parts = parts.join(", ");
+        format!(
+            "mode {mode:03o}: every user of this machine may read what opens doors in it ({parts}); close it with `chmod o-rwx`"
+        )
+    })
+}
+
 /// What `check` and `doctor` say of a door whose passages are not believed.
 pub(super) fn unheard_passage(area: &AreaId, door: &DoorId) -> String {
     format!(
@@ -103,18 +144,20 @@ pub(super) fn unheard_passage(area: &AreaId, door: &DoorId) -> String {
 pub(super) fn keygen(places: &Places, args: &KeygenArgs) -> Result {
     let context = Context::load(places)?;
     let folder = &context.config.secrets_dir;
+    let devices = [folder.as_path(), context.config.state_dir.as_path()];
+    if let Some(file) = &args.snapshots {
+        return super::snapshot::make_key(&credentials::away_from_the_device(file, &devices)?, args.public);
+    }
+    if let Some(file) = &args.operator {
+        return make_signer(&credentials::away_from_the_device(file, &devices)?, args.public);
+    }
+    if args.door {
+        make_private_folder(folder)?;
+        return make_signer(&folder.join(DOOR_KEY), args.public);
+    }
     if args.public {
         say(key_ring(&context.config)?.public().to_jwk_set());
         return Ok(code::YES);
-    }
-    if args.snapshots {
-        return super::snapshot::make_key(folder);
-    }
-    if args.operator {
-        return make_signer(&context.config, OPERATOR_KEY);
-    }
-    if args.door {
-        return make_signer(&context.config, DOOR_KEY);
     }
     if args.rotate || args.retire {
         return rotate(&context.config, args.retire);
@@ -127,16 +170,45 @@ pub(super) fn keygen(places: &Places, args: &KeygenArgs) -> Result {
     Ok(code::YES)
 }
 
-/// The name of the key that commands are signed with among the operator's secrets.
+/// The name that the key is looked for by that commands are signed with.
 pub(super) const OPERATOR_KEY: &str = "operator.key";
 
-/// Makes a key to sign with and prints its public half.
-fn make_signer(config: &Config, name: &str) -> Result {
-    make_private_folder(&config.secrets_dir)?;
-    let key = GrantKey::generate().map_err(|error| Failure::new(code::PERMISSION, error))?;
-    write_private(&config.secrets_dir.join(name), key.seed().as_slice())?;
-    say(KeySet::new([key.public()]).to_jwk_set());
-    Ok(code::YES)
+/// Makes a key to sign with and prints its public half; with `only_public`, that of the one that is there.
+fn make_signer(file: &Path, only_public: bool) -> Result {
+    let refused = |error: &dyn std::fmt::Display| Failure::new(code::PERMISSION, error);
+    let print = |key: &GrantKey| say(KeySet::new([key.public()]).to_jwk_set());
+    make_once(
+        file,
+        only_public,
+        |seed| GrantKey::from_seed(seed).map(|key| print(&key)).map_err(|error| refused(&error)),
+        || {
+            let key = GrantKey::generate().map_err(|error| refused(&error))?;
+            write_private(file, key.seed().as_slice())?;
+            print(&key);
+            Ok(())
+        },
+    )
+}
+
+/// Makes a key that is not there yet. One that is there is kept and its public half printed by `show` all the same: whoever sent the
+/// output into a file has emptied that by now.
+pub(super) fn make_once(
+    file: &Path,
+    only_public: bool,
+    show: impl FnOnce(&[u8]) -> Result<()>,
+    make: impl FnOnce() -> Result<()>,
+) -> Result {
+    let absolute = std::path::absolute(file).map_err(|error| Failure::new(code::PERMISSION, error))?;
+    if !only_public && file.symlink_metadata().is_err() {
+        return make().map(|()| code::YES);
+    }
+    let key = secret::read(&absolute.to_string_lossy(), Path::new("/")).map_err(|error| Failure::new(code::PERMISSION, error))?;
+    show(&key)?;
+    if only_public {
+        return Ok(code::YES);
+    }
+    let text = format!("{}: is there already and was kept; this is its public half (--public prints it, too)", file.display());
+    Err(Failure::new(code::PERMISSION, text))
 }
 
 fn key_ring(config: &Config) -> Result<daemon::KeyRing> {

@@ -7,13 +7,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
 use super::context::Context;
-use super::run::{make_private_folder, write_private};
+use super::run::{make_once, write_private};
 use super::{Failure, Places, Result, code, say};
 use crate::publish::Recipient;
 use crate::system::secret;
 
-/// The name of the key among the recipient's secrets.
-const SNAPSHOT_KEY: &str = "snapshot.key";
+/// The name that the key is looked for by.
+pub(super) const SNAPSHOT_KEY: &str = "snapshot.key";
 
 /// `faceid snapshot`
 #[derive(clap::Args)]
@@ -23,9 +23,18 @@ pub(super) struct Args {
     /// Where the JPEG goes; only its owner can read it
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// The secret that holds the key
-    #[arg(long, value_name = "NAME", default_value = SNAPSHOT_KEY)]
+    /// The file that holds the key, or a secret's name
+    #[arg(long, value_name = "FILE", default_value = SNAPSHOT_KEY, env = "FACEID_SNAPSHOT_KEY")]
     key: String,
+}
+
+/// A key's file by its whole path; a plain name is a secret's.
+pub(super) fn by_path(key: &str) -> Result<String> {
+    if !key.contains('/') {
+        return Ok(key.to_owned());
+    }
+    let absolute = std::path::absolute(key).map_err(|error| Failure::new(code::PERMISSION, error))?;
+    Ok(absolute.to_string_lossy().into_owned())
 }
 
 #[derive(Deserialize)]
@@ -38,7 +47,8 @@ struct Message {
 
 pub(super) fn snapshot(places: &Places, args: &Args) -> Result {
     let context = Context::load(places)?;
-    let secret = secret::read(&args.key, &context.config.secrets_dir).map_err(|error| Failure::new(code::PERMISSION, error))?;
+    let secret =
+        secret::read(&by_path(&args.key)?, &context.config.secrets_dir).map_err(|error| Failure::new(code::PERMISSION, error))?;
     let secret = <[u8; 32]>::try_from(secret.as_slice())
         .map_err(|_| Failure::new(code::PERMISSION, format!("secret `{}` is no key: it must have 32 bytes", args.key)))?;
     let wrong = |why: &dyn std::fmt::Display| Failure::data(format!("{}: {why}", args.message.display()));
@@ -52,12 +62,19 @@ pub(super) fn snapshot(places: &Places, args: &Args) -> Result {
     Ok(code::YES)
 }
 
-/// Makes the key and prints its public half.
-pub(super) fn make_key(folder: &Path) -> Result {
-    make_private_folder(folder)?;
-    let mut secret = zeroize::Zeroizing::new([0; 32]);
-    getrandom::fill(secret.as_mut_slice()).map_err(|error| Failure::new(code::UNAVAILABLE, error))?;
-    write_private(&folder.join(SNAPSHOT_KEY), secret.as_slice())?;
-    say(URL_SAFE_NO_PAD.encode(Recipient::new(*secret).public()));
-    Ok(code::YES)
+/// Makes the key and prints its public half; with `only_public`, that of the one that is there.
+pub(super) fn make_key(file: &Path, only_public: bool) -> Result {
+    let print = |secret: &[u8; 32]| say(URL_SAFE_NO_PAD.encode(Recipient::new(*secret).public()));
+    let show = |bytes: &[u8]| {
+        let secret = bytes.try_into().map(zeroize::Zeroizing::new);
+        let text = || Failure::new(code::PERMISSION, format!("{}: is no key: it must have 32 bytes", file.display()));
+        secret.map(|secret| print(&secret)).map_err(|_| text())
+    };
+    make_once(file, only_public, show, || {
+        let mut secret = zeroize::Zeroizing::new([0; 32]);
+        getrandom::fill(secret.as_mut_slice()).map_err(|error| Failure::new(code::UNAVAILABLE, error))?;
+        write_private(file, secret.as_slice())?;
+        print(&secret);
+        Ok(())
+    })
 }

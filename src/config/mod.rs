@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod commented;
 mod findings;
+mod private;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use findings::Finding;
 use findings::Judged;
+pub use private::readable_by_all;
 
 use crate::capture::CameraSettings;
 use crate::inference::InferenceError;
@@ -142,7 +144,11 @@ impl fmt::Display for ConfigError {
             ConfigError::Unreadable { path, source } => {
                 let way_out =
                     "; `faceid check --print-default` prints one to start from, and --config or FACEID_CONFIG names another";
-                let way_out = if source.kind() == std::io::ErrorKind::NotFound { way_out } else { "" };
+                let way_out = match source.kind() {
+                    std::io::ErrorKind::NotFound => way_out,
+                    std::io::ErrorKind::PermissionDenied => "; it may hold card numbers: run this as root or as the service's user",
+                    _ => "",
+                };
                 write!(f, "config {} cannot be read: {source}{way_out}", path.display())
             }
             ConfigError::Findings { path, findings } => {

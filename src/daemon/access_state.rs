@@ -9,9 +9,6 @@
 //! told; a start that hears of more than its memory knows to have told has an older one, however often it was restarted in between
 //! without a broker. What that leaves undetected is written in `publish/FORMAT.md`.
 
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::State;
 use crate::publish::StateKey;
+use crate::system::files;
 
 /// The file's name in the state folder.
 const FILE: &str = "access.sealed";
@@ -128,13 +126,7 @@ impl AccessState {
 
     /// A sealed file's text; nothing where there is no file.
     fn opened(&self, path: &Path, purpose: &str) -> std::io::Result<Option<Vec<u8>>> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let mut bytes = Vec::new();
-        file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+        let Some(bytes) = files::read(path, MAX_BYTES + 1)? else { return Ok(None) };
         if bytes.len() as u64 > MAX_BYTES {
             return Err(std::io::Error::other(format!("longer than {MAX_BYTES} bytes")));
         }
@@ -153,11 +145,7 @@ impl AccessState {
     fn put(&self, path: &Path, purpose: &str, plain: &[u8]) -> std::io::Result<()> {
         let beside = path.with_added_extension("new");
         let bytes = self.key.seal(purpose, plain).map_err(std::io::Error::other)?;
-        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)?;
-        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+        files::replace(path, &beside, &bytes).map(drop)
     }
 
     /// Writes the state down as one that the broker is told of, and gives the number to tell it.
@@ -248,6 +236,17 @@ mod tests {
         assert_eq!(file.load(false), Kept::State(State::lost()));
         assert_eq!(std::fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn nothing_is_written_through_what_was_planted_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = in_folder(folder.path(), StateKey::generate().unwrap());
+        let (path, epoch) = (file.path.clone(), file.epoch_path.clone());
+        let target = files::planted::Target::new();
+        for place in [path.with_added_extension("new"), epoch.with_added_extension("new"), path, epoch] {
+            target.outlives(&place, || file.save(&State::lost()).unwrap());
+        }
     }
 
     #[test]

@@ -4,7 +4,6 @@
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +22,7 @@ use super::{deeds, events};
 use crate::access::grant::KeySet;
 use crate::gallery::{Admission, Allowed, Backup, Gallery, GalleryError, Rule, is_made};
 use crate::publish::{Audit, Publisher};
-use crate::system::messages;
+use crate::system::{files, messages};
 use crate::types::{DoorId, Embedding, ModelId, Person, PersonId, Score, Wall};
 
 /// The socket in the state folder.
@@ -282,7 +281,7 @@ impl Control {
         }
         let listener = with_address(&path, |address| UnixListener::bind(address))?;
         // Until here the folder's own mode keeps others out, and each caller is looked at besides.
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        files::set_mode(&path, 0o600)?;
         set_socket_timeout(&listener, Timeout::Recv, Some(PATIENCE))?;
         Ok(Self { desk: Desk { gallery, publisher, audit, counts, matching, keys }, listener, path })
     }

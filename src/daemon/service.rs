@@ -42,7 +42,7 @@ use crate::publish::{self, Audit, Birth, Discovery, Event, Journal, Publisher, S
 use crate::system::notify::Notifier;
 use crate::system::secret::SecretError;
 use crate::system::seen::SeenError;
-use crate::system::{Stop, StopHandle, clock, messages};
+use crate::system::{Stop, StopHandle, clock, files, messages};
 use crate::types::{CameraId, ModelId, Monotonic, Presence, Score};
 use crate::vision::VisionError;
 use crate::vision::stack::Stack;
@@ -591,11 +591,10 @@ fn open_gallery(config: &Config, key: SealingKey, stack: &Stack, stop: &Stop) ->
 
 /// One daemon a state folder: the second is told so.
 fn lock_state(folder: &Path) -> Result<std::fs::File, DaemonError> {
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    use std::os::unix::fs::DirBuilderExt;
     let io = |source| DaemonError::Io { what: folder.display().to_string(), source };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
-    let path = folder.join("daemon.lock");
-    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io)?;
+    let file = files::open_or_make(&folder.join("daemon.lock"), 0o600).map_err(io)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(DaemonError::SecondDaemon(folder.display().to_string())),

@@ -44,7 +44,7 @@ impl Snapshots {
         let key = |text: &str| URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
         let recipient = match recipient {
             None => None,
-            Some(text) => Some(key(text).ok_or("is no public key: `faceid keygen --snapshots` prints one")?),
+            Some(text) => Some(key(text).ok_or("is no public key: `faceid keygen --snapshots FILE` prints one")?),
         };
         Ok(Self { recipient, until: Arc::default() })
     }

@@ -5,10 +5,11 @@
 //! writing never returned. A line that does not read is passed over: an alarm that is lost must not keep a door from being driven.
 
 use std::collections::VecDeque;
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+use crate::system::files;
 
 /// The most that waits; beyond it the oldest is given up.
 pub const CAPACITY: usize = 1_000;
@@ -46,19 +47,11 @@ pub struct Diary {
 impl Diary {
     /// Reads the file, or starts one; its folder is made with mode 0700.
     pub fn open(path: &Path) -> io::Result<Self> {
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        }
+        path.parent().map_or(Ok(()), files::private_folder)?;
         let mut diary =
             Self { path: path.to_owned(), file: None, waiting: VecDeque::new(), under_way: 0, last: 0, lines: 0, lost: 0 };
-        match File::open(path) {
-            Ok(file) => {
-                let mut bytes = Vec::new();
-                file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
-                diary.parse(&bytes);
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        if let Some(bytes) = files::read(path, MAX_FILE_BYTES)? {
+            diary.parse(&bytes);
         }
         diary.rewrite()?;
         Ok(diary)
@@ -156,18 +149,12 @@ impl Diary {
     fn rewrite(&mut self) -> io::Result<()> {
         self.file = None;
         let fresh = self.path.with_extension("new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         // The last number outlives its note.
         let mut text = format!("- {}\n", self.last);
         self.waiting.iter().for_each(|note| text.push_str(&plus(note)));
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, &self.path)?;
-        if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            File::open(folder)?.sync_all()?;
-        }
+        let file = files::replace(&self.path, &fresh, text.as_bytes())?;
         self.lines = self.waiting.len() + 1;
-        self.file = Some(OpenOptions::new().append(true).open(&self.path)?);
+        self.file = Some(file);
         Ok(())
     }
 }
@@ -213,6 +200,17 @@ mod tests {
         assert!(diary.is_empty());
         diary.note("x", "e");
         assert_eq!(diary.hand_out().unwrap().number, 5, "a number is never used again");
+    }
+
+    #[test]
+    fn nothing_is_written_through_what_was_planted_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("door/front.diary");
+        Diary::open(&path).unwrap().note("alarm/forced-open", "a");
+        let target = files::planted::Target::new();
+        target.outlives(&path.with_extension("new"), || assert_eq!(Diary::open(&path).unwrap().len(), 1));
+        let door = folder.path().join("other");
+        files::planted::folder_outlives(&door, || Diary::open(&door.join("front.diary")).map(drop));
     }
 
     #[test]

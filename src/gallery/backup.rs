@@ -7,9 +7,8 @@
 //!
 //! A backup is read whole, and found whole, before that. `FORMAT.md` has the table and says what holds of removals.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -386,10 +385,7 @@ impl Gallery {
         }
         let (folder, unfinished) = place(path, kept_out, overwrite)?;
         let io = |doing| move |source| BackupError::Io { doing, path: path.to_owned(), source };
-        let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
-        let mut options = OpenOptions::new();
-        let options = options.write(true).create(true).truncate(true).mode(0o600).custom_flags(no_follow);
-        let file = options.open(&unfinished).map_err(io("writing"))?;
+        let file = crate::system::files::fresh(&unfinished).map_err(io("writing"))?;
         let out = BufWriter::with_capacity(1 << 20, file);
         let written = self.write_backup(out, lock, made_at, sign).and_then(|(out, stats)| {
             let file = out.into_inner().map_err(|error| io("writing")(error.into_error()))?;

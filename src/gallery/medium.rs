@@ -1,13 +1,13 @@
 //! What a gallery lies on: six calls that change it, two that destroy and two that read. The file one is below; tests put a simulated disk in its
 //! place that fails, tears and forgets.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::OFlags;
+use crate::system::files;
 
 /// The largest file that is read, in bytes; a gallery of the format's most templates at 512 numbers fits.
 pub(crate) const MAX_FILE_BYTES: u64 = 16 << 30;
@@ -55,10 +55,8 @@ impl FileMedium {
 
     /// A folder to be written: made when missing, and closed to group and others.
     pub(crate) fn create(folder: &Path, epoch: &Path) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        if folder.metadata()?.permissions().mode() & 0o077 != 0 {
-            std::fs::set_permissions(folder, Permissions::from_mode(0o700))?;
-        }
+        files::private_folder(folder)?;
+        files::close_folder(folder)?;
         Ok(Self::new(folder, epoch))
     }
 
@@ -67,8 +65,7 @@ impl FileMedium {
     }
 
     fn open(&self, options: &mut OpenOptions, name: &str) -> io::Result<File> {
-        let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0);
-        options.custom_flags(no_follow).mode(0o600).open(self.path(name))
+        files::opened(options.mode(0o600), &self.path(name))
     }
 }
 
@@ -76,7 +73,7 @@ impl Medium for FileMedium {
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let file = self.open(OpenOptions::new().read(true), name)?;
         let metadata = file.metadata()?;
-        if !metadata.is_file() || metadata.len() > MAX_FILE_BYTES {
+        if metadata.len() > MAX_FILE_BYTES {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not a plain file of at most 16 GiB"));
         }
         let length = usize::try_from(metadata.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
@@ -95,8 +92,14 @@ impl Medium for FileMedium {
 
     fn write(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let first = offset == 0;
-        let file = self.open(OpenOptions::new().write(true).create(first).truncate(first), name)?;
-        file.write_all_at(bytes, offset)
+        let file = self.open(OpenOptions::new().write(true).create(first).truncate(false), name)?;
+        if !first {
+            return file.write_all_at(bytes, offset);
+        }
+        // What has another name as well is somebody else's content: it is left to that name.
+        let file = if files::only_name(&file).is_ok() { file } else { files::fresh(&self.path(name))? };
+        file.set_len(0)?;
+        file.write_all_at(bytes, 0)
     }
 
     fn sync(&self, name: &str) -> io::Result<()> {
@@ -140,9 +143,38 @@ impl Medium for FileMedium {
     }
 }
 
-/// Zeros over a file's first bytes where they lie, durably.
+/// Zeros over a file's first bytes where they lie, durably. What still has another name stays as it is.
 fn overwrite(file: &File, bytes: usize) -> io::Result<()> {
+    files::only_name(file)?;
     let length = file.metadata()?.len().min(bytes as u64);
     file.write_all_at(&vec![0; usize::try_from(length).unwrap_or(0)], 0)?;
     file.sync_data()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_written_through_what_was_planted_in_the_folder_or_in_its_place() {
+        let state = tempfile::tempdir().unwrap();
+        let (folder, epoch) = (state.path().join("gallery"), state.path().join(EPOCH));
+        let target = files::planted::Target::new();
+        files::planted::folder_outlives(&folder, || FileMedium::create(&folder, &epoch).map(drop));
+        std::fs::remove_file(&folder).unwrap();
+        let medium = FileMedium::create(&folder, &epoch).unwrap();
+        for name in ["people.gallery", "people.gallery.new", EPOCH] {
+            target.outlives(&medium.path(name), || {
+                let _ = medium.write(name, 0, b"ours");
+                target.is_untouched(&medium.path(name));
+                // Nothing of ours was ever at this name: it is found out when it is read.
+                let _ = medium.rename("absent", name);
+                let _ = medium.shred(100);
+            });
+            target.outlives(&medium.path(name), || drop(medium.destroy(name, 100)));
+        }
+        medium.write("a", 0, b"longer before").unwrap();
+        medium.write("a", 0, b"ours").unwrap();
+        assert_eq!(medium.read("a").unwrap(), b"ours");
+    }
 }

@@ -31,8 +31,7 @@ mod tune;
 mod witness;
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -53,6 +52,7 @@ pub use snapshot::{Match, Snapshot, Stats};
 pub use tune::{IndexChoice, IndexReport, IndexTrial, IndexVerdict};
 pub use witness::Counter;
 
+use crate::system::files;
 use crate::types::{Candidate, Embedding, ModelId, Person, PersonId, Wall};
 use format::{MAX_DIMENSION, MAX_PEOPLE, MAX_TEMPLATES};
 use medium::{FileMedium, Medium};
@@ -288,10 +288,7 @@ impl Gallery {
 /// Keeps a second writer out. The lock is the system's (`flock`), so that a crash leaves none behind.
 fn lock(dir: &Path) -> Result<File, GalleryError> {
     let path = dir.join(LOCK);
-    let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
-    let mut options = OpenOptions::new();
-    let options = options.write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow);
-    let file = options.open(&path).map_err(|e| GalleryError::write("locking", &path, e))?;
+    let file = files::open_or_make(&path, 0o600).map_err(|e| GalleryError::write("locking", &path, e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(GalleryError::Locked { folder: dir.to_owned() }),

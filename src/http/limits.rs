@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::system::files;
 use crate::types::Wall;
 
 /// The bucket of requests without a token.
@@ -42,8 +43,7 @@ pub(super) struct Limits {
 impl Limits {
     /// Goes on from what `path` remembers; a file that cannot be read or understood is as if there were none.
     pub(super) fn open(path: PathBuf, per_minute: u32) -> Self {
-        let small = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= MAX_FILE_BYTES);
-        let read = small.then(|| std::fs::read(&path).ok()).flatten();
+        let read = files::read(&path, MAX_FILE_BYTES + 1).ok().flatten().filter(|bytes| bytes.len() as u64 <= MAX_FILE_BYTES);
         let buckets = read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         Self { path, per_minute, state: Mutex::new(State { buckets, is_saved: true }) }
     }
@@ -86,7 +86,7 @@ impl Limits {
         let Ok(bytes) = serde_json::to_vec(&state.buckets) else { return };
         drop(state);
         let unfinished = self.path.with_extension("part");
-        let written = std::fs::write(&unfinished, bytes).and_then(|()| std::fs::rename(&unfinished, &self.path));
+        let written = files::replace(&self.path, &unfinished, &bytes);
         if let Err(error) = written {
             log::debug!("the API's rates were not saved: {error}");
         }
@@ -113,6 +113,21 @@ mod tests {
         assert!(again.take("panel", at(10)).is_ok());
         std::fs::write(&path, b"no JSON").unwrap();
         assert!(Limits::open(path, 6).take("panel", at(0)).is_ok());
+    }
+
+    #[test]
+    fn nothing_is_written_through_what_was_planted_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("limits.json");
+        let limits = Limits::open(path.clone(), 6);
+        let target = files::planted::Target::new();
+        for place in [path.with_extension("part"), path] {
+            target.outlives(&place, || {
+                let _ = limits.take("panel", Wall(0));
+                limits.state.lock().unwrap().is_saved = false;
+                limits.save();
+            });
+        }
     }
 
     #[test]

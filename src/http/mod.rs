@@ -31,7 +31,7 @@ pub use auth::{Scope, Tokens};
 use crate::gallery::{Admission, Allowed, GalleryError, Snapshot};
 use crate::pipeline::StillFace;
 use crate::system::secret::SecretError;
-use crate::system::{Stop, messages};
+use crate::system::{Stop, files, messages};
 use crate::types::{Embedding, Person, PersonId, Picture};
 use crate::vision::stack::PackThresholds;
 
@@ -271,7 +271,7 @@ pub fn run(
 
 /// Binds a socket over one that an earlier run left behind.
 fn bind_unix(path: &Path) -> std::io::Result<tokio::net::UnixListener> {
-    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    use std::os::unix::fs::FileTypeExt;
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => std::fs::remove_file(path)?,
         Ok(_) => return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, "a file that is no socket lies there")),
@@ -279,7 +279,7 @@ fn bind_unix(path: &Path) -> std::io::Result<tokio::net::UnixListener> {
         Err(error) => return Err(error),
     }
     let listener = tokio::net::UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    files::set_mode(path, 0o660)?;
     Ok(listener)
 }
 

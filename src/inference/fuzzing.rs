@@ -108,6 +108,22 @@ impl Depot {
     }
 }
 
+/// A shared library's bytes before the loader sees them: refused, or sound as far as we read. Whatever its headers say, no more is read
+/// than they are worth.
+pub fn library(bytes: &[u8]) {
+    let outcome = judge_library(bytes);
+    assert!(outcome.is_err() || bytes.starts_with(b"\x7fELF"), "something else was taken for a library");
+}
+
+pub(super) fn judge_library(bytes: &[u8]) -> Result<(), String> {
+    let read = |offset: u64, out: &mut [u8]| {
+        let start = usize::try_from(offset).ok();
+        let part = start.and_then(|start| bytes.get(start..start.checked_add(out.len())?));
+        part.map(|part| out.copy_from_slice(part)).is_some()
+    };
+    super::library::judge(bytes.len() as u64, &read, b"OrtGetApiBase")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +149,18 @@ mod tests {
     fn a_seeded_walk_over_manifests_breaks_no_promise() {
         let builtin = include_bytes!("../../models/manifest.toml");
         walk("manifest", &[builtin, &builtin[..1200], include_bytes!("../../models/bench-peer.toml")], 300, manifest);
+    }
+
+    #[test]
+    fn a_seeded_walk_over_libraries_breaks_no_promise() {
+        // This very program is one, as far as its headers go: the loader's own table, program headers, a dynamic section.
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let mut small = own[..own.len().min(8_192)].to_vec();
+        walk("library", &[&small], 4_000, library);
+        // And one that ends where its headers say: the segments cut to what is there.
+        small[0x28..0x30].fill(0);
+        small[0x3c] = 0;
+        walk("library, cut", &[&small], 4_000, library);
     }
 
     #[test]

@@ -3,8 +3,6 @@
 //! that a missing accelerator is a reason that we log and tell, never a silent fall to the processor.
 
 use std::ffi::{CStr, OsString};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,7 +14,8 @@ use ::ort::session::builder::GraphOptimizationLevel;
 use ::ort::value::TensorRef;
 
 use super::engine::{self, Upgrading};
-use super::{InferenceError, Network, Precision, Prepared, Provider, Settings, Tensor, cache, check_shape, guarded};
+use super::{InferenceError, Network, Precision, Prepared, Provider, Settings, Tensor, cache, check_shape, guarded, library};
+use crate::system::owner;
 
 /// The library that this process uses; `ort`'s own slot is global, so there is one.
 struct Loaded {
@@ -174,7 +173,8 @@ fn is_offered(offered: ::ort::Result<bool>, name: &str) -> Result<(), String> {
 
 /// The folder of this network's engines, made when it is missing.
 fn engine_folder(settings: &Settings, graph: &[u8]) -> Result<Option<String>, String> {
-    let Some(cache) = &settings.cache_dir else { return Ok(None) };
+    // The library writes there by itself, and would follow what the folder's user has planted: as root it does without.
+    let Some(cache) = settings.cache_dir.as_ref().filter(|cache| !owner::is_anothers(cache)) else { return Ok(None) };
     let version = loaded().map_or_else(|| "unknown".to_owned(), |(version, _)| version);
     let folder = cache::folder(cache, graph, &version, &cache::machine(Path::new("/")), settings.precision);
     std::fs::create_dir_all(&folder).map_err(|error| format!("the engine cache {} cannot be made: {error}", folder.display()))?;
@@ -232,7 +232,10 @@ fn run(session: &mut Session, input: &Tensor) -> ::ort::Result<Vec<Tensor>> {
 /// Loads the library once; later calls get the same one, or an error when they ask for another.
 fn load(settings: &Settings, environment_path: Option<OsString>) -> Result<Environment, String> {
     let mut slot = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    let asked = environment_path.filter(|path| !path.is_empty()).map(PathBuf::from).or_else(|| settings.library.clone());
+    let from_environment = environment_path.filter(|path| !path.is_empty()).map(PathBuf::from);
+    // Who names a library in an environment of their own may write it. Root's environment may be what another user left there.
+    let and = from_environment.as_ref().and(Some(rustix::process::geteuid().as_raw())).filter(|user| *user != 0);
+    let asked = from_environment.or_else(|| settings.library.clone());
     if let Some(loaded) = slot.as_ref() {
         return match asked.map(|asked| resolve(&asked)).transpose()? {
             Some(path) if !same_file(&path, &loaded.path) => Err(format!(
@@ -247,8 +250,7 @@ fn load(settings: &Settings, environment_path: Option<OsString>) -> Result<Envir
     let (path, version) = match asked {
         Some(asked) => {
             let path = resolve(&asked)?;
-            let version = inspect(&path)?;
-            (path, version)
+            inspect(&path, and)?
         }
         None => search(&well_known())?,
     };
@@ -323,8 +325,8 @@ fn well_known() -> Vec<PathBuf> {
 fn search(folders: &[PathBuf]) -> Result<(PathBuf, String), String> {
     let mut reasons = Vec::new();
     for path in folders.iter().flat_map(|folder| libraries_in(folder)) {
-        match inspect(&path) {
-            Ok(version) => return Ok((path, version)),
+        match inspect(&path, None) {
+            Ok(found) => return Ok(found),
             Err(reason) => reasons.push(reason),
         }
     }
@@ -336,48 +338,16 @@ fn search(folders: &[PathBuf]) -> Result<(PathBuf, String), String> {
     Err(reasons.join("; "))
 }
 
-/// The version of a library that can be used; the error is a sentence.
-fn inspect(path: &Path) -> Result<String, String> {
-    check_whole(path).map_err(|reason| format!("{} is no ONNX Runtime: {reason}", path.display()))?;
-    let version = ask_version(path).map_err(|reason| format!("{} is no ONNX Runtime: {reason}", path.display()))?;
-    Ok(version)
-}
-
-/// Refuses what the loader would crash on: it maps segments without looking whether the file is long enough, and a cut one ends the
-/// process with SIGBUS. Reads the ELF header and the program headers (System V ABI, chapter 4); 32-bit files are left to the loader.
-fn check_whole(path: &Path) -> Result<(), String> {
-    let mut file = File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        _ => format!("it cannot be read ({error})"),
+/// The file of a library that can be used, and its version; the error is a sentence. `and`: see [`library::examine`].
+pub(super) fn inspect(path: &Path, and: Option<u32>) -> Result<(PathBuf, String), String> {
+    let named = |reason: String| format!("{} is no ONNX Runtime: {reason}", path.display());
+    let file = library::examine(path, b"OrtGetApiBase", and).map_err(|reason| match reason.starts_with('/') {
+        // The place that others may write is named by itself.
+        true => format!("{} is not loaded: {reason}", path.display()),
+        false => named(reason),
     })?;
-    let metadata = file.metadata().map_err(|error| error.to_string())?;
-    if !metadata.is_file() {
-        return Err("it is no file".into());
-    }
-    let mut head = Vec::new();
-    // The program headers follow the header in every linker's output.
-    file.by_ref().take(64 * 1024).read_to_end(&mut head).map_err(|error| error.to_string())?;
-    if !head.starts_with(b"\x7fELF") {
-        return Err("it is no shared library".into());
-    }
-    let cut = || format!("it is cut off ({} bytes)", metadata.len());
-    if head.get(4) != Some(&2) {
-        return Ok(());
-    }
-    let number = |at: usize, bytes: usize| -> Option<u64> {
-        let slice = head.get(at..at.checked_add(bytes)?)?;
-        Some(slice.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
-    };
-    let header = |at: usize, bytes: usize| number(at, bytes).ok_or_else(cut);
-    let sections_end = header(0x28, 8)?.saturating_add(header(0x3a, 2)? * header(0x3c, 2)?);
-    let (start, size, count) = (header(0x20, 8)?, header(0x36, 2)?, header(0x38, 2)?);
-    let mut end = sections_end;
-    for index in 0..count {
-        let at = usize::try_from(start.saturating_add(index * size)).map_err(|_| cut())?;
-        let (offset, length) = (header(at.saturating_add(8), 8)?, header(at.saturating_add(32), 8)?);
-        end = end.max(offset.saturating_add(length));
-    }
-    if end > metadata.len() { Err(cut()) } else { Ok(()) }
+    let version = ask_version(&file).map_err(named)?;
+    Ok((file, version))
 }
 
 /// Loads the library and asks it for its version and for the API that `ort` needs.
@@ -387,7 +357,8 @@ fn check_whole(path: &Path) -> Result<(), String> {
 )]
 fn ask_version(path: &Path) -> Result<String, String> {
     type EntryPoint = unsafe extern "C" fn() -> *const ::ort::sys::OrtApiBase;
-    // SAFETY: loading runs the library's initialisers. The path comes from the administrator (config, environment or a system folder).
+    // SAFETY: loading runs the library's initialisers. It is a whole library with our entry point, and nobody may write it who could not
+    // change this program as well (`library::examine`).
     let library = unsafe { libloading::Library::new(path) }.map_err(|error| format!("it does not load ({error})"))?;
     // SAFETY: the symbol has this type in every release of ONNX Runtime (onnxruntime_c_api.h).
     let entry = unsafe { library.get::<EntryPoint>(b"OrtGetApiBase\0") }.map_err(|_| "it has no entry point OrtGetApiBase")?;
@@ -446,13 +417,13 @@ mod tests {
     fn files_that_are_no_library_are_refused_with_a_sentence() {
         let folder = folder();
         let missing = folder.path().join("missing.so");
-        assert!(inspect(&missing).unwrap_err().contains("no such file"));
-        assert!(inspect(folder.path()).unwrap_err().contains("no file"));
+        assert!(inspect(&missing, None).unwrap_err().contains("no such file"));
+        assert!(inspect(folder.path(), None).unwrap_err().contains("no file"));
         let text = folder.path().join("text.so");
         std::fs::write(&text, "not a library\n").unwrap();
-        assert!(inspect(&text).unwrap_err().contains("no shared library"));
+        assert!(inspect(&text, None).unwrap_err().contains("no shared library"));
         std::fs::write(&text, b"\x7fELF\x02\x01\x01").unwrap();
-        assert!(inspect(&text).unwrap_err().contains("cut off"));
+        assert!(inspect(&text, None).unwrap_err().contains("cut off"));
     }
 
     #[test]
@@ -463,7 +434,7 @@ mod tests {
         for part in [100, 5_000, bytes.len() / 2, bytes.len() - 1] {
             let path = folder.path().join("libonnxruntime.so");
             std::fs::write(&path, &bytes[..part]).unwrap();
-            assert!(inspect(&path).unwrap_err().contains("cut off"), "{part}");
+            assert!(inspect(&path, None).unwrap_err().contains("cut off"), "{part}");
         }
     }
 
@@ -471,7 +442,7 @@ mod tests {
     fn another_library_and_an_old_one_are_refused_with_a_sentence() {
         let folder = folder();
         let Some(path) = compile(folder.path(), "int something(void) { return 1; }") else { return };
-        assert!(inspect(&path).unwrap_err().contains("no entry point"));
+        assert!(inspect(&path, None).unwrap_err().contains("no entry point"));
         for (version, word) in
             [("1.10.0", "1.17 or newer"), ("2.20.0", "1.17 or newer"), ("", "1.17 or newer"), ("1.17.0", "does not offer")]
         {
@@ -483,7 +454,7 @@ mod tests {
                  const void* OrtGetApiBase(void) {{ return &base; }}\n"
             );
             let path = compile(folder.path(), &source).unwrap();
-            let error = inspect(&path).unwrap_err();
+            let error = inspect(&path, None).unwrap_err();
             assert!(error.contains(word), "{version}: {error}");
         }
     }

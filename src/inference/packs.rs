@@ -3,7 +3,7 @@
 //! step; a broken download goes on where it stopped. Whatever the source, only the hash is trusted.
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 
 use super::manifest::{Int8, Manifest, Model, Origin};
 use super::{InferenceError, MAX_MODEL_BYTES, builtin, hex};
+use crate::system::files;
 use crate::types::ModelId;
 
 /// The largest archive that is fetched, in bytes.
@@ -261,9 +262,7 @@ pub(super) struct Part {
 impl Part {
     pub(super) fn open(path: PathBuf) -> Result<Self, String> {
         let shown = path.display();
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).open(&path);
-        let file = file.map_err(|error| format!("{shown} cannot be written: {error}"))?;
+        let file = files::open_or_make(&path, 0o644).map_err(|error| format!("{shown} cannot be written: {error}"))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { file, path }),
             Err(TryLockError::WouldBlock) => Err(format!("another fetch is writing {shown}: let it finish")),

@@ -76,7 +76,8 @@ pub struct Settings {
     /// Without `cpu` in the list a machine that lost its accelerator does not fall back to the processor.
     pub providers: Vec<Provider>,
     /// ONNX Runtime's library (`libonnxruntime.so`, 1.17 or newer) or the folder it is in. Without it the usual places are searched.
-    /// The environment's `ORT_DYLIB_PATH` overrides it.
+    /// The environment's `ORT_DYLIB_PATH` overrides it. Its code runs as this program, so nobody may write it or its folders who could
+    /// not change the program as well: root's, and nothing in folders of the service's own.
     pub library: Option<PathBuf>,
     /// Threads within one network, 1 to 64 (ONNX Runtime only). More than one costs more than it gives on small processors: cameras
     /// and stages run side by side already.

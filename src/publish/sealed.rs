@@ -8,9 +8,9 @@
 //! goes as far as records are authentic and says where it stopped.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -21,8 +21,8 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::system::clock;
 use crate::system::secret::{self, SecretError};
+use crate::system::{clock, files};
 
 /// The name of the key among the secrets.
 pub const STATE_KEY: &str = "state.key";
@@ -382,7 +382,7 @@ impl SealedLog {
         mut visit: impl FnMut(Location, &[u8]),
     ) -> Result<Self, SealedError> {
         let io = |source| SealedError::Io { path: folder.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
+        files::private_folder(folder).map_err(io)?;
         let mut segments = BTreeMap::new();
         for segment in list(folder).map_err(io)? {
             let path = path(folder, segment);
@@ -450,7 +450,7 @@ impl SealedLog {
         let path = path(&self.folder, location.segment);
         let io = |source| SealedError::Io { path: path.clone(), source };
         let damaged = |reason| SealedError::Damaged { path: path.clone(), offset: location.offset, reason };
-        let file = File::open(&path).map_err(io)?;
+        let file = files::open(&path).map_err(io)?;
         let mut header = [0; HEADER_BYTES];
         file.read_exact_at(&mut header, 0).map_err(io)?;
         let known = Cipher::new(&self.key, self.purpose, &header);
@@ -565,7 +565,7 @@ pub(super) fn read_segment(
     let io = |source| SealedError::Io { path: path.to_owned(), source };
     let damaged = |offset: usize, reason| SealedError::Damaged { path: path.to_owned(), offset: offset as u64, reason };
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_SEGMENT_BYTES).read_to_end(&mut bytes)).map_err(io)?;
+    files::open(path).and_then(|file| file.take(MAX_SEGMENT_BYTES).read_to_end(&mut bytes)).map_err(io)?;
     let header = bytes.get(..HEADER_BYTES).ok_or(damaged(bytes.len(), "the header is cut"))?;
     let (cipher, commitment) = Cipher::new(key, purpose, header).ok_or(damaged(0, "it is no log of this version"))?;
     if header[COMMITMENT_AT..] != *commitment {
@@ -754,6 +754,25 @@ pub(super) mod tests {
         assert_eq!(texts, ["one", "two", "three", "four", "five", "six"]);
         assert_eq!(log.append(b"seven", true).unwrap().segment, last + 1);
         assert_eq!(log.read(locations[1]).unwrap(), b"two");
+    }
+
+    #[test]
+    fn nothing_is_written_through_what_was_planted_in_the_folder_or_in_its_place() {
+        let state = tempfile::tempdir().unwrap();
+        let folder = state.path().join("outbox");
+        files::planted::folder_outlives(&folder, || open(&folder, key(), LIMITS).map(drop));
+        std::fs::remove_file(&folder).unwrap();
+        filled(&folder);
+        let next = open(&folder, key(), LIMITS).unwrap().0.next_segment;
+        let target = files::planted::Target::new();
+        // A segment that was planted before it is begun: the log takes another number or says what is wrong, and writes nothing there.
+        target.outlives(&path(&folder, next), || {
+            if let Ok((mut log, _)) = open(&folder, key(), LIMITS) {
+                let _ = log.append(b"ours", true);
+            }
+            let own = std::fs::read_dir(&folder).unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+            own.filter(|own| *own > path(&folder, next)).for_each(|own| std::fs::remove_file(own).unwrap());
+        });
     }
 
     #[test]

@@ -44,10 +44,10 @@ pub struct Settings {
     pub outbox_days: u32,
     /// How many MiB the audit trail may take; the oldest go first. 1 to 65536.
     pub audit_mib: u32,
-    /// The keys of those whose commands are obeyed, a JWK set in a file that only the operator can change; `faceid keygen --operator`
+    /// The keys of those whose commands are obeyed, a JWK set in a file that only the operator can change; `faceid keygen --operator FILE`
     /// makes one. Without it every command is refused.
     pub operator_keys: Option<PathBuf>,
-    /// Who may look at faces after `cmd/snapshot-on`: the public key that `faceid keygen --snapshots` prints. Without it no picture ever
+    /// Who may look at faces after `cmd/snapshot-on`: the public key that `faceid keygen --snapshots FILE` prints. Without it no picture ever
     /// leaves the device.
     pub snapshot_recipient: Option<String>,
     /// Whether Home Assistant is told of this device (`homeassistant/device/<device>/config`).

@@ -1,12 +1,15 @@
-//! What every worker needs of the machine: clocks, the stop signal, back-off, secrets, ids that may be used once, the log, counters,
+//! What every worker needs of the machine: clocks, the stop signal, back-off, secrets, files in which no link is followed,
+//! whose rights root takes, ids that may be used once, the log, counters,
 //! and systemd's notifications. It knows nothing of faces.
 
 pub mod backoff;
 pub mod clock;
+pub mod files;
 pub mod logging;
 pub mod messages;
 pub mod metrics;
 pub mod notify;
+pub mod owner;
 pub mod process;
 pub mod secret;
 pub mod seen;

@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+/// What the units hand over in the place of a secret that this site does not have (`SetCredential=NAME:\x00`), so that a service starts
+/// without it: as good as none. A key has 32 bytes, and a password no such character.
+const NONE: [u8; 1] = [0];
+
 /// The largest secret file, in bytes.
 pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
@@ -96,11 +100,20 @@ pub fn locate(name: &str, fallback: &Path) -> (PathBuf, bool) {
     if let Some(folder) = std::env::var_os("CREDENTIALS_DIRECTORY") {
         // `LoadCredential=secrets:FOLDER` puts the credential's own name before each file's.
         let names = [name.to_owned(), format!("secrets_{name}")];
-        if let Some(path) = names.iter().map(|name| Path::new(&folder).join(name)).find(|path| path.exists()) {
+        if let Some(path) = names.iter().map(|name| Path::new(&folder).join(name)).find(|path| is_handed_over(path)) {
             return (path, true);
         }
     }
     (fallback.join(name), false)
+}
+
+/// Whether a credential is there and is more than the word that there is none.
+fn is_handed_over(path: &Path) -> bool {
+    let mut start = Vec::new();
+    match File::open(path).and_then(|file| file.take(NONE.len() as u64 + 1).read_to_end(&mut start)) {
+        Ok(_) => start != NONE,
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
 }
 
 #[cfg(test)]
@@ -120,6 +133,17 @@ mod tests {
         assert!(!error.to_string().contains("hunter2"));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(read_line("key", folder.path()).unwrap().as_str(), "hunter2");
+    }
+
+    #[test]
+    fn what_a_unit_hands_over_for_a_secret_that_is_not_there_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mqtt-password");
+        assert!(!is_handed_over(&path));
+        for (content, is) in [(&b"\0"[..], false), (b"\0\0", true), (b"hunter2", true), (b"", true)] {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(is_handed_over(&path), is, "{content:?}");
+        }
     }
 
     #[test]

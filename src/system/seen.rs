@@ -8,13 +8,13 @@
 //! line that does not read makes the file damaged, and nothing is accepted until somebody looks.
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::files;
 use crate::types::Wall;
 
 /// The most ids that are remembered at once; more than this many unexpired ones is an attack, and the newest are refused.
@@ -74,18 +74,10 @@ impl Seen {
     /// Reads the file, or starts one; its folder is made with mode 0700.
     pub fn open(path: &Path) -> Result<Self, SeenError> {
         let io = |source| SeenError::Io { path: path.to_owned(), source };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
-        }
+        path.parent().map_or(Ok(()), files::private_folder).map_err(io)?;
         let mut seen = Self { path: path.to_owned(), file: None, ids: HashMap::new(), floor: i64::MIN, lines: 0 };
-        match File::open(path) {
-            Ok(file) => {
-                let mut bytes = Vec::new();
-                file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(io)?;
-                seen.parse(&bytes)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io(error)),
+        if let Some(bytes) = files::read(path, MAX_FILE_BYTES).map_err(io)? {
+            seen.parse(&bytes)?;
         }
         seen.rewrite().map_err(io)?;
         Ok(seen)
@@ -165,13 +157,7 @@ impl Seen {
             text.push_str(&format!("{expires} {id}\n"));
         }
         self.file = None;
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, &self.path)?;
-        if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            File::open(folder)?.sync_all()?;
-        }
+        let file = files::replace(&self.path, &fresh, text.as_bytes())?;
         self.lines = self.ids.len();
         self.file = Some(file);
         Ok(())
@@ -206,6 +192,23 @@ mod tests {
         assert!(matches!(seen.take("a", 100, wall(95)), Err(SeenError::TooOld)));
         assert!(matches!(seen.take("b", 99, wall(95)), Err(SeenError::TooOld)));
         seen.take("c", 101, wall(95)).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_written_through_what_was_planted_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("door/front.seen");
+        drop(Seen::open(&path).unwrap());
+        let target = files::planted::Target::new();
+        target.outlives(&path.with_extension("new"), || drop(Seen::open(&path).unwrap()));
+        // In the file's own place a link is no memory: nothing is taken by it, and nothing is read through it.
+        target.outlives(&path, || {
+            if path.is_symlink() {
+                assert!(Seen::open(&path).err().unwrap().to_string().contains("link"));
+            }
+        });
+        let door = folder.path().join("other");
+        files::planted::folder_outlives(&door, || Seen::open(&door.join("front.seen")).map(drop));
     }
 
     #[test]

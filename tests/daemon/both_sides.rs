@@ -35,7 +35,11 @@ pub(super) fn furnish(broker: u16, more: &str) -> (House, std::path::PathBuf) {
         house.succeed(&arguments);
     }
     std::fs::write(house.path("keys.json"), house.succeed(&["keygen", "--public"])).unwrap();
-    std::fs::write(house.path("operators.json"), house.succeed(&["keygen", "--operator"])).unwrap();
+    std::fs::write(
+        house.path("operators.json"),
+        house.succeed(&["keygen", "--operator", house.path("operator.key").to_str().unwrap()]),
+    )
+    .unwrap();
     let config = house.path("config.toml");
     let text = format!(
         "device = \"unit\"\n[models]\npack = \"builtin\"\n[inference]\nbackend = \"tract\"\n\

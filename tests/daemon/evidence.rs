@@ -171,7 +171,8 @@ fn faces_leave_the_device_only_after_a_signed_command_for_a_while_and_only_for_t
     let broker = Mosquitto::open();
     let (house, config) = furnish(broker.port, "[policy.throttle]\nfailures = 0\n");
     before_the_turning_head(&house, &config);
-    let key = house.succeed(&["keygen", "--snapshots"]);
+    let own = house.path("snapshot.key").to_str().unwrap().to_owned();
+    let key = house.succeed(&["keygen", "--snapshots", &own]);
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("[publish]\n", &format!("[publish]\nsnapshot-recipient = \"{}\"\n", key.trim()))).unwrap();
     let door = Ear::on(broker.port, "faceid/unit/door/front/#");
@@ -187,10 +188,10 @@ fn faces_leave_the_device_only_after_a_signed_command_for_a_while_and_only_for_t
     command(&house, &config, &["snapshot-off"]);
     let (file, out) = (house.path("message.json"), house.path("face.jpg"));
     std::fs::write(&file, &message).unwrap();
-    house.succeed(&["snapshot", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    house.succeed(&["snapshot", file.to_str().unwrap(), "--key", &own, "--out", out.to_str().unwrap()]);
     assert!(std::fs::read(&out).unwrap().starts_with(&[0xff, 0xd8, 0xff]));
     std::fs::write(&file, message.replace("\"front\"", "\"back\"")).unwrap();
-    house.fail(65, &["snapshot", file.to_str().unwrap(), "--out", house.path("other.jpg").to_str().unwrap()]);
+    house.fail(65, &["snapshot", file.to_str().unwrap(), "--key", &own, "--out", house.path("other.jpg").to_str().unwrap()]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! ways in which it must not start, and the verbs on bad input. What needs the shared clips and networks says loudly when it is skipped.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail as its tests do")]
 
+mod attacks;
 mod both_sides;
 #[cfg(feature = "demo-broker")]
 mod demo;
@@ -72,6 +73,7 @@ impl House {
             .env("FACEID_STATE_DIR", self.path("state"))
             .env("FACEID_SECRETS_DIR", self.path("secrets"))
             .env("FACEID_MODELS_DIR", self.path("models"))
+            .env("FACEID_OPERATOR_KEY", self.path("operator.key"))
             .env_remove("FACEID_CONFIG")
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")

@@ -274,7 +274,7 @@ fn doctor_lets_a_sound_installation_pass() {
     }
 }
 
-fn files(folder: &Path) -> Vec<String> {
+pub(super) fn files(folder: &Path) -> Vec<String> {
     fn walk(root: &Path, folder: &Path, all: &mut Vec<String>) {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();

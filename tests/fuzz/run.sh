@@ -22,6 +22,9 @@ seeds_of() {
     policy) find ../../data/config ../cli/config -name '*.toml' ;;
     picture) find ../../data/demo/people -name '*_0001.jpg' ;;
     manifest) find ../../models -name '*.toml' ;;
+    library)
+        printf 'const void* OrtGetApiBase(void) { return 0; }\n' | cc -shared -fPIC -nostdlib -x c -o corpus/library.so - && echo corpus/library.so
+        ;;
     network) find ../../models/builtin -name '*.onnx' ;;
     esac
 }

@@ -26,7 +26,11 @@ impl Daemon {
         let mut daemon = Self { folder: tempfile::tempdir().unwrap(), child: None };
         daemon.succeed(&["keygen"]);
         let operators = daemon.folder.path().join("operators.json");
-        std::fs::write(&operators, daemon.succeed(&["keygen", "--operator"])).unwrap();
+        std::fs::write(
+            &operators,
+            daemon.succeed(&["keygen", "--operator", daemon.folder.path().join("operator.key").to_str().unwrap()]),
+        )
+        .unwrap();
         let config = format!(
             "device = \"unit\"\n[models]\npack = \"builtin\"\n[inference]\nbackend = \"tract\"\n\
              [publish]\nhost = \"127.0.0.1\"\nport = {broker}\noperator-keys = \"{}\"\n\
@@ -56,6 +60,7 @@ impl Daemon {
         for (name, folder) in [("FACEID_STATE_DIR", "state"), ("FACEID_SECRETS_DIR", "secrets"), ("FACEID_MODELS_DIR", "models")] {
             command.env(name, self.folder.path().join(folder));
         }
+        command.env("FACEID_OPERATOR_KEY", self.folder.path().join("operator.key"));
         for name in ["FACEID_CONFIG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM", "CREDENTIALS_DIRECTORY"] {
             command.env_remove(name);
         }

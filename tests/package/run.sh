@@ -29,6 +29,14 @@ inside apt-get update -qq
 inside apt-get install -y --no-install-recommends /tmp/faceid-older.deb </dev/null >"$work/install.log" 2>&1 || { tail -40 "$work/install.log"; fail install; }
 inside faceid --version
 [ "$(inside stat -c '%a %U' /etc/faceid/secrets/gallery.key)" = "600 root" ] || fail "the gallery's key is open"
+closed() {
+    [ "$(inside stat -c '%a %U:%G' $config)" = "640 root:faceid" ] || fail "the config is $(inside stat -c '%a %U:%G' $config) $1"
+    [ "$(inside stat -c '%a %U' /etc/faceid/secrets)" = "700 root" ] && [ "$(inside stat -c '%a %U' /etc/faceid/door-secrets)" = "700 root" ] ||
+        fail "a folder of secrets is open $1"
+}
+closed "after the installation"
+inside grep -qx 'LoadCredential=gallery.key:/etc/faceid/secrets/gallery.key' /etc/systemd/system/faceid.service.d/credentials.conf ||
+    fail "the unit does not name the gallery's key"
 inside getent passwd faceid >/dev/null || fail "no user faceid"
 inside man -w faceid >/dev/null 2>&1 || inside test -e /usr/share/man/man1/faceid.1.gz || fail "no man page"
 if inside test -x /usr/bin/journalctl; then
@@ -78,10 +86,17 @@ echo "== upgrade keeps the gallery, the keys and the edited config"
 biometric() { inside find /var/lib/faceid /etc/faceid/secrets /etc/faceid/door-secrets -type f -size +15c; }
 sums() { inside find $config /etc/faceid/secrets /var/lib/faceid/gallery/people.gallery -type f -exec sha256sum {} + | sort; }
 before=$(sums)
+# As packages before this one left it, with a copy that an editor left, and a door's beside it.
+inside chown root:root $config
+inside chmod 644 $config
+inside sh -c "cp $config $config~; printf '[controller]\\ndoor = \"front\"\\n' >/etc/faceid/door.toml; chmod 644 $config~ /etc/faceid/door.toml"
 inside apt-get install -y --no-install-recommends -o Dpkg::Options::=--force-confold /tmp/faceid.deb </dev/null >"$work/upgrade.log" 2>&1 ||
     { tail -40 "$work/upgrade.log"; fail upgrade; }
 inside dpkg-query -W -f '${Version}\n' faceid | grep -qx "$(dpkg-deb -f "$deb" Version)" || fail "it is still the older one"
 [ "$before" = "$(sums)" ] || fail "the upgrade changed the gallery, a key or the config"
+closed "after the upgrade"
+[ "$(inside stat -c '%a %U:%G' $config~ /etc/faceid/door.toml | tr '\n' ' ')" = "640 root:faceid 640 root:faceid-door " ] ||
+    fail "an older copy or the door's config is open: $(inside stat -c '%n %a %U:%G' $config~ /etc/faceid/door.toml)"
 inside test -e $config.dpkg-dist || fail "the new default was not put beside the edited config"
 inside faceid people list | grep -q "person-a: 1 template" || fail "the upgrade lost the gallery"
 recognised "after the upgrade"
@@ -106,7 +121,11 @@ found() {
         }' "$work/traces"
 }
 [ "$(found | wc -l)" -ge "$(wc -l <"$work/traces")" ] || fail "what is to be erased is not found where it lies"
+echo "the site's own key" >"$root/tmp/site.key"
+ln -s /tmp/site.key "$root/etc/faceid/secrets/mqtt-client-key"
 inside apt-get purge -y faceid >/dev/null 2>&1
+[ "$(cat "$root/tmp/site.key")" = "the site's own key" ] || fail "purge overwrote the site's key through a link"
+rm "$root/tmp/site.key"
 left=$(inside find / -xdev \( -name '*faceid*' -o -name 'people.gallery' -o -name 'gallery.key' -o -name grant.key \) ! -path '/proc/*' ! -path '/tmp/*' ! -path '/var/cache/apt/*' || true)
 [ -z "$left" ] || fail "purge left: $left"
 left=$(found)

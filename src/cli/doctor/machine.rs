@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::{Chart, State};
+use crate::cli::credentials;
 use crate::config::Config;
 use crate::door::LockKind;
 use crate::system::{self, ClockQuality, process};
@@ -142,6 +143,23 @@ fn power(chart: &mut Chart) {
 
 /// A file or folder that others may write, or read where it holds secrets.
 pub(super) fn modes(config_path: &Path, config: &Config, chart: &mut Chart) {
+    if let Some(warning) = crate::cli::run::open_config(config_path, config) {
+        let mend = format!("chmod o-rwx {path}; chgrp faceid {path}, or faceid-door for the door's", path = config_path.display());
+        chart.note("card numbers and the like", State::Broken, warning, mend);
+    }
+    for name in credentials::NOT_THE_DEVICES {
+        for folder in [config.secrets_dir.as_path(), Path::new(super::SEALED)] {
+            let path = folder.join(name);
+            if path.symlink_metadata().is_ok() {
+                let says = format!("{} lies on the device: whoever breaks into its service has that key", path.display());
+                let mend = format!(
+                    "mv {} to the machine that commands are sent from, and renew it where it has lain here for long",
+                    path.display()
+                );
+                chart.note(format!("key {name}"), State::Weak, says, mend);
+            }
+        }
+    }
     for (path, mask, mend) in [
         (config_path, 0o022, "chmod go-w"),
         (config.secrets_dir.as_path(), 0o077, "chmod 700"),

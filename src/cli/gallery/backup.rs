@@ -188,7 +188,8 @@ fn trust(context: &Context, args: &RestoreArgs) -> Result<Trust> {
 }
 
 /// A new identity in a file, its public key on the screen.
-pub(super) fn make_key(file: &Path) -> Result {
+pub(super) fn make_key(file: &Path, kept_out: &[&Path]) -> Result {
+    let file = &crate::cli::credentials::away_from_the_device(file, kept_out)?;
     let identity = Identity::generate().map_err(permission)?;
     let failed = |error: std::io::Error| Failure::unavailable(format!("{}: {error}", file.display()));
     let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(failed)?;
