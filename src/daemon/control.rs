@@ -1,24 +1,31 @@
 //! The gallery's one writer while a daemon runs, and its door: a Unix socket in the state folder, mode 0600, for processes of the same
 //! user or of root. The command line enrols and removes through it instead of opening the store behind the daemon's back.
 
+mod people;
+
+use std::cell::Cell;
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use thiserror::Error;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
+pub use people::{People, Template};
+
+use people::embeddings;
+
+use super::calls::Calls;
 use super::supervisor::{WorkerContext, WorkerError};
 use super::{deeds, events};
-use crate::gallery::format::MAX_PEOPLE;
+use crate::gallery::format::{MAX_PEOPLE, MAX_TEMPLATES};
 use crate::gallery::{Gallery, GalleryError, Twin, is_made};
 use crate::publish::{Audit, Publisher};
 use crate::system::messages;
@@ -30,27 +37,17 @@ pub const SOCKET: &str = "control.sock";
 /// How long the worker waits for a caller before it looks whether to stop.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// Callers that are served side by side; changes wait for one another all the same.
-const CALLERS: usize = 8;
+pub(super) const CALLERS: usize = 8;
 /// A caller that has not begun to ask by then is hung up on: whoever connects has the question ready.
 const FIRST_WORD: Duration = Duration::from_secs(5);
-/// And one that stops within a question, or does not take the answer.
-const CALLER_PATIENCE: Duration = Duration::from_secs(20);
+/// And one whose question is not whole by then, counted from its first byte, or that does not take the answer.
+const CALLER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the command line waits for an answer: a large gallery is written anew in seconds.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(120);
 /// The longest message: a batch of an import fits many times.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// The longest path that a socket's address takes (sun_path).
 const MAX_ADDRESS_BYTES: usize = 107;
-
-/// A template on its way. No `Debug`, cleared when it goes.
-#[derive(Serialize, Deserialize)]
-pub struct Template(Vec<f32>);
-
-impl Drop for Template {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
 
 /// What may be asked of the gallery's writer.
 #[derive(Serialize, Deserialize)]
@@ -60,7 +57,7 @@ pub enum Request {
         /// The model of the templates.
         model: ModelId,
         /// Each with templates.
-        people: Vec<(Person, Vec<Template>)>,
+        people: People,
     },
     /// Replace what is known of a person.
     Set(Person),
@@ -76,7 +73,7 @@ pub enum Request {
     /// Take the state that is there for the right one.
     AcceptRollback,
     /// Some people of a backup, kept until [`Request::Restore`] on the same connection; they go when the caller goes.
-    RestorePart(Vec<(Person, Vec<Template>)>),
+    RestorePart(People),
     /// What came by [`Request::RestorePart`] becomes the gallery's people, all or none.
     Restore {
         /// The model of the templates.
@@ -89,7 +86,7 @@ pub enum Request {
         /// The model of the templates.
         model: ModelId,
         /// Each with templates.
-        people: Vec<(Person, Vec<Template>)>,
+        people: People,
         /// The least score of one face.
         threshold: Score,
     },
@@ -108,9 +105,9 @@ impl Request {
     }
 
     /// Embeddings as they travel.
-    pub fn templates(people: Vec<(Person, Vec<Embedding>)>) -> Vec<(Person, Vec<Template>)> {
+    pub fn templates(people: Vec<(Person, Vec<Embedding>)>) -> People {
         let template = |embedding: Embedding| Template(embedding.values().to_vec());
-        people.into_iter().map(|(person, all)| (person, all.into_iter().map(template).collect())).collect()
+        People(people.into_iter().map(|(person, all)| (person, all.into_iter().map(template).collect())).collect())
     }
 }
 
@@ -237,8 +234,15 @@ pub(super) struct Control {
 /// What every caller is served with.
 struct Desk {
     gallery: Arc<Gallery>,
-    publisher: Publisher,
-    audit: Arc<Audit>,
+    /// Into the audit trail: who (the user's number) did what.
+    trail: Box<dyn Fn(u32, Value) + Send + Sync>,
+}
+
+/// What one caller has sent to be put back.
+#[derive(Default)]
+struct Parts {
+    people: Vec<(Person, Vec<Template>)>,
+    templates: usize,
 }
 
 impl Control {
@@ -253,11 +257,12 @@ impl Control {
         // Until here the folder's own mode keeps others out, and each caller is looked at besides.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         set_socket_timeout(&listener, Timeout::Recv, Some(PATIENCE))?;
-        Ok(Self { desk: Desk { gallery, publisher, audit }, listener, path })
+        let trail = Box::new(move |by, what| events::note(&audit, &publisher, "control", json!({"uid": by, "what": what})));
+        Ok(Self { desk: Desk { gallery, trail }, listener, path })
     }
 
-    /// Answers callers until told to stop, each on a thread of its own: one that dawdles hinders nobody. Beyond [`CALLERS`] they wait in
-    /// the system's queue until one has gone.
+    /// Answers callers until told to stop, each on a thread of its own: one that dawdles hinders nobody. When [`CALLERS`] are there, the
+    /// one that has been asking nothing for longest is hung up on for the next.
     pub(super) fn run(&mut self, context: &WorkerContext) -> Result<(), WorkerError> {
         let Self { desk, listener, .. } = self;
         let calls = Calls::default();
@@ -267,16 +272,15 @@ impl Control {
                 if context.stop().is_asked() {
                     break Ok(());
                 }
-                if calls.count() >= CALLERS {
-                    context.stop().sleep(PATIENCE);
-                    continue;
-                }
                 match listener.accept() {
                     Ok((stream, _)) => {
+                        while !calls.make_room() && !context.stop().sleep(PATIENCE) {
+                            context.beat();
+                        }
                         let (desk, calls) = (&*desk, &calls);
-                        let call = calls.begin(&stream);
+                        let Some(call) = calls.begin(&stream) else { continue };
                         scope.spawn(move || {
-                            if let Err(error) = desk.answer(&stream) {
+                            if let Err(error) = desk.answer(&stream, &|is_asking| call.is_asking(is_asking)) {
                                 log::warn!("a caller of the control socket went away: {error}");
                             }
                             drop(call);
@@ -294,81 +298,56 @@ impl Control {
     }
 }
 
-/// Who is being served: the streams, so that whoever only waits can be hung up on at the stop.
-#[derive(Default)]
-struct Calls(Mutex<Vec<Option<UnixStream>>>);
-
-/// One caller's place, given back when it goes.
-struct Call<'a>(&'a Calls, usize);
-
-impl Calls {
-    fn lock(&self) -> MutexGuard<'_, Vec<Option<UnixStream>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn count(&self) -> usize {
-        self.lock().iter().flatten().count()
-    }
-
-    fn begin(&self, stream: &UnixStream) -> Option<Call<'_>> {
-        let (mut places, stream) = (self.lock(), stream.try_clone().ok()?);
-        let free = places.iter().position(Option::is_none).unwrap_or(places.len());
-        if free == places.len() {
-            places.push(None);
-        }
-        places[free] = Some(stream);
-        Some(Call(self, free))
-    }
-
-    fn hang_up(&self) {
-        self.lock().iter().flatten().for_each(|stream| drop(stream.shutdown(Shutdown::Read)));
-    }
-}
-
-impl Drop for Call<'_> {
-    fn drop(&mut self) {
-        self.0.lock()[self.1] = None;
-    }
-}
-
 impl Desk {
-    fn answer(&self, stream: &UnixStream) -> io::Result<()> {
+    /// `asking` is told when a question is waited for and when it has come.
+    fn answer(&self, stream: &UnixStream, asking: &dyn Fn(bool)) -> io::Result<()> {
         let caller = socket_peercred(stream)?.uid;
         if !caller.is_root() && caller != rustix::process::geteuid() {
             log::warn!(uid = caller.as_raw(); "a caller of another user was turned away");
             return Ok(());
         }
         stream.set_write_timeout(Some(CALLER_PATIENCE))?;
-        let mut parts = Vec::new();
+        let mut parts = Parts::default();
         loop {
-            stream.set_read_timeout(Some(FIRST_WORD))?;
-            let bytes = match receive(&mut &*stream, || stream.set_read_timeout(Some(CALLER_PATIENCE))) {
+            asking(true);
+            let question = Question { stream, until: Cell::new(Instant::now() + FIRST_WORD) };
+            let begun = || {
+                question.until.set(Instant::now() + CALLER_PATIENCE);
+                Ok(())
+            };
+            let bytes = match receive(&mut &question, begun) {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                 other => other?,
             };
-            let reply = match postcard::from_bytes::<Request>(&bytes) {
-                Ok(request) => self.serve(request, &mut parts, caller.as_raw()),
-                Err(_) => Reply::Refused { code: 70, message: "the daemon does not know what was asked: restart it".to_owned() },
-            };
-            let reply = postcard::to_stdvec(&reply).map_err(io::Error::other)?;
-            send(&mut &*stream, &reply)?;
+            asking(false);
+            send(&mut &*stream, &self.reply(&bytes, &mut parts, caller.as_raw())?)?;
         }
     }
 
-    fn serve(&self, request: Request, parts: &mut Vec<(Person, Vec<Template>)>, by: u32) -> Reply {
+    /// What is answered to the bytes of a question.
+    fn reply(&self, bytes: &[u8], parts: &mut Parts, by: u32) -> io::Result<Vec<u8>> {
+        let reply = match postcard::from_bytes::<Request>(bytes) {
+            Ok(request) => self.serve(request, parts, by),
+            Err(_) => Reply::Refused { code: 70, message: "the daemon does not know what was asked: restart it".to_owned() },
+        };
+        postcard::to_stdvec(&reply).map_err(io::Error::other)
+    }
+
+    fn serve(&self, request: Request, parts: &mut Parts, by: u32) -> Reply {
         let done = match request {
             Request::Enroll { model, people } => self.enroll(&model, people, None, by),
             Request::EnrollDistinct { model, people, threshold } => self.enroll(&model, people, Some(threshold), by),
             Request::RestorePart(more) => {
-                parts.extend(more);
-                let wanted = parts.len();
-                if wanted <= MAX_PEOPLE {
-                    Ok(Vec::new())
-                } else {
-                    Err(GalleryError::TooLarge { what: "people", wanted, limit: MAX_PEOPLE })
+                let added = parts.add(more, self.gallery.snapshot().dimension());
+                if added.is_err() {
+                    *parts = Parts::default();
                 }
+                added.map(|()| Vec::new())
             }
-            Request::Restore { model, replace } => self.restore(&model, std::mem::take(parts), replace, by).map(|()| Vec::new()),
+            Request::Restore { model, replace } => {
+                let Parts { people, .. } = std::mem::take(parts);
+                self.restore(&model, People(people), replace, by).map(|()| Vec::new())
+            }
             other => self.care(other, by).map(|()| Vec::new()),
         };
         match done {
@@ -429,13 +408,7 @@ impl Desk {
         Ok(())
     }
 
-    fn enroll(
-        &self,
-        model: &ModelId,
-        people: Vec<(Person, Vec<Template>)>,
-        distinct: Option<Score>,
-        by: u32,
-    ) -> Result<Vec<Twin>, GalleryError> {
+    fn enroll(&self, model: &ModelId, people: People, distinct: Option<Score>, by: u32) -> Result<Vec<Twin>, GalleryError> {
         let people = embeddings(model, people)?;
         let mut who: Vec<PersonId> = people.iter().map(|(person, _)| person.id.clone()).collect();
         let twins = match distinct {
@@ -453,7 +426,7 @@ impl Desk {
         twins
     }
 
-    fn restore(&self, model: &ModelId, people: Vec<(Person, Vec<Template>)>, replace: bool, by: u32) -> Result<(), GalleryError> {
+    fn restore(&self, model: &ModelId, people: People, replace: bool, by: u32) -> Result<(), GalleryError> {
         let people = embeddings(model, people)?;
         let count = people.len();
         let restored = self.gallery.restore(people, replace);
@@ -464,9 +437,49 @@ impl Desk {
         restored
     }
 
-    /// Into the audit trail: who (the user's number) did what.
-    fn note(&self, by: u32, what: serde_json::Value) {
-        events::note(&self.audit, &self.publisher, "control", json!({"uid": by, "what": what}));
+    fn note(&self, by: u32, what: Value) {
+        (self.trail)(by, what);
+    }
+}
+
+impl Parts {
+    /// Takes some more people, so that in all they are no more than a gallery of templates of `dimension` numbers may hold.
+    fn add(&mut self, more: People, dimension: usize) -> Result<(), GalleryError> {
+        let templates = more.0.iter().map(|(_, templates)| templates.len()).sum::<usize>();
+        let (people, templates) = (self.people.len() + more.0.len(), self.templates + templates);
+        for (what, wanted, limit) in [("people", people, MAX_PEOPLE), ("templates", templates, MAX_TEMPLATES)] {
+            if wanted > limit {
+                return Err(GalleryError::TooLarge { what, wanted, limit });
+            }
+        }
+        let is_other = |(_, templates): &&(Person, Vec<Template>)| templates.iter().any(|template| template.0.len() != dimension);
+        if let Some((person, _)) = more.0.iter().find(is_other) {
+            return Err(GalleryError::InvalidPerson {
+                person: person.id.clone(),
+                reason: "a template has another length than the gallery's",
+            });
+        }
+        self.templates = templates;
+        self.people.extend(more.0);
+        Ok(())
+    }
+}
+
+/// A caller's stream, read until a moment: each read waits for what is left of the time and no longer, however it drips.
+struct Question<'a> {
+    stream: &'a UnixStream,
+    until: Cell<Instant>,
+}
+
+impl Read for &Question<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.until.get().saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        let mut stream = self.stream;
+        stream.read(buffer)
     }
 }
 
@@ -476,29 +489,61 @@ impl Drop for Control {
     }
 }
 
-/// Reads a request as [`Control`] does, and goes as far as one goes that touches nobody.
+/// A caller's bytes, as [`Control`] reads and answers them, against a gallery of drawn people: however they are framed and whatever they
+/// ask, each question is answered, and what is held for a caller is bounded.
 #[cfg(any(test, feature = "fuzzing"))]
-pub(super) fn judge(bytes: &[u8]) {
-    if let Ok(Request::Enroll { model, people }) = postcard::from_bytes(bytes) {
-        let _ = embeddings(&model, people);
+pub(super) fn judge(gallery: Gallery, mut bytes: &[u8]) {
+    let desk = Desk { gallery: Arc::new(gallery), trail: Box::new(|_, _| ()) };
+    let mut parts = Parts::default();
+    while let Ok(question) = receive(&mut bytes, || Ok(())) {
+        let reply = desk.reply(&question, &mut parts, 0).map(|reply| postcard::from_bytes::<Reply>(&reply).is_ok());
+        assert!(matches!(reply, Ok(true)), "a question that is not answered");
+        let held = parts.people.iter().flat_map(|(_, templates)| templates).map(|template| template.0.len()).sum::<usize>();
+        assert!(parts.people.len() <= MAX_PEOPLE && held == parts.templates * desk.gallery.snapshot().dimension());
     }
+    let snapshot = desk.gallery.snapshot();
+    assert!(snapshot.people().all(|(person, templates)| templates > 0 && person.groups.len() <= 64));
+}
+
+/// Questions as callers send them, for a walk to begin with.
+#[cfg(test)]
+#[expect(clippy::expect_used, reason = "a walk's beginning")]
+pub(super) fn questions(model: &ModelId, dimension: usize) -> Vec<Vec<u8>> {
+    let person = |name: &str| Person {
+        id: PersonId::new(name).expect("a plain name"),
+        name: Some("A. Name".to_owned()),
+        groups: vec![crate::types::GroupId::new("staff").expect("a plain name")],
+        consented_at: Some(crate::types::Wall(1)),
+        expires_at: None,
+        enrolled_at: crate::types::Wall(0),
+    };
+    let people = |name: &str, length: usize| People(vec![(person(name), vec![Template(vec![0.25; length])])]);
+    let framed = |requests: &[Request]| {
+        let mut bytes = Vec::new();
+        for request in requests {
+            let question = postcard::to_stdvec(request).expect("it is plain");
+            send(&mut bytes, &question).expect("it is short");
+        }
+        bytes
+    };
+    let model = || model.clone();
+    let threshold = Score::new(0.4).expect("in range");
+    vec![
+        framed(&[Request::Enroll { model: model(), people: people("p9", dimension) }, Request::Set(person("p9"))]),
+        framed(&[Request::EnrollDistinct { model: model(), people: people("p8", dimension), threshold }]),
+        framed(&[Request::Set(person("p0")), Request::Remove(person("p0").id), Request::Compact]),
+        framed(&[
+            Request::RestorePart(people("p7", dimension)),
+            Request::RestorePart(people("p6", dimension)),
+            Request::Restore { model: model(), replace: true },
+        ]),
+        framed(&[Request::RestorePart(people("p7", dimension + 1)), Request::Restore { model: model(), replace: false }]),
+        framed(&[Request::Rekey { rotate: true }, Request::AcceptRollback, Request::Check]),
+        u32::MAX.to_le_bytes().to_vec(),
+    ]
 }
 
 /// Whether the disk is free of what was removed.
 pub fn is_erased(erased: &Result<(), GalleryError>) -> bool {
     !matches!(erased, Err(GalleryError::NotErased { .. }))
-}
-
-type Enrolments = Vec<(Person, Vec<Embedding>)>;
-
-fn embeddings(model: &ModelId, people: Vec<(Person, Vec<Template>)>) -> Result<Enrolments, GalleryError> {
-    let convert = |(person, templates): (Person, Vec<Template>)| {
-        let embedding = |mut template: Template| Embedding::normalised(model.clone(), std::mem::take(&mut template.0));
-        let all: Option<Vec<Embedding>> = templates.into_iter().map(embedding).collect();
-        match all {
-            Some(all) => Ok((person, all)),
-            None => Err(GalleryError::NoTemplates { person: person.id }),
-        }
-    };
-    people.into_iter().map(convert).collect()
 }

@@ -19,6 +19,7 @@ mod presence;
 mod rtsp_server;
 mod service;
 mod show_it;
+mod siege;
 mod store;
 mod verbs;
 mod writer;
