@@ -29,6 +29,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rumqttd", &["publish/broker.rs"]),
     ("tokio", &["publish/", "http/"]),
     ("axum", &["http/"]),
+    ("hyper", &["http/server.rs"]),
+    ("hyper_util", &["http/"]),
     ("subtle", &["http/auth.rs"]),
     ("signal_hook", &["daemon/signals.rs", "daemon/panic.rs"]),
     ("sd_notify", &["system/notify.rs"]),

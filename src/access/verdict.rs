@@ -212,20 +212,8 @@ impl Decider {
         let frames = own.as_ref().map_or(observation.frames, Shown::count);
         let liveness = own.as_ref().map_or(observation.liveness, Shown::liveness);
         let thresholds = self.rules.door(door).thresholds(self.thresholds);
-        let best = observation.candidates.first().map(|c| c.score.value() - thresholds.matching.value());
-        let match_band = match best {
-            None => "none",
-            Some(ahead) if ahead < -0.1 => "weak",
-            Some(ahead) if ahead < 0.0 => "near",
-            Some(ahead) if ahead < 0.2 => "good",
-            Some(_) => "strong",
-        };
-        let liveness_band = match liveness {
-            None => "none",
-            Some(score) if score < thresholds.liveness => "low",
-            Some(score) if score.value() < f32::midpoint(thresholds.liveness.value(), 1.0) => "uncertain",
-            Some(_) => "high",
-        };
+        let match_band = Evidence::match_band(observation.candidates.first().map(|c| c.score), thresholds.matching);
+        let liveness_band = Evidence::liveness_band(liveness, thresholds.liveness);
         let quality_band = match observation.quality {
             q if q < 0.4 => "low",
             q if q < 0.7 => "medium",

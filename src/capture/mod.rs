@@ -15,6 +15,7 @@ mod luma;
 mod mapped;
 pub mod motion;
 pub mod pipelines;
+mod raster;
 pub mod redact;
 pub mod settings;
 pub mod slot;

@@ -1,12 +1,15 @@
-//! Photos in: from a file or from bytes to a [`Picture`], with every limit checked before the pixels are decoded.
+//! Photos in: from a file or from bytes to a [`Picture`], with every limit checked before the pixels are decoded: how many they are, and
+//! what decoding them takes, the decoder's own memory included. What is decoded becomes RGB where it lies.
 
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use image::metadata::Orientation;
+use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use thiserror::Error;
 
+use super::raster;
 use crate::types::Picture;
 use crate::types::frame::MAX_SIDE;
 
@@ -14,8 +17,12 @@ use crate::types::frame::MAX_SIDE;
 pub const MAX_BYTES: u64 = 25 * 1024 * 1024;
 /// The most pixels that are decoded: 8192 × 6144, what large telephones take.
 pub const MAX_PIXELS: u64 = 8192 * 6144;
-/// The most memory that decoding may take, in bytes: 16-bit RGBA of [`MAX_PIXELS`] and a little.
-const MAX_DECODE_BYTES: u64 = 8 * MAX_PIXELS + (16 << 20);
+/// What decoding may take where one photo is decoded for one person, in bytes: the costliest format at [`MAX_PIXELS`].
+const MAX_DECODE_BYTES: u64 = 20 * MAX_PIXELS;
+/// What decoding may take however few pixels are allowed, in bytes.
+const LEAST_DECODE_BYTES: u64 = 16 << 20;
+/// What a decoder may hold of what stands beside the pixels, colour profiles for example, in bytes.
+const MAX_ASIDE_BYTES: u64 = 8 << 20;
 
 /// The most scans of a JPEG. Each may go over every pixel again, so that a small file could keep a decoder busy for minutes; encoders make
 /// ten to fifteen.
@@ -45,6 +52,16 @@ pub enum StillError {
         height: u32,
         /// The most in all.
         max_pixels: u64,
+    },
+    /// Decoding takes too much memory.
+    #[error(
+        "takes {needed_mb} MB to decode, at most {limit_mb} are given: make the photo smaller, or save it with 8 bits a channel, without transparency and not progressive"
+    )]
+    Memory {
+        /// What it takes, in 10^6 bytes.
+        needed_mb: u64,
+        /// What there is.
+        limit_mb: u64,
     },
     /// Not a picture, or of a kind that is not read.
     #[error("is {0}: give a JPEG, PNG, WebP or BMP")]
@@ -81,12 +98,17 @@ pub fn read_picture(path: &Path) -> Result<Picture, StillError> {
 /// Decodes a photo to RGB as it is meant to be seen: turned as EXIF says, 16 bits reduced to 8, transparency over black, CMYK
 /// converted, of an animation the first picture. Colour profiles are ignored.
 pub fn decode_picture(bytes: &[u8]) -> Result<Picture, StillError> {
-    decode_picture_within(bytes, MAX_PIXELS)
+    decode_bounded(bytes, MAX_PIXELS, MAX_DECODE_BYTES)
 }
 
-/// As [`decode_picture`], with at most `max_pixels`, where several may be decoded at once.
+/// As [`decode_picture`], with at most `max_pixels` and within the memory that these take as RGB, 3 bytes each (16 MiB at least; the
+/// photo's own bytes, twice, and what stands beside its pixels come on top): for photos that anybody sends.
 pub fn decode_picture_within(bytes: &[u8], max_pixels: u64) -> Result<Picture, StillError> {
     let max_pixels = max_pixels.min(MAX_PIXELS);
+    decode_bounded(bytes, max_pixels, (3 * max_pixels).max(LEAST_DECODE_BYTES))
+}
+
+fn decode_bounded(bytes: &[u8], max_pixels: u64, max_memory: u64) -> Result<Picture, StillError> {
     if bytes.is_empty() {
         return Err(StillError::Empty);
     }
@@ -98,7 +120,7 @@ pub fn decode_picture_within(bytes: &[u8], max_pixels: u64) -> Result<Picture, S
     let refuse = |error: ImageError| refusal(name, &error);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_DECODE_BYTES.min(8 * max_pixels + (16 << 20)));
+    limits.max_alloc = Some(MAX_ASIDE_BYTES);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(refuse)?;
     let (width, height) = decoder.dimensions();
@@ -106,21 +128,110 @@ pub fn decode_picture_within(bytes: &[u8], max_pixels: u64) -> Result<Picture, S
     if !is_side(width) || !is_side(height) || u64::from(width) * u64::from(height) > max_pixels {
         return Err(StillError::Size { width, height, max_pixels });
     }
-    if format == ImageFormat::Jpeg {
-        match scans_of(bytes) {
-            // The decoder fills what is missing with grey.
-            None => return Err(StillError::CutOff),
-            Some(scans) if scans > MAX_SCANS => {
-                return Err(StillError::Damaged { format: name, reason: format!("it has {scans} scans, more than {MAX_SCANS}") });
-            }
-            Some(_) => {}
+    let jpeg = (format == ImageFormat::Jpeg).then(|| Jpeg::of(bytes));
+    match jpeg {
+        // The decoder fills what is missing with grey.
+        Some(None) => return Err(StillError::CutOff),
+        Some(Some(Jpeg { scans, .. })) if scans > MAX_SCANS => {
+            return Err(StillError::Damaged { format: name, reason: format!("it has {scans} scans, more than {MAX_SCANS}") });
         }
+        _ => {}
     }
     let orientation = decoder.orientation().map_err(refuse)?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(refuse)?;
-    image.apply_orientation(orientation);
-    let (width, height) = (image.width(), image.height());
-    Picture::from_rgb(width, height, to_rgb(image)).ok_or(StillError::Size { width, height, max_pixels })
+    let pixels = u64::from(width) * u64::from(height);
+    let color = decoder.color_type();
+    let own = match format {
+        ImageFormat::Jpeg => jpeg.flatten().map_or(0, |jpeg| jpeg.coefficients(width, height)),
+        ImageFormat::WebP => webp_bytes_a_pixel(bytes) * pixels,
+        _ => 0,
+    };
+    let needed = decoder.total_bytes().max(3 * pixels) + own;
+    if needed > max_memory {
+        let mb = |bytes: u64| bytes.div_ceil(1_000_000);
+        return Err(StillError::Memory { needed_mb: mb(needed), limit_mb: max_memory / 1_000_000 });
+    }
+    let length = decoder.total_bytes() as usize;
+    let mut raw = vec![0; length.max(3 * pixels as usize)];
+    decoder.read_image(&mut raw[..length]).map_err(refuse)?;
+    let rgb = to_rgb(raw, length, color).ok_or_else(|| StillError::Damaged { format: name, reason: format!("{color:?}") })?;
+    let (width, height, rgb) = turned(rgb, width, height, orientation, max_memory);
+    Picture::from_rgb(width, height, rgb).ok_or(StillError::Size { width, height, max_pixels })
+}
+
+/// What a WebP's decoder holds besides what it gives, a pixel, by the first chunk: the lossy planes; the lossless picture; and where the
+/// header announces more (RFC 9649, section 2.7), either of them and what comes with transparency, and with an animation its canvas and
+/// a picture of it.
+fn webp_bytes_a_pixel(bytes: &[u8]) -> u64 {
+    const ANIMATION: u8 = 0x02;
+    const ALPHA: u8 = 0x10;
+    match (bytes.get(12..16), bytes.get(20)) {
+        (Some(b"VP8 "), _) => 2,
+        (Some(b"VP8X"), Some(flags)) if flags & ANIMATION != 0 => 16,
+        (Some(b"VP8X"), Some(flags)) if flags & ALPHA != 0 => 8,
+        _ => 4,
+    }
+}
+
+/// The first `length` bytes of `raw`, of whatever kind, as RGB in their place.
+fn to_rgb(mut raw: Vec<u8>, length: usize, color: ColorType) -> Option<Vec<u8>> {
+    match color {
+        ColorType::L8 => raster::widen::<1>(&mut raw, length, |p| [p[0]; 3]),
+        ColorType::L16 => raster::widen::<2>(&mut raw, length, |p| [narrowed(p); 3]),
+        ColorType::La8 => raster::widen::<2>(&mut raw, length, |p| [over_black(p[0], p[1]); 3]),
+        ColorType::La16 => raster::narrow::<4>(&mut raw, |p| [over_black(narrowed(p), narrowed(&p[2..])); 3]),
+        ColorType::Rgb8 => {}
+        ColorType::Rgba8 => raster::narrow::<4>(&mut raw, |p| [0, 1, 2].map(|channel| over_black(p[channel], p[3]))),
+        ColorType::Rgb16 => raster::narrow::<6>(&mut raw, |p| [0, 2, 4].map(|channel| narrowed(&p[channel..]))),
+        ColorType::Rgba16 => {
+            raster::narrow::<8>(&mut raw, |p| [0, 2, 4].map(|channel| over_black(narrowed(&p[channel..]), narrowed(&p[6..]))));
+        }
+        _ => return None,
+    }
+    // What was only needed on the way goes back at once.
+    raw.shrink_to_fit();
+    Some(raw)
+}
+
+fn over_black(value: u8, alpha: u8) -> u8 {
+    (u16::from(value) * u16::from(alpha) / 255) as u8
+}
+
+/// The nearest of 256 steps to a sample of two bytes in this machine's order.
+fn narrowed(sample: &[u8]) -> u8 {
+    ((u32::from(u16::from_ne_bytes([sample[0], sample[1]])) + 128) / 257) as u8
+}
+
+/// As it is meant to be seen. Upright again it needs a second picture beside the first, or more time where there is no room for that.
+fn turned(mut rgb: Vec<u8>, width: u32, height: u32, orientation: Orientation, max_memory: u64) -> (u32, u32, Vec<u8>) {
+    let (w, h) = (width as usize, height as usize);
+    // A turn by a right angle is a reflection on the diagonal and one on an axis.
+    let (is_transposed, columns, rows) = match orientation {
+        Orientation::NoTransforms => (false, false, false),
+        Orientation::Rotate90 => (true, true, false),
+        Orientation::Rotate180 => (false, true, true),
+        Orientation::Rotate270 => (true, false, true),
+        Orientation::FlipHorizontal => (false, true, false),
+        Orientation::FlipVertical => (false, false, true),
+        Orientation::Rotate90FlipH => (true, false, false),
+        Orientation::Rotate270FlipH => (true, true, true),
+    };
+    let (w, h) = if is_transposed {
+        if 2 * rgb.len() as u64 <= max_memory {
+            rgb = raster::transposed(&rgb, w);
+        } else {
+            raster::transpose_in_place(&mut rgb, w);
+        }
+        (h, w)
+    } else {
+        (w, h)
+    };
+    if columns {
+        rgb.chunks_exact_mut(3 * w).for_each(raster::reverse);
+    }
+    if rows {
+        raster::reverse_rows(&mut rgb, 3 * w);
+    }
+    (w as u32, h as u32, rgb)
 }
 
 /// A small picture as JPEG, from `3 * width * height` bytes of RGB; nothing when they are not as many.
@@ -132,15 +243,6 @@ pub fn encode_jpeg(width: u32, height: u32, rgb: &[u8]) -> Option<Vec<u8>> {
     let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 85);
     encoder.encode(rgb, width, height, image::ExtendedColorType::Rgb8).ok()?;
     Some(bytes)
-}
-
-fn to_rgb(image: DynamicImage) -> Vec<u8> {
-    if !image.color().has_alpha() {
-        return image.into_rgb8().into_raw();
-    }
-    let over_black = |value: u8, alpha: u8| (u16::from(value) * u16::from(alpha) / 255) as u8;
-    let rgba = image.into_rgba8().into_raw();
-    rgba.chunks_exact(4).flat_map(|p| [over_black(p[0], p[3]), over_black(p[1], p[3]), over_black(p[2], p[3])]).collect()
 }
 
 /// The format by its first bytes; the name of the file says nothing.
@@ -177,33 +279,90 @@ fn refusal(format: &'static str, error: &ImageError) -> StillError {
     }
 }
 
-/// How many scans a JPEG has; nothing when no end marker follows the last one. Segments are walked (ITU-T T.81, annex B), because EXIF
-/// holds a thumbnail with an end marker of its own.
-fn scans_of(bytes: &[u8]) -> Option<usize> {
-    let mut at = 2;
-    let mut scans = 0;
-    let mut in_scan = false;
-    while let Some(&[first, marker]) = bytes.get(at..at + 2) {
-        match (first, marker) {
-            (0xFF, 0xD9) => return Some(scans),
-            (0xFF, 0x01 | 0xD0..=0xD8) => at += 2,
-            (0xFF, 0x00) | (0..=0xFE, _) if in_scan => at += 1,
-            (0xFF, 0xFF) | (0..=0xFE, _) => at += 1,
-            (0xFF, marker) => {
-                let &[high, low] = bytes.get(at + 2..at + 4)? else { return None };
-                in_scan = marker == 0xDA;
-                scans += usize::from(in_scan);
-                at += 2 + usize::from(u16::from_be_bytes([high, low]));
+/// What a JPEG's segments say of the work that it is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Jpeg {
+    scans: usize,
+    is_progressive: bool,
+    /// Of the frame, and of its first scan.
+    components: usize,
+    first_scan: usize,
+    /// The largest sampling factors, and all blocks of a unit that is coded together.
+    widest: u64,
+    highest: u64,
+    blocks: u64,
+}
+
+impl Jpeg {
+    /// Nothing when no end marker follows the last scan. Segments are walked (ITU-T T.81, annex B), because EXIF holds a thumbnail with an
+    /// end marker of its own.
+    fn of(bytes: &[u8]) -> Option<Self> {
+        let mut at = 2;
+        let mut jpeg = Self::default();
+        let mut in_scan = false;
+        while let Some(&[first, marker]) = bytes.get(at..at + 2) {
+            match (first, marker) {
+                (0xFF, 0xD9) => return Some(jpeg),
+                (0xFF, 0x01 | 0xD0..=0xD8) => at += 2,
+                (0xFF, 0x00) | (0..=0xFE, _) if in_scan => at += 1,
+                (0xFF, 0xFF) | (0..=0xFE, _) => at += 1,
+                (0xFF, marker) => {
+                    let &[high, low] = bytes.get(at + 2..at + 4)? else { return None };
+                    let length = usize::from(u16::from_be_bytes([high, low]));
+                    let segment = bytes.get(at + 4..at + 2 + length).unwrap_or_default();
+                    in_scan = marker == 0xDA;
+                    match marker {
+                        0xC0..=0xCF if !matches!(marker, 0xC4 | 0xC8 | 0xCC) => jpeg.frame(marker, segment),
+                        0xDA => jpeg.scan(segment),
+                        _ => {}
+                    }
+                    at += 2 + length;
+                }
             }
         }
+        None
     }
-    None
+
+    fn frame(&mut self, marker: u8, segment: &[u8]) {
+        self.is_progressive |= !matches!(marker, 0xC0 | 0xC1);
+        let factors = segment.get(6..).unwrap_or_default().chunks_exact(3).map(|component| component[1]);
+        let (mut components, mut blocks) = (0, 0);
+        for factor in factors {
+            let (wide, high) = (u64::from(factor >> 4), u64::from(factor & 15));
+            components += 1;
+            blocks += wide * high;
+            self.widest = self.widest.max(wide);
+            self.highest = self.highest.max(high);
+        }
+        // Of several frames the costliest counts.
+        self.components = self.components.max(components);
+        self.blocks = self.blocks.max(blocks);
+    }
+
+    fn scan(&mut self, segment: &[u8]) {
+        if self.scans == 0 {
+            self.first_scan = usize::from(*segment.first().unwrap_or(&0));
+        }
+        self.scans += 1;
+    }
+
+    /// The bytes of the coefficients, two each, that are kept until the last scan has come; nothing when one scan has it all.
+    fn coefficients(self, width: u32, height: u32) -> u64 {
+        let is_whole = self.first_scan >= self.components;
+        if !self.is_progressive && is_whole {
+            return 0;
+        }
+        let units = |side: u32, factor: u64| u64::from(side).div_ceil(8 * factor.max(1));
+        // The decoder counts units of one block where the first scan does not bring every component.
+        let (wide, high) = if is_whole && self.components > 1 { (self.widest, self.highest) } else { (1, 1) };
+        units(width, wide) * units(height, high) * self.blocks * 64 * 2
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use base64::Engine;
-    use image::{ExtendedColorType, ImageEncoder, Rgb, RgbImage};
+    use image::{DynamicImage, ExtendedColorType, ImageEncoder, Rgb, RgbImage};
 
     use super::*;
 
@@ -211,6 +370,10 @@ mod tests {
         let mut bytes = Cursor::new(Vec::new());
         image.write_to(&mut bytes, format).unwrap();
         bytes.into_inner()
+    }
+
+    fn scans_of(bytes: &[u8]) -> Option<usize> {
+        Jpeg::of(bytes).map(|jpeg| jpeg.scans)
     }
 
     fn drawn(width: u32, height: u32) -> DynamicImage {
@@ -264,6 +427,94 @@ mod tests {
         ));
         assert!(matches!(decode_picture(&png_header(8192, 8192)), Err(StillError::Size { .. })));
         assert!(matches!(decode_picture(&vec![0; MAX_BYTES as usize + 1]), Err(StillError::TooManyBytes)));
+    }
+
+    #[test]
+    fn what_decoding_takes_is_bounded_by_the_source_and_not_by_what_becomes_of_it() {
+        // 3 bytes for each of 6 million pixels, 18 MB: 16 bits and transparency take 8.
+        let limit = 6_000_000;
+        let of = |side: u32, image: fn(u32, u32) -> DynamicImage| encoded(&image(side, side), ImageFormat::Png);
+        let kinds: [(fn(u32, u32) -> DynamicImage, u32); 4] = [
+            (|w, h| DynamicImage::new_rgba16(w, h), 1500),
+            (|w, h| DynamicImage::new_rgba8(w, h), 2121),
+            (|w, h| DynamicImage::new_rgb8(w, h), 2449),
+            (|w, h| DynamicImage::new_luma8(w, h), 2449),
+        ];
+        for (kind, most) in kinds {
+            let picture = decode_picture_within(&of(most, kind), limit).unwrap();
+            assert_eq!(picture.plane(0).0.len(), 3 * (most * most) as usize);
+            let refused = decode_picture_within(&of(most + 1, kind), limit);
+            assert!(matches!(refused, Err(StillError::Memory { .. } | StillError::Size { .. })), "{most}");
+        }
+        let told = decode_picture_within(&of(2000, kinds[0].0), limit).unwrap_err().to_string();
+        assert!(told.contains("takes 32 MB to decode, at most 18"), "{told}");
+        // One photo for one person is another matter.
+        assert!(decode_picture(&of(2000, kinds[0].0)).is_ok());
+        let webp = encoded(&drawn(1700, 1700), ImageFormat::WebP);
+        assert!(matches!(decode_picture_within(&webp, 3_000_000), Err(StillError::Memory { .. })));
+        assert!(decode_picture_within(&webp, limit * 2).is_ok());
+    }
+
+    #[test]
+    fn the_coefficients_of_a_jpeg_in_several_scans_count() {
+        let frame = |marker: u8, factors: &[u8]| {
+            let mut bytes = vec![0xFF, 0xD8, 0xFF, marker, 0, 8 + 3 * factors.len() as u8, 8, 0, 16, 0, 16, factors.len() as u8];
+            factors.iter().for_each(|factor| bytes.extend([1, *factor, 0]));
+            bytes
+        };
+        let scan = |components: u8| {
+            [&[0xFF, 0xDA, 0, 6 + 2 * components, components][..], &vec![0; 3 + 2 * usize::from(components)]].concat()
+        };
+        let of = |marker: u8, factors: &[u8], scans: &[u8]| {
+            let scans: Vec<u8> = scans.iter().flat_map(|components| scan(*components)).collect();
+            let bytes = [frame(marker, factors), scans, vec![0xFF, 0xD9]].concat();
+            Jpeg::of(&bytes).unwrap().coefficients(16, 16)
+        };
+        let halved = [0x22, 0x11, 0x11];
+        assert_eq!(of(0xC0, &halved, &[3]), 0, "one scan needs none");
+        // Six blocks of 64 coefficients of two bytes for a unit of 16 by 16.
+        assert_eq!(of(0xC2, &halved, &[3, 1, 1, 1]), 6 * 128);
+        assert_eq!(of(0xC2, &[0x11; 3], &[3]), 4 * 3 * 128);
+        assert_eq!(of(0xC0, &halved, &[1, 1, 1]), 4 * 6 * 128, "as the decoder counts them");
+        assert_eq!(of(0xC2, &[0x44; 4], &[1]), 4 * 64 * 128);
+    }
+
+    #[test]
+    fn every_kind_of_sample_and_every_orientation_is_as_the_library_has_it() {
+        use image::metadata::Orientation;
+        let image = drawn(7, 5);
+        let deep =
+            |seed: u32| move |x: u32, y: u32, channel: u32| ((x * 7919 + y * 104_729 + channel * 31_337 + seed) % 65_536) as u16;
+        let value = deep(1);
+        let rgba16 = image::ImageBuffer::from_fn(7, 5, |x, y| image::Rgba([0, 1, 2, 3].map(|c| value(x, y, c))));
+        let rgba16 = DynamicImage::ImageRgba16(rgba16);
+        for image in [
+            rgba16.clone(),
+            rgba16.to_rgb16().into(),
+            rgba16.to_rgba8().into(),
+            rgba16.to_rgb8().into(),
+            rgba16.to_luma8().into(),
+            rgba16.to_luma16().into(),
+            rgba16.to_luma_alpha8().into(),
+            rgba16.to_luma_alpha16().into(),
+        ] {
+            let rgba = image.to_rgba8();
+            let expected: Vec<u8> = rgba.pixels().flat_map(|p| [0, 1, 2].map(|c| over_black(p[c], p[3]))).collect();
+            let (length, color) = (image.as_bytes().len(), image.color());
+            let mut raw = image.as_bytes().to_vec();
+            raw.resize(length.max(3 * 35), 0);
+            assert_eq!(to_rgb(raw, length, color).unwrap(), expected, "{color:?}");
+        }
+        for exif in 1..=8 {
+            let orientation = Orientation::from_exif(exif).unwrap();
+            let mut expected = image.clone();
+            expected.apply_orientation(orientation);
+            for max_memory in [0, u64::MAX] {
+                let (width, height, rgb) = turned(image.to_rgb8().into_raw(), 7, 5, orientation, max_memory);
+                assert_eq!((width, height), (expected.width(), expected.height()), "{orientation:?}");
+                assert!(rgb == expected.as_bytes(), "{orientation:?}");
+            }
+        }
     }
 
     #[test]

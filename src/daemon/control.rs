@@ -1,20 +1,27 @@
 //! The gallery's one writer while a daemon runs, and its door: a Unix socket in the state folder, mode 0600, for processes of the same
 //! user or of root. The command line enrols and removes through it instead of opening the store behind the daemon's back.
 
+mod people;
+
+use std::cell::Cell;
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
+pub use people::{People, Template};
+
+use people::embeddings;
+
+use super::calls::Calls;
 use super::restoring::{self, Origin, Trust};
 use super::supervisor::{WorkerContext, WorkerError};
 use super::workers::Counts;
@@ -31,27 +38,17 @@ pub const SOCKET: &str = "control.sock";
 /// How long the worker waits for a caller before it looks whether to stop.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// Callers that are served side by side; changes wait for one another all the same.
-const CALLERS: usize = 8;
+pub(super) const CALLERS: usize = 8;
 /// A caller that has not begun to ask by then is hung up on: whoever connects has the question ready.
 const FIRST_WORD: Duration = Duration::from_secs(5);
-/// And one that stops within a question, or does not take the answer.
-const CALLER_PATIENCE: Duration = Duration::from_secs(20);
+/// And one whose question is not whole by then, counted from its first byte, or that does not take the answer.
+const CALLER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the command line waits for an answer: a large gallery is written anew in seconds.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(120);
 /// The longest message: a batch of an import fits many times.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// The longest path that a socket's address takes (sun_path).
 const MAX_ADDRESS_BYTES: usize = 107;
-
-/// A template on its way. No `Debug`, cleared when it goes.
-#[derive(Serialize, Deserialize)]
-pub struct Template(Vec<f32>);
-
-impl Drop for Template {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
 
 /// A part of a backup's text on its way. No `Debug`, cleared when it goes.
 #[derive(Serialize, Deserialize)]
@@ -83,7 +80,7 @@ pub enum Request {
         /// The model of the templates.
         model: ModelId,
         /// Each with templates.
-        people: Vec<(Person, Vec<Template>)>,
+        people: People,
         /// What the operator insists on against the rule.
         allowed: Allowed,
     },
@@ -122,9 +119,9 @@ impl Request {
     }
 
     /// Embeddings as they travel.
-    pub fn templates(people: Vec<(Person, Vec<Embedding>)>) -> Vec<(Person, Vec<Template>)> {
+    pub fn templates(people: Vec<(Person, Vec<Embedding>)>) -> People {
         let template = |embedding: Embedding| Template(embedding.values().to_vec());
-        people.into_iter().map(|(person, all)| (person, all.into_iter().map(template).collect())).collect()
+        People(people.into_iter().map(|(person, all)| (person, all.into_iter().map(template).collect())).collect())
     }
 }
 
@@ -253,8 +250,8 @@ pub(super) struct Control {
 /// What every caller is served with.
 struct Desk {
     gallery: Arc<Gallery>,
-    publisher: Publisher,
-    audit: Arc<Audit>,
+    /// Into the audit trail: who (the user's number) did what.
+    trail: Box<dyn Fn(u32, Value) + Send + Sync>,
     counts: Arc<Counts>,
     /// A face as alike as this to somebody's is that person's.
     matching: Score,
@@ -283,11 +280,12 @@ impl Control {
         // Until here the folder's own mode keeps others out, and each caller is looked at besides.
         files::set_mode(&path, 0o600)?;
         set_socket_timeout(&listener, Timeout::Recv, Some(PATIENCE))?;
-        Ok(Self { desk: Desk { gallery, publisher, audit, counts, matching, keys }, listener, path })
+        let trail = Box::new(move |by, what| events::note(&audit, &publisher, "control", json!({"uid": by, "what": what})));
+        Ok(Self { desk: Desk { gallery, trail, counts, matching, keys }, listener, path })
     }
 
-    /// Answers callers until told to stop, each on a thread of its own: one that dawdles hinders nobody. Beyond [`CALLERS`] they wait in
-    /// the system's queue until one has gone.
+    /// Answers callers until told to stop, each on a thread of its own: one that dawdles hinders nobody. When [`CALLERS`] are there, the
+    /// one that has been asking nothing for longest is hung up on for the next.
     pub(super) fn run(&mut self, context: &WorkerContext) -> Result<(), WorkerError> {
         let Self { desk, listener, .. } = self;
         let calls = Calls::default();
@@ -297,16 +295,15 @@ impl Control {
                 if context.stop().is_asked() {
                     break Ok(());
                 }
-                if calls.count() >= CALLERS {
-                    context.stop().sleep(PATIENCE);
-                    continue;
-                }
                 match listener.accept() {
                     Ok((stream, _)) => {
+                        while !calls.make_room() && !context.stop().sleep(PATIENCE) {
+                            context.beat();
+                        }
                         let (desk, calls) = (&*desk, &calls);
-                        let call = calls.begin(&stream);
+                        let Some(call) = calls.begin(&stream) else { continue };
                         scope.spawn(move || {
-                            if let Err(error) = desk.answer(&stream) {
+                            if let Err(error) = desk.answer(&stream, &|is_asking| call.is_asking(is_asking)) {
                                 log::warn!("a caller of the control socket went away: {error}");
                             }
                             drop(call);
@@ -324,45 +321,9 @@ impl Control {
     }
 }
 
-/// Who is being served: the streams, so that whoever only waits can be hung up on at the stop.
-#[derive(Default)]
-struct Calls(Mutex<Vec<Option<UnixStream>>>);
-
-/// One caller's place, given back when it goes.
-struct Call<'a>(&'a Calls, usize);
-
-impl Calls {
-    fn lock(&self) -> MutexGuard<'_, Vec<Option<UnixStream>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn count(&self) -> usize {
-        self.lock().iter().flatten().count()
-    }
-
-    fn begin(&self, stream: &UnixStream) -> Option<Call<'_>> {
-        let (mut places, stream) = (self.lock(), stream.try_clone().ok()?);
-        let free = places.iter().position(Option::is_none).unwrap_or(places.len());
-        if free == places.len() {
-            places.push(None);
-        }
-        places[free] = Some(stream);
-        Some(Call(self, free))
-    }
-
-    fn hang_up(&self) {
-        self.lock().iter().flatten().for_each(|stream| drop(stream.shutdown(Shutdown::Read)));
-    }
-}
-
-impl Drop for Call<'_> {
-    fn drop(&mut self) {
-        self.0.lock()[self.1] = None;
-    }
-}
-
 impl Desk {
-    fn answer(&self, stream: &UnixStream) -> io::Result<()> {
+    /// `asking` is told when a question is waited for and when it has come.
+    fn answer(&self, stream: &UnixStream, asking: &dyn Fn(bool)) -> io::Result<()> {
         let caller = socket_peercred(stream)?.uid;
         if !caller.is_root() && caller != rustix::process::geteuid() {
             log::warn!(uid = caller.as_raw(); "a caller of another user was turned away");
@@ -371,18 +332,28 @@ impl Desk {
         stream.set_write_timeout(Some(CALLER_PATIENCE))?;
         let mut text = restoring::Text::default();
         loop {
-            stream.set_read_timeout(Some(FIRST_WORD))?;
-            let bytes = match receive(&mut &*stream, || stream.set_read_timeout(Some(CALLER_PATIENCE))) {
+            asking(true);
+            let question = Question { stream, until: Cell::new(Instant::now() + FIRST_WORD) };
+            let begun = || {
+                question.until.set(Instant::now() + CALLER_PATIENCE);
+                Ok(())
+            };
+            let bytes = match receive(&mut &question, begun) {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                 other => other?,
             };
-            let reply = match postcard::from_bytes::<Request>(&bytes) {
-                Ok(request) => self.serve(request, &mut text, caller.as_raw()),
-                Err(_) => Reply::Refused { code: 70, message: "the daemon does not know what was asked: restart it".to_owned() },
-            };
-            let reply = postcard::to_stdvec(&reply).map_err(io::Error::other)?;
-            send(&mut &*stream, &reply)?;
+            asking(false);
+            send(&mut &*stream, &self.reply(&bytes, &mut text, caller.as_raw())?)?;
         }
+    }
+
+    /// What is answered to the bytes of a question.
+    fn reply(&self, bytes: &[u8], text: &mut restoring::Text, by: u32) -> io::Result<Vec<u8>> {
+        let reply = match postcard::from_bytes::<Request>(bytes) {
+            Ok(request) => self.serve(request, text, by),
+            Err(_) => Reply::Refused { code: 70, message: "the daemon does not know what was asked: restart it".to_owned() },
+        };
+        postcard::to_stdvec(&reply).map_err(io::Error::other)
     }
 
     fn serve(&self, request: Request, text: &mut restoring::Text, by: u32) -> Reply {
@@ -463,7 +434,7 @@ impl Desk {
         Ok(())
     }
 
-    fn enroll(&self, model: &ModelId, people: Vec<(Person, Vec<Template>)>, allowed: Allowed, by: u32) -> Reply {
+    fn enroll(&self, model: &ModelId, people: People, allowed: Allowed, by: u32) -> Reply {
         let people = match embeddings(model, people) {
             Ok(people) => people,
             Err(error) => return refused(&error),
@@ -490,9 +461,26 @@ impl Desk {
         restored
     }
 
-    /// Into the audit trail: who (the user's number) did what.
-    fn note(&self, by: u32, what: serde_json::Value) {
-        events::note(&self.audit, &self.publisher, "control", json!({"uid": by, "what": what}));
+    fn note(&self, by: u32, what: Value) {
+        (self.trail)(by, what);
+    }
+}
+
+/// A caller's stream, read until a moment: each read waits for what is left of the time and no longer, however it drips.
+struct Question<'a> {
+    stream: &'a UnixStream,
+    until: Cell<Instant>,
+}
+
+impl Read for &Question<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.until.get().saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        let mut stream = self.stream;
+        stream.read(buffer)
     }
 }
 
@@ -506,44 +494,69 @@ fn refused(error: &GalleryError) -> Reply {
     Reply::Refused { code: error.exit_code(), message: error.to_string() }
 }
 
-/// Reads a request as [`Control`] does, and goes as far as one goes that touches nobody.
+/// A caller's bytes, as [`Control`] reads and answers them, against a gallery of drawn people: however they are framed and whatever they
+/// ask, each question is answered, and no backup is believed that this device did not sign.
 #[cfg(any(test, feature = "fuzzing"))]
-pub(super) fn judge(bytes: &[u8]) {
-    match postcard::from_bytes(bytes) {
-        Ok(Request::Enroll { model, people, .. }) => {
-            let _ = embeddings(&model, people);
-        }
-        Ok(Request::RestorePart(part)) => {
-            let mut text = restoring::Text::default();
-            assert!(text.push(part.into_bytes(), 512));
-            if let Ok(backup) = Backup::read(&mut text) {
-                assert!(restoring::judge(&backup, &KeySet::default(), &Trust::Signed { more: Vec::new() }).is_err());
-            }
-        }
-        Ok(Request::Restore { trust, .. }) => {
-            let Ok(backup) = Backup::read(&mut &crate::gallery::fuzzing::backup_text(None)[..]) else { return };
+pub(super) fn judge(gallery: Gallery, mut bytes: &[u8]) {
+    let (counts, keys) = (Arc::default(), KeySet::default());
+    let desk = Desk { gallery: Arc::new(gallery), trail: Box::new(|_, _| ()), counts, matching: Score::MAX, keys };
+    let mut text = restoring::Text::default();
+    while let Ok(question) = receive(&mut bytes, || Ok(())) {
+        if let Ok(Request::Restore { trust, .. }) = postcard::from_bytes(&question)
+            && let Ok(backup) = Backup::read(&mut &crate::gallery::fuzzing::backup_text(None)[..])
+        {
             let is_believed = restoring::judge(&backup, &KeySet::default(), &trust).is_ok();
             assert_eq!(is_believed, trust == Trust::Anything);
         }
-        _ => {}
+        let reply = desk.reply(&question, &mut text, 0).map(|reply| postcard::from_bytes::<Reply>(&reply).is_ok());
+        assert!(matches!(reply, Ok(true)), "a question that is not answered");
     }
+    let snapshot = desk.gallery.snapshot();
+    assert!(snapshot.people().all(|(person, templates)| templates > 0 && person.groups.len() <= 64));
+}
+
+/// Questions as callers send them, for a walk to begin with.
+#[cfg(test)]
+#[expect(clippy::expect_used, reason = "a walk's beginning")]
+pub(super) fn questions(model: &ModelId, dimension: usize) -> Vec<Vec<u8>> {
+    let person = |name: &str| Person {
+        id: PersonId::new(name).expect("a plain name"),
+        name: Some("A. Name".to_owned()),
+        groups: vec![crate::types::GroupId::new("staff").expect("a plain name")],
+        consented_at: Some(crate::types::Wall(1)),
+        expires_at: None,
+        enrolled_at: crate::types::Wall(0),
+    };
+    let people = |name: &str, length: usize| People(vec![(person(name), vec![Template(vec![0.25; length])])]);
+    let framed = |requests: &[Request]| {
+        let mut bytes = Vec::new();
+        for request in requests {
+            let question = postcard::to_stdvec(request).expect("it is plain");
+            send(&mut bytes, &question).expect("it is short");
+        }
+        bytes
+    };
+    let model = || model.clone();
+    let part = || {
+        let mut text = crate::gallery::fuzzing::backup_text(None);
+        let rest = text.split_off(text.len() / 2);
+        [text, rest].map(|bytes| Request::RestorePart(TextPart::new(Zeroizing::new(bytes))))
+    };
+    let [first, second] = part();
+    let [half, _] = part();
+    let (allowed, insisting) = (Allowed::default(), Allowed { duplicate: true, other_face: true });
+    vec![
+        framed(&[Request::Enroll { model: model(), people: people("p9", dimension), allowed }, Request::Set(person("p9"))]),
+        framed(&[Request::Enroll { model: model(), people: people("p8", dimension), allowed: insisting }]),
+        framed(&[Request::Set(person("p0")), Request::Remove(person("p0").id), Request::Compact]),
+        framed(&[first, second, Request::Restore { replace: true, trust: Trust::Anything }]),
+        framed(&[half, Request::Restore { replace: false, trust: Trust::Signed { more: Vec::new() } }]),
+        framed(&[Request::Rekey { rotate: true }, Request::AcceptRollback, Request::Check]),
+        u32::MAX.to_le_bytes().to_vec(),
+    ]
 }
 
 /// Whether the disk is free of what was removed.
 pub fn is_erased(erased: &Result<(), GalleryError>) -> bool {
     !matches!(erased, Err(GalleryError::NotErased { .. }))
-}
-
-type Enrolments = Vec<(Person, Vec<Embedding>)>;
-
-fn embeddings(model: &ModelId, people: Vec<(Person, Vec<Template>)>) -> Result<Enrolments, GalleryError> {
-    let convert = |(person, templates): (Person, Vec<Template>)| {
-        let embedding = |mut template: Template| Embedding::normalised(model.clone(), std::mem::take(&mut template.0));
-        let all: Option<Vec<Embedding>> = templates.into_iter().map(embedding).collect();
-        match all {
-            Some(all) => Ok((person, all)),
-            None => Err(GalleryError::NoTemplates { person: person.id }),
-        }
-    };
-    people.into_iter().map(convert).collect()
 }

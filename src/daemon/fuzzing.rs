@@ -9,6 +9,7 @@ use super::birth_witness;
 use super::control;
 use super::inbox::{Heard, Inbox};
 use crate::access::grant::{GrantKey, KeySet};
+use crate::gallery;
 use crate::publish::command::{Gate, Verb};
 use crate::publish::passage::Passages;
 use crate::publish::{Context, Models, Publisher, Received, Settings, Worker, discovery};
@@ -91,9 +92,9 @@ impl Ear {
     }
 }
 
-/// What a caller of the control socket sends: a request, or none.
+/// What a caller of the control socket sends, framed or not: questions of every kind, or none.
 pub fn request(bytes: &[u8]) {
-    control::judge(bytes);
+    control::judge(gallery::fuzzing::peopled().0, bytes);
 }
 
 #[cfg(test)]
@@ -126,6 +127,9 @@ mod tests {
 
     #[test]
     fn a_seeded_walk_over_control_requests_breaks_no_promise() {
-        walk("request", &[], 20_000, request);
+        let (_, model, dimension) = gallery::fuzzing::peopled();
+        let questions = control::questions(&model, dimension);
+        let seeds: Vec<&[u8]> = questions.iter().map(Vec::as_slice).collect();
+        walk("request", &seeds, 3_000, request);
     }
 }

@@ -4,6 +4,7 @@ mod access_state;
 mod api;
 mod birth_witness;
 pub mod blocks;
+mod calls;
 mod care;
 mod commands;
 pub mod control;

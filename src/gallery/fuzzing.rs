@@ -75,6 +75,16 @@ fn sound_operations(dimension: usize) -> Vec<u8> {
     plain
 }
 
+/// A gallery on a disk in memory, with two people, its model and its dimension: what those who change it are fed against.
+pub fn peopled() -> (Gallery, ModelId, usize) {
+    let dimension = DIMENSIONS[0];
+    let gallery = open(&Simulated::default(), &key(), dimension).expect("a fresh gallery");
+    for number in 0..2 {
+        gallery.enroll(person(number), vec![template(number, dimension)]).expect("the disk is sound");
+    }
+    (gallery, model(), dimension)
+}
+
 /// Header fields, records and operations, any bytes or sound ones with edits: whatever decodes encodes to the same bytes again.
 pub fn format(input: &[u8]) {
     let Some((&choice, bytes)) = input.split_first() else { return };

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Unavailable;
 use crate::gallery::{GalleryError, Snapshot};
 use crate::pipeline::{self, StillFace};
-use crate::types::{BoundingBox, Person, Wall};
+use crate::types::{BoundingBox, Evidence, Person, Score, Wall};
 use crate::vision::stack::PackThresholds;
 
 /// The most candidates that are named.
@@ -89,19 +89,59 @@ impl IntoResponse for Problem {
     }
 }
 
-/// `results` of `POST /recognize_face`: a face that matches nobody well enough has no identity, and its candidates are still named.
-pub(super) fn recognized(faces: &[StillFace], snapshot: &Snapshot, thresholds: &PackThresholds) -> Value {
+/// How much is told of the scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// To whoever has a token with the scope: numbers, and whom a face resembles besides.
+    Scores,
+    /// To anybody: bands, as decisions have them. Numbers would let somebody climb, one changed picture after the other, to a face that
+    /// is taken for another's.
+    Bands,
+}
+
+impl Detail {
+    /// The threshold that is used where one is asked for. A search with many thresholds would tell a score that is not told: without a
+    /// token it is a whole tenth, and never lower than the doors' own.
+    pub(super) fn threshold(self, asked: Score, own: Score) -> Score {
+        match self {
+            Self::Scores => asked,
+            Self::Bands => {
+                let tenth = Score::saturating((asked.value() * 10.0 - 1e-3).ceil() / 10.0);
+                if tenth > own { tenth } else { own }
+            }
+        }
+    }
+}
+
+/// `results` of `POST /recognize_face`. With [`Detail::Scores`] a face that matches nobody well enough has no identity, and its candidates
+/// are still named. The band is told by the doors' own thresholds, whichever were asked for.
+pub(super) fn recognized(
+    faces: &[StillFace],
+    snapshot: &Snapshot,
+    thresholds: &PackThresholds,
+    own: &PackThresholds,
+    detail: Detail,
+) -> Value {
     let results = faces.iter().map(|face| {
         let verdict = pipeline::judge(face, snapshot, thresholds);
-        let candidates = face.embedding.as_ref().and_then(|probe| snapshot.search(probe, CANDIDATES).ok()).unwrap_or_default();
-        let candidates = candidates.iter().map(|c| json!({"name": c.person.as_str(), "score": rounded(c.score.value())}));
+        let candidates: Vec<Value> = match detail {
+            Detail::Scores => {
+                let found = face.embedding.as_ref().and_then(|probe| snapshot.search(probe, CANDIDATES).ok()).unwrap_or_default();
+                let told = found.iter().map(|c| json!({"name": c.person.as_str(), "score": rounded(c.score.value())}));
+                told.collect()
+            }
+            Detail::Bands => verdict.identity.iter().map(|person| json!({"name": person.as_str(), "score": null})).collect(),
+        };
+        let score = verdict.score.filter(|_| detail == Detail::Scores);
         json!({
             "identity": verdict.identity.as_ref().map(|person| person.as_str()),
             "verified": verdict.is_verified(),
-            "score": verdict.score.map(|score| rounded(score.value())),
-            "candidates": candidates.collect::<Vec<_>>(),
+            "score": score.map(|score| rounded(score.value())),
+            "match_band": Evidence::match_band(verdict.score, own.matching),
+            "candidates": candidates,
             "box": rectangle(&face.detection.bounding_box),
             "live": verdict.live,
+            "liveness_band": Evidence::liveness_band(face.liveness, own.liveness),
             "reason": verdict.reason,
         })
     });
@@ -109,11 +149,12 @@ pub(super) fn recognized(faces: &[StillFace], snapshot: &Snapshot, thresholds: &
 }
 
 /// `results` of `POST /liveness`.
-pub(super) fn liveness(faces: &[StillFace], thresholds: &PackThresholds) -> Value {
+pub(super) fn liveness(faces: &[StillFace], thresholds: &PackThresholds, detail: Detail) -> Value {
     let results = faces.iter().map(|face| {
         json!({
             "live": face.liveness.is_some_and(|score| score >= thresholds.liveness),
-            "score": face.liveness.map(|score| rounded(score.value())),
+            "score": face.liveness.filter(|_| detail == Detail::Scores).map(|score| rounded(score.value())),
+            "liveness_band": Evidence::liveness_band(face.liveness, thresholds.liveness),
             "box": rectangle(&face.detection.bounding_box),
         })
     });
@@ -141,4 +182,24 @@ fn rectangle(b: &BoundingBox) -> Value {
 /// Four digits: as much as a score means.
 fn rounded(value: f32) -> f64 {
     (f64::from(value) * 1e4).round() / 1e4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_token_no_search_by_thresholds_tells_a_score() {
+        let score = |value| Score::new(value).unwrap();
+        let own = score(0.37);
+        for (asked, used) in
+            [(-1.0, 0.37), (0.0, 0.37), (0.369, 0.4), (0.4, 0.4), (0.3, 0.37), (0.401, 0.5), (0.7, 0.7), (1.0, 1.0)]
+        {
+            assert_eq!(Detail::Bands.threshold(score(asked), own), score(used), "{asked}");
+            assert_eq!(Detail::Scores.threshold(score(asked), own), score(asked));
+        }
+        // Every threshold that can be asked for is one of these few.
+        let steps = (-1000..=1000).map(|n| Detail::Bands.threshold(Score::saturating(n as f32 / 1000.0), own).value().to_bits());
+        assert!(steps.collect::<std::collections::BTreeSet<_>>().len() <= 8);
+    }
 }

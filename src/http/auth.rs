@@ -87,7 +87,8 @@ impl Tokens {
             if token.len() < LEAST_BYTES {
                 return Err(wrong("the token is too short: 32 characters or more, for example of `openssl rand -base64 32`"));
             }
-            if name == super::limits::ANYBODY || entries.iter().any(|entry| entry.name == name) {
+            if [super::limits::ANYBODY, super::limits::STRANGERS].contains(&name) || entries.iter().any(|entry| entry.name == name)
+            {
                 return Err(wrong("the name is taken"));
             }
             if entries.len() == MOST {
@@ -101,6 +102,11 @@ impl Tokens {
     /// Whether nobody has one.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The names, in the file's order.
+    pub(super) fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|entry| entry.name.as_str()).collect()
     }
 
     /// Whose token it is.
@@ -129,6 +135,7 @@ mod tests {
             ("panel recognize short".to_owned(), 1),
             (format!("a people {LONG}\na admin {LONG}x"), 2),
             (format!("- people {LONG}"), 1),
+            (format!("? people {LONG}"), 1),
             (format!("a people {LONG} more"), 1),
         ] {
             let error = Tokens::parse(&text).err().unwrap().to_string();

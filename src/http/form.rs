@@ -4,6 +4,7 @@ use axum::extract::multipart::{Field, MultipartError};
 use axum::http::StatusCode;
 
 use super::answers::Problem;
+use super::desk::Intake;
 use super::routes::SentForm;
 
 /// Room for the parts' own headers and words beside the pictures.
@@ -12,6 +13,8 @@ pub(super) const OVERHEAD_BYTES: usize = 16 << 10;
 const MOST_PARTS: usize = 80;
 /// Pictures of one form.
 pub(super) const MOST_PICTURES: usize = 5;
+/// An upload's memory grows by this much: to the double of what it holds it would be half empty.
+const STEP_BYTES: usize = 256 << 10;
 /// The longest word, in bytes: a name.
 const MAX_WORD_BYTES: usize = 1024;
 
@@ -26,34 +29,36 @@ pub(super) struct Form {
 
 impl Form {
     /// The first part `file` of a form; nothing after it is looked at.
-    pub(super) async fn picture(form: SentForm, max_bytes: usize) -> Result<Vec<u8>, Problem> {
+    pub(super) async fn picture(form: SentForm, max_bytes: usize, intake: &mut Intake) -> Result<Vec<u8>, Problem> {
         let needed = || Problem::bad("send multipart/form-data with the picture in `file`");
         let mut form = form.map_err(|_| needed())?;
         for _ in 0..MOST_PARTS {
-            let Some(field) = form.next_field().await.map_err(|error| unreadable(&error, max_bytes))? else { break };
+            let field = intake.in_pace(form.next_field()).await?;
+            let Some(field) = field.map_err(|error| unreadable(&error, max_bytes))? else { break };
             if field.name() == Some("file") {
-                return bytes(field, max_bytes, too_large).await;
+                return bytes(field, max_bytes, too_large, intake).await;
             }
         }
         Err(needed())
     }
 
     /// Everything of a form, with at most `max_bytes` of pictures in all.
-    pub(super) async fn read(form: SentForm, max_bytes: usize) -> Result<Self, Problem> {
+    pub(super) async fn read(form: SentForm, max_bytes: usize, intake: &mut Intake) -> Result<Self, Problem> {
         let mut form = form.map_err(|_| Problem::bad("send multipart/form-data: see /openapi.json"))?;
         let (mut read, mut left) = (Self::default(), max_bytes);
         for _ in 0..MOST_PARTS {
-            let Some(field) = form.next_field().await.map_err(|error| unreadable(&error, max_bytes))? else { return Ok(read) };
+            let field = intake.in_pace(form.next_field()).await?;
+            let Some(field) = field.map_err(|error| unreadable(&error, max_bytes))? else { return Ok(read) };
             let name = field.name().unwrap_or_default().to_owned();
             if name == "file" {
                 if read.pictures.len() == MOST_PICTURES {
                     return Err(Problem::bad(format!("send at most {MOST_PICTURES} pictures at once")));
                 }
-                let picture = bytes(field, left, too_large).await?;
+                let picture = bytes(field, left, too_large, intake).await?;
                 left -= picture.len();
                 read.pictures.push(picture);
             } else {
-                let word = bytes(field, MAX_WORD_BYTES, too_long).await?;
+                let word = bytes(field, MAX_WORD_BYTES, too_long, intake).await?;
                 let word = String::from_utf8(word).map_err(|_| Problem::bad("a field is no UTF-8 text"))?;
                 read.words.push((name, word));
             }
@@ -85,11 +90,15 @@ impl Form {
     }
 }
 
-async fn bytes(mut field: Field<'_>, limit: usize, refused: fn(usize) -> Problem) -> Result<Vec<u8>, Problem> {
+async fn bytes(mut field: Field<'_>, limit: usize, refused: fn(usize) -> Problem, intake: &mut Intake) -> Result<Vec<u8>, Problem> {
     let mut all = Vec::new();
-    while let Some(part) = field.chunk().await.map_err(|error| unreadable(&error, limit))? {
+    while let Some(part) = intake.in_pace(field.chunk()).await?.map_err(|error| unreadable(&error, limit))? {
         if all.len() + part.len() > limit {
             return Err(refused(limit));
+        }
+        intake.take(part.len())?;
+        if all.capacity() - all.len() < part.len() {
+            all.reserve_exact(part.len().max(STEP_BYTES.min(limit - all.len())));
         }
         all.extend_from_slice(&part);
     }

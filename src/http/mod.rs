@@ -2,21 +2,28 @@
 //! socket only, so that nothing biometric crosses a network in the clear.
 //!
 //! The room knows requests, tokens and answers. What it asks of the daemon is [`Backend`]: the recogniser is the cameras' own, asked
-//! between two frames and for a quarter of its time at most, so that requests never starve a door.
+//! between two frames and for a quarter of its time at most, so that requests never starve a door; pictures are decoded one at a time, by
+//! a thread that everything else comes before, and what is held of them is bounded in bytes ([`Settings::max_upload_pixels`]).
+//!
+//! Connections are few and short, and whoever asks how the daemon is (`/healthz`, `/readyz`, `/metrics`) finds a place whatever others do.
+//! A page in a browser on the device reads nothing. Scores are told to those who have a token; without one, where a scope is open, bands.
 //!
 //! Deliberately absent: TLS and any way to open a door. Decisions leave the device signed, over MQTT, and nowhere else.
 
 mod answers;
 mod auth;
+mod desk;
 mod form;
 #[cfg(any(test, feature = "fuzzing"))]
 #[expect(clippy::expect_used, reason = "it is there to panic")]
 pub mod fuzzing;
 mod limits;
-mod listener;
 mod openapi;
+mod origin;
+mod peer;
 mod people;
 mod routes;
+mod server;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,7 +38,7 @@ pub use auth::{Scope, Tokens};
 use crate::gallery::{Admission, Allowed, GalleryError, Snapshot};
 use crate::pipeline::StillFace;
 use crate::system::secret::SecretError;
-use crate::system::{Stop, files, messages};
+use crate::system::{Stop, clock, files, messages};
 use crate::types::{Embedding, Person, PersonId, Picture};
 use crate::vision::stack::PackThresholds;
 
@@ -43,7 +50,7 @@ const LIMITS: &str = "http-limits.json";
 const PATIENCE: Duration = Duration::from_millis(200);
 /// A request that is not answered by then is given up; uploads over a loopback take milliseconds.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(20);
-/// Threads that decode pictures and wait for the recogniser.
+/// Threads that wait for the gallery, for a decoder and for the recogniser.
 const BLOCKING_THREADS: usize = 3;
 
 /// Where the API listens, and how much it takes.
@@ -57,7 +64,8 @@ pub struct Settings {
     pub open_scopes: Vec<Scope>,
     /// The longest upload, in bytes (65536 to 26214400).
     pub max_upload_bytes: usize,
-    /// The most pixels of an upload, told before it is decoded (65536 to 50331648). Three are decoded at once, at 3 bytes a pixel.
+    /// The most pixels of an upload, told before it is decoded (65536 to 50331648). One is decoded at a time, within 3 bytes for each of
+    /// these pixels: with 16 bits, transparency or progressive JPEG a picture may have fewer.
     pub max_upload_pixels: u64,
     /// Requests a minute and token, remembered over a restart (1 to 100000).
     pub requests_per_minute: u32,
@@ -222,18 +230,16 @@ pub fn run(
     beat: &dyn Fn(),
 ) -> Result<(), HttpError> {
     let Some(listen) = &settings.listen else { return Ok(()) };
-    let limits = Arc::new(limits::Limits::open(state.join(LIMITS), settings.requests_per_minute));
+    let limits = limits::Limits::open(state.join(LIMITS), settings.requests_per_minute, &tokens.names(), clock::now());
+    let limits = Arc::new(limits);
     let app = routes::router(settings, tokens, backend, limits.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
     let place: String = listen.clone().into();
     let failed = |source| HttpError::Listen { place: place.clone(), source };
-    let until_stopped = {
-        let (stop, limits) = (stop.clone(), limits.clone());
-        async move {
-            while !stop.is_asked() {
-                tokio::time::sleep(PATIENCE).await;
-                limits.save();
-            }
+    let until_stopped = async {
+        while !stop.is_asked() {
+            tokio::time::sleep(PATIENCE).await;
+            limits.save(clock::now());
         }
     };
     let beating = async {
@@ -244,19 +250,18 @@ pub fn run(
     };
     let served = runtime.block_on(async {
         let serving = async {
-            match listen {
+            let (listener, place) = match listen {
                 Listen::Loopback(address) => {
                     let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
                     // Port 0 asks the system for a free one.
-                    log::info!(MESSAGE_ID = messages::API_LISTENS, listen = listener.local_addr()?.to_string().as_str(); "the API listens");
-                    Ok(axum::serve(listener::Bounded::new(listener), app).with_graceful_shutdown(until_stopped).await?)
+                    let place = listener.local_addr()?.to_string();
+                    (server::Listener::Tcp(listener), place)
                 }
-                Listen::Unix(path) => {
-                    let listener = bind_unix(path).map_err(failed)?;
-                    log::info!(MESSAGE_ID = messages::API_LISTENS, listen = place.as_str(); "the API listens");
-                    Ok(axum::serve(listener::Bounded::new(listener), app).with_graceful_shutdown(until_stopped).await?)
-                }
-            }
+                Listen::Unix(path) => (server::Listener::Unix(bind_unix(path).map_err(failed)?), place.clone()),
+            };
+            log::info!(MESSAGE_ID = messages::API_LISTENS, listen = place.as_str(); "the API listens");
+            server::serve(listener, app, until_stopped).await;
+            Ok(())
         };
         tokio::select! {
             served = serving => served,
@@ -265,7 +270,7 @@ pub fn run(
     });
     // A client that holds its connection open must not hold up the stop.
     runtime.shutdown_timeout(PATIENCE);
-    limits.save();
+    limits.save(clock::now());
     served
 }
 

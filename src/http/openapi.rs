@@ -12,21 +12,38 @@ pub(super) fn document() -> Value {
     });
     let or_null = |schema: Value| json!({"oneOf": [schema, {"type": "null"}]});
     let results = |item: Value| json!({"type": "object", "required": ["results"], "properties": {"results": {"type": "array", "items": item}}});
+    let band = |words: &[&str], text: &str| json!({"type": "string", "enum": words, "description": text});
+    let match_band = band(
+        &["none", "weak", "near", "good", "strong"],
+        "The best candidate's score by the doors' own threshold: more than 0.1 below it, below it, up to 0.2 above it, higher",
+    );
+    let liveness_band =
+        band(&["none", "low", "uncertain", "high"], "The liveness score by its threshold; none where nothing says so");
+    let scores = "Null without a token that has the scope";
+    let told = |schema: Value| json!({"oneOf": [schema, {"type": "null"}], "description": scores});
     let recognized = results(json!({
         "type": "object",
-        "required": ["identity", "verified", "score", "candidates", "box", "live", "reason"],
+        "required": ["identity", "verified", "score", "match_band", "candidates", "box", "live", "liveness_band", "reason"],
         "properties": {
-            "identity": or_null(json!({"type": "string"})), "verified": {"type": "boolean"}, "score": or_null(score.clone()),
-            "candidates": {"type": "array", "items": {
-                "type": "object", "required": ["name", "score"], "properties": {"name": {"type": "string"}, "score": score},
-            }},
-            "box": rectangle.clone(), "live": or_null(json!({"type": "boolean"})), "reason": {"type": "string"},
+            "identity": or_null(json!({"type": "string"})), "verified": {"type": "boolean"}, "score": told(score.clone()),
+            "match_band": match_band,
+            "candidates": {
+                "type": "array",
+                "description": "Whom the face resembles; without a token that has the scope the identity alone, if there is one",
+                "items": {
+                    "type": "object", "required": ["name", "score"],
+                    "properties": {"name": {"type": "string"}, "score": told(score)},
+                },
+            },
+            "box": rectangle.clone(), "live": or_null(json!({"type": "boolean"})), "liveness_band": liveness_band.clone(),
+            "reason": {"type": "string"},
         },
     }));
     let live = results(json!({
-        "type": "object", "required": ["live", "score", "box"],
+        "type": "object", "required": ["live", "score", "liveness_band", "box"],
         "properties": {
-            "live": {"type": "boolean"}, "score": or_null(json!({"type": "number", "minimum": 0, "maximum": 1})), "box": rectangle,
+            "live": {"type": "boolean"}, "score": told(json!({"type": "number", "minimum": 0, "maximum": 1})),
+            "liveness_band": liveness_band, "box": rectangle,
         },
     }));
     let id = json!({"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"});
@@ -41,13 +58,16 @@ pub(super) fn document() -> Value {
     });
     let threshold = json!({
         "name": "threshold", "in": "query", "required": false, "schema": {"type": "number", "minimum": -1, "maximum": 1},
-        "description": "The least comparison score of a match; without it the pack's own",
+        "description": "The least comparison score of a match; without it the doors' own. Without a token that has the scope it is rounded up \
+            to a tenth and never lower than the doors' own",
     });
     json!({
         "openapi": "3.1.0",
         "info": {
             "title": "FaceID+ local API", "version": env!("CARGO_PKG_VERSION"), "license": {"name": "Apache-2.0"},
-            "description": "Off by default; on a loopback address or a Unix socket only. No route opens a door.",
+            "description": "Off by default; on a loopback address or a Unix socket only. No route opens a door. `Host` is a loopback address or \
+                `localhost`, and requests that a web page of another origin sends are refused (403). A connection is closed after five seconds \
+                without a request, after a minute and after 32 requests.",
         },
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
@@ -73,17 +93,20 @@ pub(super) fn document() -> Value {
                 "summary": "Figures for Prometheus", "security": [{"token": []}],
                 "responses": responses(json!({"text/plain": {"schema": {"type": "string"}}}), &["401", "403", "429"]),
             }},
-            "/healthz": {"get": {"summary": "Whether the process lives", "responses": responses(status(), &[])}},
+            "/healthz": {"get": {"summary": "Whether the process lives", "responses": responses(status(), &["403"])}},
             "/readyz": {"get": {
                 "summary": "Whether the daemon could decide now",
                 "description": "Not while the gallery is older than it was and nobody has accepted that (nobody would be let in), and not while no \
                     camera has brought a frame that could be judged, for ten seconds or since the start. The API itself answers only once the \
                     networks are loaded. A gallery that takes no change since a write failed is no reason: matching goes on, and `/metrics` \
                     tells (`faceid_gallery_read_only`).",
-                "responses": {"200": described("It could", status()), "503": described("It could not", status())},
+                "responses": {
+                    "200": described("It could", status()), "503": described("It could not", status()),
+                    "403": described("The body says why", problem()),
+                },
             }},
             "/openapi.json": {"get": {
-                "summary": "This document", "responses": responses(json!({"application/json": {"schema": {"type": "object"}}}), &[]),
+                "summary": "This document", "responses": responses(json!({"application/json": {"schema": {"type": "object"}}}), &["403"]),
             }},
         },
     })
@@ -195,10 +218,13 @@ fn responses(content: Value, problems: &[&str]) -> Value {
 }
 
 fn with(code: &str, answer: Value, problems: &[&str]) -> Value {
-    let problem = json!({"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}});
     let mut all = serde_json::Map::from_iter([(code.to_owned(), answer)]);
-    all.extend(problems.iter().map(|code| ((*code).to_owned(), described("The body says why", problem.clone()))));
+    all.extend(problems.iter().map(|code| ((*code).to_owned(), described("The body says why", problem()))));
     Value::Object(all)
+}
+
+fn problem() -> Value {
+    json!({"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}})
 }
 
 fn described(text: &str, content: Value) -> Value {

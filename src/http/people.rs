@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::REQUEST_DEADLINE;
 use super::answers::{self, Problem};
+use super::desk;
 use super::form::Form;
 use super::routes::{App, SentForm, Shared, Who, in_background};
 use crate::gallery::{Allowed, NotEnrolled};
@@ -65,14 +66,15 @@ pub(super) async fn enroll(
     form: SentForm,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let deadline = Instant::now() + REQUEST_DEADLINE / 2;
-    let permit = app.begin_upload()?;
-    let form = Form::read(form, app.max_upload_bytes).await?;
+    let mut intake = app.desk.begin(&who.0)?;
+    let form = Form::read(form, app.max_upload_bytes, &mut intake).await?;
     let (person, allowed) = described(&form)?;
     if form.pictures.is_empty() {
         return Err(Problem::bad("send at least one picture in `file`"));
     }
+    let seat = app.desk.seat().await?;
     in_background(move || {
-        let _permit = permit;
+        let _held = (intake, seat);
         enrolled(&app, &who, person, allowed, form.pictures, deadline)
     })
     .await
@@ -153,7 +155,7 @@ fn enrolled(
 
 /// The inner error is the picture's, a code and a sentence; the outer one ends the request.
 fn template(app: &App, bytes: &[u8]) -> Result<Result<Embedding, (&'static str, String)>, Problem> {
-    let picture = match app.backend.decode(bytes) {
+    let picture = match desk::decode(&*app.backend, bytes) {
         Ok(picture) => picture,
         Err(reason) => return Ok(Err(("no-picture", format!("the picture {reason}")))),
     };

@@ -11,20 +11,21 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
-use super::answers::{self, Problem};
+use super::answers::{self, Detail, Problem};
 use super::auth::{Scope, Tokens};
+use super::desk::{self, Desk, WORKING};
 use super::form::{self, Form};
 use super::limits::{ANYBODY, Limits};
-use super::{BLOCKING_THREADS, Backend, REQUEST_DEADLINE, Settings, openapi, people};
+use super::peer::Peer;
+use super::{Backend, REQUEST_DEADLINE, Settings, openapi, origin, people};
 use crate::pipeline::StillFace;
 use crate::system::clock;
 use crate::types::Score;
-use crate::vision::stack::PackThresholds;
 
-/// Uploads that are taken in, decoded and judged at once; with the limit of bytes it bounds their memory.
-const UPLOADS: usize = BLOCKING_THREADS + 5;
+/// Work that waits for a thread or has one. A request that was given up has its work done all the same.
+static WORK: Semaphore = Semaphore::const_new(WORKING);
 
 pub(super) struct App {
     tokens: Tokens,
@@ -32,19 +33,20 @@ pub(super) struct App {
     limits: Arc<Limits>,
     pub(super) backend: Arc<dyn Backend>,
     pub(super) max_upload_bytes: usize,
-    uploads: Arc<Semaphore>,
-}
-
-impl App {
-    /// Leave to send pictures, for as long as it is held.
-    pub(super) fn begin_upload(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        self.uploads.clone().try_acquire_owned().map_err(|_| Problem::too_many(1))
-    }
+    pub(super) desk: Desk,
+    working: Semaphore,
 }
 
 /// Whose request it is, for the audit trail.
 #[derive(Clone)]
 pub(super) struct Who(pub(super) String);
+
+impl Who {
+    /// How much may be told.
+    fn detail(&self) -> Detail {
+        if self.0 == ANYBODY { Detail::Bands } else { Detail::Scores }
+    }
+}
 
 pub(super) type Shared = State<Arc<App>>;
 pub(super) type SentForm = Result<Multipart, MultipartRejection>;
@@ -57,7 +59,8 @@ pub(super) fn router(settings: &Settings, tokens: Tokens, backend: Arc<dyn Backe
         limits,
         backend,
         max_upload_bytes: settings.max_upload_bytes,
-        uploads: Arc::new(Semaphore::new(UPLOADS)),
+        desk: Desk::new(settings.max_upload_bytes),
+        working: Semaphore::new(WORKING),
     });
     let guarded = |router: Router<Arc<App>>, scope: Scope| {
         router.route_layer(middleware::from_fn_with_state(app.clone(), admit)).route_layer(Extension(scope))
@@ -80,6 +83,7 @@ pub(super) fn router(settings: &Settings, tokens: Tokens, backend: Arc<dyn Backe
         .method_not_allowed_fallback(|| async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the route has no such method") })
         .layer(DefaultBodyLimit::max(settings.max_upload_bytes + form::OVERHEAD_BYTES))
         .layer(middleware::from_fn(in_time))
+        .layer(middleware::from_fn(origin::only_own))
         .with_state(app)
 }
 
@@ -93,37 +97,54 @@ async fn in_time(request: Request, next: Next) -> Response {
 
 /// Lets a request through that has the route's scope and is not one too many.
 async fn admit(State(app): Shared, Extension(scope): Extension<Scope>, mut request: Request, next: Next) -> Response {
-    match admitted(&app, scope, request.headers()) {
-        Ok(name) => {
-            request.extensions_mut().insert(Who(name));
-            next.run(request).await
-        }
-        Err(problem) => problem.into_response(),
-    }
+    let peer = request.extensions().get::<Peer>().cloned();
+    let name = match admitted(&app, scope, request.headers(), peer.as_ref()) {
+        Ok(name) => name,
+        Err(problem) => return problem.into_response(),
+    };
+    // Figures are made at once; everything else may take a while, and must leave room for those who ask how the daemon is.
+    let _working = match scope {
+        Scope::Metrics => None,
+        _ => match app.working.try_acquire() {
+            Ok(permit) => Some(permit),
+            Err(_) => return Problem::too_many(1).into_response(),
+        },
+    };
+    request.extensions_mut().insert(Who(name));
+    next.run(request).await
 }
 
-fn admitted(app: &App, scope: Scope, headers: &HeaderMap) -> Result<String, Problem> {
-    let now = clock::wall();
+fn admitted(app: &App, scope: Scope, headers: &HeaderMap, peer: Option<&Peer>) -> Result<String, Problem> {
+    let now = clock::monotonic();
     let name = match bearer_token(headers) {
         None if app.open_scopes.contains(&scope) => ANYBODY.to_owned(),
         None => return Err(Problem::new(StatusCode::UNAUTHORIZED, "a bearer token is needed")),
-        Some(token) => match app.tokens.bearer(token) {
-            Some(bearer) if bearer.scopes.contains(&scope) => bearer.name,
-            Some(_) => {
-                let text = format!("the token lacks the scope `{}`", scope.as_str());
-                return Err(Problem::new(StatusCode::FORBIDDEN, text));
+        Some(token) => {
+            // Before the token is looked at: a guess that is one too many learns nothing, right or wrong.
+            let user = || peer.and_then(Peer::user);
+            app.limits.may_guess(user, now).map_err(Problem::too_many)?;
+            match app.tokens.bearer(token) {
+                Some(bearer) if bearer.scopes.contains(&scope) => bearer.name,
+                Some(_) => {
+                    let text = format!("the token lacks the scope `{}`", scope.as_str());
+                    return Err(Problem::new(StatusCode::FORBIDDEN, text));
+                }
+                None => {
+                    let user = user();
+                    if app.limits.guessed_wrong(user, now) {
+                        let user = user.map_or_else(|| "unknown".to_owned(), |user| user.to_string());
+                        log::warn!(user = user.as_str(); "the API takes no token of a user for some seconds: too many were wrong");
+                    }
+                    return Err(Problem::new(StatusCode::UNAUTHORIZED, "the bearer token is not known"));
+                }
             }
-            None => {
-                app.limits.take_guess(now).map_err(Problem::too_many)?;
-                return Err(Problem::new(StatusCode::UNAUTHORIZED, "the bearer token is not known"));
-            }
-        },
+        }
     };
     app.limits.take(&name, now).map_err(Problem::too_many)?;
     Ok(name)
 }
 
-fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -137,39 +158,48 @@ struct RecognizeQuery {
 
 async fn recognize_face(
     State(app): Shared,
+    Extension(who): Extension<Who>,
     query: Result<Query<RecognizeQuery>, axum::extract::rejection::QueryRejection>,
     form: SentForm,
 ) -> Result<Json<Value>, Problem> {
     let query = query.map_err(|_| Problem::bad("the only parameter is `threshold`"))?.0;
+    let (own, detail) = (app.backend.thresholds(), who.detail());
     let mut thresholds = app.backend.thresholds();
     if let Some(text) = query.threshold {
-        let wrong = || Problem::bad("`threshold` is a comparison score: -1 to 1");
-        thresholds.matching = text.parse().ok().and_then(|value: f32| Score::new(value).ok()).ok_or_else(wrong)?;
+        thresholds.matching = detail.threshold(asked_threshold(&text)?, own.matching);
     }
     // At once, before a picture is taken in; and again when it has been looked at.
     app.backend.trusted()?;
-    judged(app, form, move |faces, app| Ok(answers::recognized(faces, &*app.backend.trusted()?, &thresholds))).await
+    judged(app, &who, form, move |faces, app| Ok(answers::recognized(faces, &*app.backend.trusted()?, &thresholds, &own, detail)))
+        .await
 }
 
-async fn liveness(State(app): Shared, form: SentForm) -> Result<Json<Value>, Problem> {
+fn asked_threshold(text: &str) -> Result<Score, Problem> {
+    let wrong = || Problem::bad("`threshold` is a comparison score: -1 to 1");
+    text.parse().ok().and_then(|value: f32| Score::new(value).ok()).ok_or_else(wrong)
+}
+
+async fn liveness(State(app): Shared, Extension(who): Extension<Who>, form: SentForm) -> Result<Json<Value>, Problem> {
     if !app.backend.has_liveness() {
         return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "the model pack claims no liveness"));
     }
-    let thresholds: PackThresholds = app.backend.thresholds();
-    judged(app, form, move |faces, _| Ok(answers::liveness(faces, &thresholds))).await
+    let (thresholds, detail) = (app.backend.thresholds(), who.detail());
+    judged(app, &who, form, move |faces, _| Ok(answers::liveness(faces, &thresholds, detail))).await
 }
 
 /// Takes the picture in, decodes and looks away from the server's own thread, and answers.
 async fn judged(
     app: Arc<App>,
+    who: &Who,
     form: SentForm,
     answer: impl FnOnce(&[StillFace], &App) -> Result<Value, Problem> + Send + 'static,
 ) -> Result<Json<Value>, Problem> {
-    let permit = app.begin_upload()?;
-    let bytes = Form::picture(form, app.max_upload_bytes).await?;
+    let mut intake = app.desk.begin(&who.0)?;
+    let bytes = Form::picture(form, app.max_upload_bytes, &mut intake).await?;
+    let seat = app.desk.seat().await?;
     in_background(move || {
-        let _permit = permit;
-        let picture = app.backend.decode(&bytes).map_err(|reason| Problem::bad(format!("the picture {reason}")))?;
+        let _held = (intake, seat);
+        let picture = desk::decode(&*app.backend, &bytes).map_err(|reason| Problem::bad(format!("the picture {reason}")))?;
         drop(bytes);
         let faces = app.backend.look(picture)?;
         answer(&faces, &app)
@@ -182,6 +212,11 @@ async fn judged(
 pub(super) async fn in_background<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
+    let permit = WORK.try_acquire().map_err(|_| Problem::too_many(1))?;
+    let work = move || {
+        let _permit = permit;
+        work()
+    };
     // The pool is shutting down when this fails: the daemon stops.
     let stopping = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping");
     tokio::task::spawn_blocking(work).await.map_err(stopping)?

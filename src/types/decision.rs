@@ -211,6 +211,29 @@ pub struct Evidence {
     pub liveness_band: &'static str,
 }
 
+impl Evidence {
+    /// The band of the best comparison score, by how far it is from the threshold of a match.
+    pub fn match_band(best: Option<Score>, threshold: Score) -> &'static str {
+        match best.map(|best| best.value() - threshold.value()) {
+            None => "none",
+            Some(ahead) if ahead < -0.1 => "weak",
+            Some(ahead) if ahead < 0.0 => "near",
+            Some(ahead) if ahead < 0.2 => "good",
+            Some(_) => "strong",
+        }
+    }
+
+    /// The band of a liveness score, by its threshold.
+    pub fn liveness_band(score: Option<PadScore>, threshold: PadScore) -> &'static str {
+        match score {
+            None => "none",
+            Some(score) if score < threshold => "low",
+            Some(score) if score.value() < f32::midpoint(threshold.value(), 1.0) => "uncertain",
+            Some(_) => "high",
+        }
+    }
+}
+
 /// What a person was recognised by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

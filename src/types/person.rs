@@ -1,8 +1,12 @@
 //! People in the gallery, and what a search says about them.
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{GroupId, PersonId, Score, Wall};
+
+/// The most groups that one reads of a person; a gallery takes no more either.
+const MAX_GROUPS: usize = 64;
 
 /// What the gallery keeps about a person besides templates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +16,7 @@ pub struct Person {
     /// A name for people to read; leaves the device only when the config says so.
     pub name: Option<String>,
     /// The groups that policies name.
+    #[serde(deserialize_with = "few_groups")]
     pub groups: Vec<GroupId>,
     /// When the person agreed to be enrolled, where that was recorded.
     pub consented_at: Option<Wall>,
@@ -19,6 +24,30 @@ pub struct Person {
     pub expires_at: Option<Wall>,
     /// When the person was enrolled.
     pub enrolled_at: Wall,
+}
+
+/// So that a short message of many empty names takes no memory that nobody meant it to.
+fn few_groups<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<GroupId>, D::Error> {
+    struct Few;
+    impl<'de> Visitor<'de> for Few {
+        type Value = Vec<GroupId>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "at most {MAX_GROUPS} groups")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+            let mut groups = Vec::new();
+            while let Some(group) = all.next_element()? {
+                if groups.len() == MAX_GROUPS {
+                    return Err(A::Error::custom("too many groups"));
+                }
+                groups.push(group);
+            }
+            Ok(groups)
+        }
+    }
+    deserializer.deserialize_seq(Few)
 }
 
 /// One person that a probe resembles, with the score of that person's best template.

@@ -22,6 +22,7 @@ mod presence;
 mod rtsp_server;
 mod service;
 mod show_it;
+mod siege;
 mod store;
 mod throttle;
 mod verbs;

@@ -38,6 +38,37 @@ fn a_caller_that_is_silent_or_stops_within_its_question_hinders_nobody() {
 }
 
 #[test]
+fn callers_that_stall_hold_no_change_up_however_many() {
+    let house = house();
+    house.succeed(&["enroll", "ann", &photo(1)]);
+    let (_daemon, _notify) = start(&house, &config(&house, "builtin", "tract", 9, &nowhere()));
+    let mut stalled: Vec<UnixStream> = (0..12)
+        .map(|_| {
+            let mut call = UnixStream::connect(house.path("state/control.sock")).unwrap();
+            call.write_all(&[9, 0]).unwrap();
+            call
+        })
+        .collect();
+    let began = Instant::now();
+    house.succeed(&["people", "set", "ann", "--name", "Ann"]);
+    assert!(began.elapsed() < Duration::from_secs(10), "a change waited {:?}", began.elapsed());
+    // One that drips is not let drip for long, however often it sends a byte.
+    let mut dripping = UnixStream::connect(house.path("state/control.sock")).unwrap();
+    dripping.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    stalled.clear();
+    dripping.write_all(&[0xff, 0xff]).unwrap();
+    let began = Instant::now();
+    loop {
+        let is_sent = dripping.write_all(&[0]).is_ok();
+        match dripping.read(&mut [0; 8]) {
+            Err(error) if is_sent && error.kind() == std::io::ErrorKind::WouldBlock => {}
+            _ => break,
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "a question may drip for as long as it likes");
+    }
+}
+
+#[test]
 fn an_enrolment_whose_photos_take_long_reaches_the_daemon_that_runs_when_they_are_done() {
     let house = house();
     let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo/turn-left.mp4");

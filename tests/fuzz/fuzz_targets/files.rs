@@ -1,5 +1,5 @@
 //! What else is read from files, sockets and the network, all parsers on the same bytes: lists of pairs and photos, tokens of the API,
-//! certificates, requests on the control socket, a device's sealed state, and the memories of used ids and of what a door must tell.
+//! certificates, a device's sealed state, and the memories of used ids and of what a door must tell.
 #![no_main]
 
 use std::path::PathBuf;
@@ -26,7 +26,6 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = protocol::parse_photos(&text);
     let _ = Tokens::parse(&text);
     let _ = certificates::end_of(bytes);
-    faceid_plus::daemon::fuzzing::request(bytes);
     assert!(KEY.open("access", bytes).is_none());
     assert!(Recipient::new([9; 32]).open("front entrance 1", bytes).is_none());
 
