@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod commented;
 mod findings;
+pub mod warnings;
 
 use std::ffi::OsString;
 use std::fmt;

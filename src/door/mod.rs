@@ -25,7 +25,7 @@ pub mod panel;
 mod presenting;
 pub mod settings;
 
-pub use admission::{Admission, Permit, Refusal};
+pub use admission::{Admission, ClockTerms, Permit, Refusal};
 pub use controller::{DOOR_KEY, run};
 pub use hardware::{DoorError, Hardware, lock_once};
 pub use machine::{Action, AlarmWord, DoorState, Input, Machine};

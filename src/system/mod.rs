@@ -3,6 +3,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod highwater;
 pub mod logging;
 pub mod messages;
 pub mod metrics;
