@@ -133,7 +133,7 @@ fn secrets_of(url: &str) -> Vec<(String, String)> {
     for (at, _) in text.match_indices('=') {
         // A name is what stands before, back to a separator. `_` is one too: some recorders write `/user=admin_password=…`.
         let before = &text[..at];
-        let starts = [['=', '/', '?', '#', '&', ';', ',', '!', ':', ' '].as_slice(), ['_', '-', '.'].as_slice()];
+        let starts = [['=', '}', '/', '?', '#', '&', ';', ',', '!', ':', ' '].as_slice(), ['_', '-', '.'].as_slice()];
         let is_named = starts.iter().enumerate().find_map(|(n, _)| {
             let separators: Vec<char> = starts[..=n].concat();
             let name = before.rsplit(&separators[..]).next().unwrap_or_default().trim().to_ascii_lowercase();

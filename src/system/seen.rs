@@ -701,7 +701,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(512))]
+        #![proptest_config(ProptestConfig::with_cases(128))]
         /// Whatever comes in whatever order over clocks that are set and memories that are wiped: nothing is taken twice, and nothing
         /// after a time at which this memory, or one that it is the successor of by a good end, has seen it to be over.
         #[test]
