@@ -11,6 +11,7 @@ const CEILING: usize = 600;
 const HOMES: &[(&str, &[&str])] = &[
     ("ort", &["inference/ort.rs"]),
     ("tract_onnx", &["inference/tract.rs"]),
+    ("gio", &["capture/"]),
     ("gstreamer", &["capture/"]),
     ("gstreamer_app", &["capture/"]),
     ("gstreamer_video", &["capture/"]),

@@ -48,6 +48,9 @@ impl Rules {
                     "clock synchronised; without that, whatever depends on the time is denied"
                 }
                 (Clock::Unsure, UnsureClock::Deny) => "clock not synchronised: whatever depends on the time is denied",
+                (Clock::SetBack, _) => {
+                    "clock set back: it has shown a later time before, so whatever depends on the time is denied"
+                }
                 (_, UnsureClock::Trust) => "the clock is believed, synchronised or not",
             }
             .to_owned(),
@@ -136,6 +139,7 @@ impl Rules {
             None => format!("{by} lets this person through"),
             Some(Reason::NotPermitted) => "no rule of this door names this person or a group of this person".to_owned(),
             Some(Reason::Schedule) => format!("{by} names this person, and not at this time"),
+            Some(Reason::Clock) if clock == Clock::SetBack => "it depends on the time, and the clock was set back".to_owned(),
             Some(Reason::Clock) => "it depends on the time, and the clock is not synchronised".to_owned(),
             Some(Reason::ExpiredPerson) => {
                 let until = self.people.get(person).and_then(|rule| rule.until);

@@ -21,6 +21,8 @@ pub enum Clock {
     /// It does not, or nobody knows.
     #[default]
     Unsure,
+    /// It shows an earlier time than it has shown before: nobody who is bound to a time passes, also where an unsure clock is trusted.
+    SetBack,
 }
 
 /// A policy that cannot be made ready; `faceid check` tells more of it, with its place.
@@ -147,6 +149,12 @@ impl Rules {
         self.groups.get(person).into_iter().flatten()
     }
 
+    /// Whether anybody's right depends on the time.
+    pub fn depends_on_time(&self) -> bool {
+        let scheduled = |door: &DoorRule| door.allow.iter().any(|allow| allow.schedule.is_some());
+        self.people.values().any(|rule| rule.from.is_some() || rule.until.is_some()) || self.doors.values().any(scheduled)
+    }
+
     /// Everybody whom the policy names.
     pub fn named_people(&self) -> BTreeSet<&PersonId> {
         let allowed = self.doors.values().flat_map(|door| door.allow.iter().flat_map(|allow| &allow.people));
@@ -217,10 +225,11 @@ impl DoorRule {
         }
     }
 
-    /// Of a site without a policy: everybody who is enrolled, by the clock as it is.
+    /// Of a site without a policy: everybody who is enrolled. Whose time has a bound is denied while the clock is unsure, for an expired
+    /// person is not let in by a wrong clock.
     fn open() -> Self {
         let everyone = AllowSettings { everyone: true, groups: Vec::new(), people: Vec::new(), schedule: None };
-        Self { allow: vec![everyone], unsure_clock: UnsureClock::Trust, ..Self::shut() }
+        Self { allow: vec![everyone], ..Self::shut() }
     }
 
     /// Of a door that a policy forgot.
@@ -238,7 +247,11 @@ impl DoorRule {
     }
 
     fn is_unsure(&self, clock: Clock) -> bool {
-        clock == Clock::Unsure && self.unsure_clock == UnsureClock::Deny
+        match clock {
+            Clock::Synchronised => false,
+            Clock::Unsure => self.unsure_clock == UnsureClock::Deny,
+            Clock::SetBack => true,
+        }
     }
 
     /// The door's own thresholds over the site's.

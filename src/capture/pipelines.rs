@@ -55,7 +55,7 @@ pub fn describe(settings: &CameraSettings) -> Description {
 }
 
 #[cfg(feature = "gstreamer")]
-pub(super) use with_gstreamer::{Built, build};
+pub(super) use with_gstreamer::{Built, build, make};
 #[cfg(feature = "gstreamer")]
 pub use with_gstreamer::{Plugin, describe, plugins};
 
@@ -68,17 +68,14 @@ mod with_gstreamer {
     use gstreamer::prelude::*;
     use gstreamer_app as gst_app;
 
-    use super::{CameraSettings, Description, Source, Transport, source_words};
+    use super::{CameraSettings, Description, Source, source_words};
     use crate::capture::CaptureError;
     use crate::capture::redact::Redactor;
-    use crate::capture::settings::{CsiSource, FileSource, Hardware, LaunchSource, RtspSource, V4l2Source};
-    use crate::system::secret;
+    use crate::capture::rtsp;
+    use crate::capture::settings::{CsiSource, FileSource, Hardware, LaunchSource, V4l2Source};
 
     /// What frames may leave the pipeline as.
     const LAYOUTS: [&str; 4] = ["I420", "NV12", "GRAY8", "GRAY16_LE"];
-    /// How long connecting, and each answer of an RTSP server, may take: a host that drops packets must not hold a try so long that
-    /// its return is missed.
-    const RTSP_ANSWER_MS: u64 = 3000;
     /// Decoders in the order of preference, for `describe` only: `decodebin` chooses by rank.
     const H264_DECODERS: [&str; 6] = ["nvv4l2decoder", "nvh264dec", "v4l2h264dec", "vah264dec", "avdec_h264", "openh264dec"];
     /// Converters out of an accelerator's memory: Jetson's, then DeepStream's.
@@ -186,6 +183,9 @@ mod with_gstreamer {
         if decoder.is_none() && matches!(settings.source, Source::File(_) | Source::Rtsp(_)) {
             missing.push("an H.264 decoder (gstreamer1.0-libav)".to_owned());
         }
+        if matches!(&settings.source, Source::Rtsp(source) if source.url.scheme() == Some("rtsps")) && !rtsp::has_tls() {
+            missing.push("TLS for GLib (glib-networking)".to_owned());
+        }
         Description { source, decoding, conversion, missing }
     }
 
@@ -193,7 +193,8 @@ mod with_gstreamer {
         ELEMENTS.iter().find(|(name, _, _)| *name == element).map_or("its GStreamer plugin", |(_, _, package)| package)
     }
 
-    fn make(element: &'static str) -> Result<gst::Element, CaptureError> {
+    /// An element, or what is to be installed.
+    pub(in crate::capture) fn make(element: &'static str) -> Result<gst::Element, CaptureError> {
         let missing = |_| CaptureError::MissingElement { element, package: package_of(element) };
         gst::ElementFactory::make(element).build().map_err(missing)
     }
@@ -204,6 +205,8 @@ mod with_gstreamer {
         pub(in crate::capture) sink: gst_app::AppSink,
         /// What takes secrets out of GStreamer's texts.
         pub(in crate::capture) redactor: Redactor,
+        /// What is noticed on the way to a network camera; it must live as long as the pipeline plays.
+        pub(in crate::capture) way: rtsp::Way,
     }
 
     /// Builds the camera's pipeline anew, reading its password anew. `no_video` is called when the source turns out to hold none.
@@ -214,6 +217,7 @@ mod with_gstreamer {
     ) -> Result<Built, CaptureError> {
         init()?;
         let mut redactor = Redactor::default();
+        let mut way = rtsp::Way::default();
         if let Source::Launch(source) = &settings.source {
             return build_launch(settings, source, redactor);
         }
@@ -231,7 +235,8 @@ mod with_gstreamer {
             }
             Source::Rtsp(source) => {
                 let decoder = add_decoder(settings, &pipeline, &entry, no_video)?;
-                let first = rtsp_source(settings, source, secrets, &mut redactor)?;
+                let (first, taken) = rtsp::source(settings, source, secrets, &mut redactor)?;
+                way = taken;
                 pipeline.add(&first).map_err(|error| bad(settings, error.to_string()))?;
                 let target = decoder.static_pad("sink");
                 first.connect_pad_added(move |_, pad| {
@@ -262,7 +267,7 @@ mod with_gstreamer {
             Source::Launch(_) | Source::Images(_) => return Err(bad(settings, "is no source for a pipeline".to_owned())),
         }
         configure(settings, &pipeline, &sink);
-        Ok(Built { pipeline, sink, redactor })
+        Ok(Built { pipeline, sink, redactor, way })
     }
 
     fn bad(settings: &CameraSettings, reason: String) -> CaptureError {
@@ -356,35 +361,6 @@ mod with_gstreamer {
         });
     }
 
-    fn rtsp_source(
-        settings: &CameraSettings,
-        source: &RtspSource,
-        secrets: &Path,
-        redactor: &mut Redactor,
-    ) -> Result<gst::Element, CaptureError> {
-        let element = make("rtspsrc")?;
-        element.set_property("location", source.url.expose());
-        element.set_property_from_str("protocols", if source.transport == Transport::Tcp { "tcp" } else { "udp" });
-        element.set_property("latency", source.latency_ms);
-        element.set_property("tcp-timeout", RTSP_ANSWER_MS * 1000);
-        element.set_property("timeout", u64::from(settings.stall_timeout_ms) * 1000);
-        if let Some(user) = &source.user {
-            element.set_property("user-id", user);
-        }
-        if let Some(name) = &source.password_secret {
-            let failed = |source| CaptureError::Secret { camera: settings.id.clone(), source };
-            let password = secret::read_line(name, secrets).map_err(failed)?;
-            redactor.add(&password);
-            element.set_property("user-pw", password.as_str());
-        }
-        element.connect("select-stream", false, |values| {
-            let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
-            let media = caps.as_ref().and_then(|caps| caps.structure(0)).and_then(|s| s.get::<&str>("media").ok());
-            Some((media == Some("video")).to_value())
-        });
-        Ok(element)
-    }
-
     fn build_launch(settings: &CameraSettings, source: &LaunchSource, mut redactor: Redactor) -> Result<Built, CaptureError> {
         redactor.add_launch_line(source.pipeline.expose());
         let parsed = gst::parse::launch(source.pipeline.expose())
@@ -398,7 +374,7 @@ mod with_gstreamer {
             sink.set_caps(Some(&gst::Caps::builder("video/x-raw").field("format", formats).build()));
         }
         configure(settings, &pipeline, &sink);
-        Ok(Built { pipeline, sink, redactor })
+        Ok(Built { pipeline, sink, redactor, way: rtsp::Way::default() })
     }
 
     /// What all pipelines have in common: the monotonic clock, and a sink that never queues.

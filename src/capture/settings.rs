@@ -118,7 +118,8 @@ pub struct FileSource {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RtspSource {
-    /// `rtsp://host[:port]/path` or `rtsps://…`, without user and password.
+    /// `rtsps://host[:port]/path` or `rtsp://…`, without user and password. With `rtsp://` nobody knows who answers: whoever gets at the
+    /// camera's cable can play a recording. `{password}` stands for the secret's text, for cameras that want it in the address.
     pub url: StreamUrl,
     /// How the pictures travel. TCP loses none; UDP is for cameras that know nothing else.
     #[serde(default)]
@@ -129,6 +130,13 @@ pub struct RtspSource {
     /// The name of the secret that holds the password: a systemd credential or a file of mode 0600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_secret: Option<String>,
+    /// For `rtsps://`: the certificates (PEM) of the authority that signed the camera's, besides those that this system knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// For `rtsps://`: the SHA-256 of the camera's own certificate, as `openssl x509 -noout -fingerprint -sha256` prints it, for a camera
+    /// that signed it itself. It is believed whatever name and time it is made out for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// How long packets wait for late ones before decoding; 0 to 5000.
     #[serde(default = "defaults::latency_ms")]
     pub latency_ms: u32,
@@ -264,6 +272,12 @@ impl LaunchLine {
     pub(super) fn expose(&self) -> &str {
         &self.0
     }
+
+    /// The RTSP addresses in it.
+    fn addresses(&self) -> impl Iterator<Item = StreamUrl> + '_ {
+        let words = self.0.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\''));
+        words.filter_map(|word| Some(StreamUrl::new(&word[word.find("rtsp://")?..])))
+    }
 }
 
 impl fmt::Debug for LaunchLine {
@@ -282,6 +296,41 @@ impl Source {
             Source::Csi(source) => format!("CSI sensor {}", source.sensor_id),
             Source::Launch(_) => "the custom pipeline".to_owned(),
             Source::Images(source) => source.path.display().to_string(),
+        }
+    }
+
+    /// The key that the source's address stands under.
+    pub fn address_key(&self) -> &'static str {
+        match self {
+            Source::File(_) => "file.path",
+            Source::Rtsp(_) => "rtsp.url",
+            Source::V4l2(_) => "v4l2.device",
+            Source::Csi(_) => "csi.sensor-id",
+            Source::Launch(_) => "launch.pipeline",
+            Source::Images(_) => "images.path",
+        }
+    }
+
+    /// Whether anybody who answers at its address is believed to be the camera: rtsp:// beyond this machine, in a custom pipeline too.
+    pub fn is_anybodys(&self) -> bool {
+        match self {
+            Source::Rtsp(source) => source.url.is_anybodys(),
+            Source::Launch(source) => source.pipeline.addresses().any(|url| url.is_anybodys()),
+            _ => false,
+        }
+    }
+
+    /// Whether whoever answers is told the camera's password, because the address has a place for it.
+    pub fn tells_password(&self) -> bool {
+        matches!(self, Source::Rtsp(source) if source.url.wants_password() || source.url.carries_password())
+    }
+
+    /// Whether a password stands in the config itself.
+    pub fn carries_password(&self) -> bool {
+        match self {
+            Source::Rtsp(source) => source.url.carries_password(),
+            Source::Launch(source) => redact::launch_line_carries_password(source.pipeline.expose()),
+            _ => false,
         }
     }
 
@@ -375,8 +424,23 @@ impl Source {
                 if let Some(text) = source.url.fault() {
                     wrong("rtsp.url", text);
                 }
-                if source.user.is_none() && source.password_secret.is_some() {
-                    wrong("rtsp.password-secret", "needs `user` beside it".to_owned());
+                if source.user.is_none() && source.password_secret.is_some() && !source.url.wants_password() {
+                    wrong("rtsp.password-secret", "needs `user` beside it, or `{password}` in the address".to_owned());
+                }
+                if source.password_secret.is_none() && source.url.wants_password() {
+                    wrong("rtsp.url", "has `{password}`: name its secret in `password-secret`".to_owned());
+                }
+                let is_tls = source.url.scheme() == Some("rtsps");
+                for (key, is_set) in [("ca-file", source.ca_file.is_some()), ("fingerprint", source.fingerprint.is_some())] {
+                    if is_set && !is_tls {
+                        wrong(&format!("rtsp.{key}"), "is for rtsps:// alone: nothing else shows a certificate".to_owned());
+                    }
+                }
+                if source.ca_file.as_ref().is_some_and(|path| !path.is_absolute()) {
+                    wrong("rtsp.ca-file", "must be an absolute path".to_owned());
+                }
+                if source.fingerprint.as_deref().is_some_and(|text| fingerprint_bytes(text).is_none()) {
+                    wrong("rtsp.fingerprint", "is no SHA-256: give 64 hexadecimal digits, with or without `:`".to_owned());
                 }
                 if source.latency_ms > 5000 {
                     wrong("rtsp.latency-ms", format!("is {}: give 0 to 5000", source.latency_ms));
@@ -401,7 +465,36 @@ fn size_findings(kind: &str, width: u32, height: u32, fps: u32) -> Vec<(String, 
     outside.map(|(key, value, limit)| (format!("{kind}.{key}"), format!("is {value}: give 1 to {limit}"))).collect()
 }
 
+/// The 32 bytes of a fingerprint as it is written.
+pub(super) fn fingerprint_bytes(text: &str) -> Option<[u8; 32]> {
+    let text = text.trim();
+    let digits = text.rsplit_once('=').map_or(text, |(_, digits)| digits);
+    let digits: Vec<u32> = digits.chars().filter(|c| *c != ':').map(|c| c.to_digit(16)).collect::<Option<_>>()?;
+    let pairs: Vec<u8> = digits.chunks(2).map(|pair| u8::try_from(16 * pair[0] + *pair.get(1)?).ok()).collect::<Option<_>>()?;
+    pairs.try_into().ok()
+}
+
 impl StreamUrl {
+    /// `rtsp` or `rtsps`, where it is an address.
+    pub fn scheme(&self) -> Option<&str> {
+        redact::Place::of(&self.0).map(|place| place.scheme)
+    }
+
+    /// Whether whoever answers at the address is believed to be the camera: no TLS, and another machine.
+    pub fn is_anybodys(&self) -> bool {
+        redact::Place::of(&self.0).is_some_and(|place| place.scheme != "rtsps" && !redact::is_loopback(place.host))
+    }
+
+    /// Whether it carries a password in the clear.
+    pub fn carries_password(&self) -> bool {
+        redact::carries_password(&self.0)
+    }
+
+    /// Whether it has a place for the password of `password-secret`.
+    pub fn wants_password(&self) -> bool {
+        self.0.contains(redact::PLACEHOLDER)
+    }
+
     fn fault(&self) -> Option<String> {
         let rest = self.0.strip_prefix("rtsp://").or_else(|| self.0.strip_prefix("rtsps://"));
         let Some(rest) = rest else { return Some("is no rtsp:// or rtsps:// address".to_owned()) };
@@ -443,6 +536,43 @@ mod tests {
     }
 
     #[test]
+    fn what_is_for_certificates_needs_tls_and_reads() {
+        let keys = |text: &str| {
+            let settings: CameraSettings = toml::from_str(&format!("id = \"a\"\n[source.rtsp]\n{text}\n")).unwrap();
+            settings.findings().into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        let print = "AB:".repeat(31) + "cd";
+        assert_eq!(keys(&format!("url = \"rtsps://cam/1\"\nfingerprint = \"{print}\"")), [""; 0]);
+        assert_eq!(keys(&format!("url = \"rtsps://cam/1\"\nfingerprint = \"sha256 Fingerprint={print}\"")), [""; 0]);
+        for wrong in ["", "ab", &print[3..], &(print.clone() + ":00"), &print.replace("cd", "xy"), &print.replace("cd", "c")] {
+            assert_eq!(
+                keys(&format!("url = \"rtsps://cam/1\"\nfingerprint = \"{wrong}\"")),
+                ["source.rtsp.fingerprint"],
+                "{wrong}"
+            );
+        }
+        assert_eq!(keys(&format!("url = \"rtsp://cam/1\"\nfingerprint = \"{print}\"")), ["source.rtsp.fingerprint"]);
+        assert_eq!(keys("url = \"rtsp://cam/1\"\nca-file = \"/a.pem\""), ["source.rtsp.ca-file"]);
+        assert_eq!(keys("url = \"rtsps://cam/1\"\nca-file = \"a.pem\""), ["source.rtsp.ca-file"]);
+        assert_eq!(keys("url = \"rtsp://cam/password={password}\""), ["source.rtsp.url"]);
+    }
+
+    #[test]
+    fn a_camera_that_anybody_can_play_is_known() {
+        for (url, expected) in [
+            ("rtsp://192.0.2.7/1", true),
+            ("rtsp://cam/1", true),
+            ("rtsp://0.0.0.0/1", true),
+            ("rtsps://192.0.2.7/1", false),
+            ("rtsp://127.0.0.1:8554/1", false),
+            ("rtsp://[::1]/1", false),
+            ("rtsp://localhost/1", false),
+        ] {
+            assert_eq!(StreamUrl::new(url).is_anybodys(), expected, "{url}");
+        }
+    }
+
+    #[test]
     fn values_out_of_range_are_found() {
         let mut settings = rtsp("http://cam/1");
         settings.stall_timeout_ms = 1;
@@ -471,6 +601,8 @@ mod tests {
             "[source.rtsp]\nurl = \"rtsp://cam:554/1?a=b\"\ntransport = \"udp\"\nuser = \"u\"\npassword-secret = \"cam\"\nlatency-ms = 50",
             "[source.v4l2]",
             "[source.csi]\nsensor-id = 1",
+            "[source.rtsp]\nurl = \"rtsps://cam/1\"\nca-file = \"/etc/faceid/cam.pem\"",
+            "[source.rtsp]\nurl = \"rtsp://cam/user=a&password={password}\"\npassword-secret = \"cam\"",
             "[source.launch]\npipeline = \"videotestsrc ! appsink name=faceid\"",
             "[source.images]\npath = \"photos\"",
         ] {

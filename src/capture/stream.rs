@@ -152,7 +152,7 @@ fn run_once(
     begin(shared);
     let place = settings.source.place();
     let (watched, nothing) = (shared.clone(), format!("{place} holds no video that can be decoded"));
-    let Built { pipeline, sink, redactor } = pipelines::build(settings, secrets, move || {
+    let Built { pipeline, sink, redactor, way } = pipelines::build(settings, secrets, move || {
         watched.lock().fault = Some(nothing.clone());
     })?;
     let writer = shared.clone();
@@ -171,7 +171,8 @@ fn run_once(
             _ if fault.is_some() => return Ok(End::Lost(CameraState::Offline, redactor.clean(&fault.unwrap_or_default()))),
             Some(gst::MessageView::Error(error)) => {
                 log_error(settings, error, &redactor);
-                return Ok(End::Lost(CameraState::Offline, reason_of(error, &place, frames, &redactor)));
+                let reason = way.reason(&place).unwrap_or_else(|| reason_of(error, &place, frames, &redactor));
+                return Ok(End::Lost(CameraState::Offline, redactor.clean(&reason)));
             }
             Some(gst::MessageView::Eos(_)) => return Ok(at_end(settings, &place, shared, &pipeline)),
             _ if refused => return Ok(End::Lost(CameraState::Offline, format!("{place} does not start"))),

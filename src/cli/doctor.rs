@@ -120,7 +120,7 @@ fn cameras(context: &Context, chart: &mut Chart) {
             "add a [[cameras]] section: faceid check --print-default shows one",
         );
     }
-    for camera in cameras {
+    for (index, camera) in cameras.iter().enumerate() {
         let check = format!("camera {}", camera.id);
         let description = capture::describe(camera);
         let device = match &camera.source {
@@ -133,6 +133,12 @@ fn cameras(context: &Context, chart: &mut Chart) {
                 _ => "ls /dev/video*; in the service a drop-in opens it: faceid.service.d/v4l2.conf",
             };
             chart.note(check, State::Broken, format!("{}: {error}", device.display()), mend);
+        } else if description.missing.is_empty() && (camera.source.is_anybodys() || camera.source.carries_password()) {
+            let warnings = context.config.warnings();
+            let key = format!("cameras.{index}.");
+            let told: Vec<&str> =
+                warnings.iter().filter(|(at, _)| at.starts_with(&key)).map(|(_, warning)| warning.as_str()).collect();
+            chart.note(check, State::Weak, format!("{description}; {}", told.join("; ")), "correct its source in the config");
         } else if description.missing.is_empty() {
             chart.note(check, State::Works, description, "");
         } else {
@@ -155,6 +161,9 @@ fn networks(context: &Context, chart: &mut Chart) {
         ),
     }
     let pack = &context.config.models.pack;
+    for (_, warning) in context.config.warnings().iter().filter(|(key, _)| key == "models.pack") {
+        chart.note("model pack", State::Weak, warning, "faceid models fetch standard");
+    }
     let fetch = format!("faceid models fetch {pack}");
     let manifest = match context.manifest() {
         Ok(manifest) => manifest,

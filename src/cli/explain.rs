@@ -9,6 +9,7 @@ use super::context::Context;
 use super::{Failure, Result, code, complain, say, say_json};
 use crate::access::{Clock, Rules};
 use crate::config::Config;
+use crate::daemon;
 use crate::gallery::Gallery;
 use crate::system::clock;
 use crate::types::{DoorId, PersonId, Profile};
@@ -22,7 +23,8 @@ pub(super) struct ExplainArgs {
     /// Which door [default: every door of the config]
     #[arg(long, value_name = "DOOR", requires = "explain")]
     door: Option<DoorId>,
-    /// When, on the site's clock (2026-12-24T08:00) or with an offset [default: now]
+    /// When, on the site's clock (2026-12-24T08:00) or with an offset, for a clock that is synchronised [default: now, by this device's
+    /// clock as good as it is]
     #[arg(long, value_name = "TIME", requires = "explain")]
     at: Option<String>,
     /// Whom to ask for [default: everybody whom the policy or the gallery knows]
@@ -58,7 +60,12 @@ pub(super) fn explain(context: &Context, args: &ExplainArgs) -> Result {
         Some(asked) => vec![known_door(config, asked)?],
     };
     let people = people(context, &rules, &args.person);
-    let clock = if args.unsure_clock { Clock::Unsure } else { Clock::Synchronised };
+    let clock = match (&args.at, args.unsure_clock) {
+        (_, true) => Clock::Unsure,
+        // As the daemon would judge at this moment.
+        (None, false) => daemon::clock_now(&config.state_dir),
+        (Some(_), false) => Clock::Synchronised,
+    };
     let mut anybody = false;
     let mut told = Vec::new();
     for door in doors {

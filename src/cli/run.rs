@@ -110,6 +110,9 @@ pub(super) fn check(places: &Places, args: &CheckArgs) -> Result {
             for (area, door) in config.unheard_passages() {
                 say(format!("{}: note: {}", path.display(), unheard_passage(area, door)));
             }
+            for (key, warning) in config.warnings() {
+                say(format!("{}: warning: {key}: {warning}", path.display()));
+            }
             say(format!("{}: no findings", path.display()));
             Ok(code::YES)
         }

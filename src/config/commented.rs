@@ -34,7 +34,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("publish.tls.client-key-secret", "\"mqtt-client-key\""),
     (
         "cameras",
-        "[[cameras]]\nid = \"entrance\"\n[cameras.source.rtsp]\nurl = \"rtsp://192.0.2.7/stream1\"\nuser = \"faceid\"\npassword-secret = \"camera-password\"",
+        "[[cameras]]\nid = \"entrance\"\n[cameras.source.rtsp]\nurl = \"rtsps://192.0.2.7/stream1\"\nca-file = \"/etc/faceid/cameras.pem\"\nuser = \"faceid\"\npassword-secret = \"camera-password\"",
     ),
     ("policy.holidays", "[[policy.holidays]]\nname = \"Christmas\"\ndate = \"12-25\""),
     (

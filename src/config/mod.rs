@@ -8,6 +8,7 @@
 mod commented;
 mod findings;
 mod private;
+pub mod warnings;
 
 use std::ffi::OsString;
 use std::fmt;

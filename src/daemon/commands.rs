@@ -17,7 +17,7 @@ use crate::access;
 use crate::gallery::{Allowed, Gallery, Rule};
 use crate::publish::command::{Command, Refusal, Verb, answer_to};
 use crate::publish::{Audit, Event, Publisher, Received, Reply, audit};
-use crate::system::{clock, messages};
+use crate::system::{clock, clock_quality, messages};
 use crate::types::{CameraId, DoorId, Embedding, GroupId, Monotonic, Person, PersonId, Score, Wall};
 
 /// How long a message is waited for before the worker beats.
@@ -102,11 +102,15 @@ impl Commands {
     pub(super) fn run(&mut self, context: &WorkerContext) -> Result<(), WorkerError> {
         loop {
             context.beat();
+            self.inbox.look(clock::now(), clock_quality().is_synced);
             self.end_enrolment();
             match self.messages.recv_timeout(if self.enrolling.is_some() { WHILE_ENROLLING } else { PATIENCE }) {
                 Ok(message) => self.hear(&message),
                 Err(RecvTimeoutError::Timeout) if !context.stop().is_asked() => {}
-                Err(_) => return Ok(()),
+                Err(_) => {
+                    self.inbox.keep();
+                    return Ok(());
+                }
             }
         }
     }

@@ -35,9 +35,10 @@ impl Ear {
         let key = GrantKey::from_seed(&[7; 32]).expect("32 bytes are a seed");
         let keys = KeySet::new([key.public()]);
         let (device, door) = (DeviceId::new("gate").expect("a plain name"), DoorId::new("front").expect("a plain name"));
-        let gate = Gate::new(device.clone(), Some(keys.clone()), &folder.join("nonces")).expect("the folder is sound");
+        let now = Moment { wall: NOW, ..Moment::default() };
+        let gate = Gate::new(device.clone(), Some(keys.clone()), (&folder.join("nonces"), true), now).expect("the folder is sound");
         let pinned = BTreeMap::from([(door, keys.clone())]);
-        let passages = Passages::new(device.clone(), pinned, &folder.join("passages")).expect("the folder is sound");
+        let passages = Passages::new(device.clone(), pinned, (&folder.join("passages"), true), now).expect("the folder is sound");
         let context = Context { device, boot_id: uuid::Uuid::nil(), first_sequence: 1, models: Models::new(), person_names: false };
         let (publisher, mut worker) = Publisher::new(Settings::default(), context, folder);
         let (sender, queue) = sync_channel(1);

@@ -51,6 +51,18 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
+    /// Takes a look at the clocks, often: what had ended stays so when the wall clock is set back.
+    pub(super) fn look(&mut self, now: Moment, is_synced: bool) {
+        self.gate.look(now, is_synced);
+        self.passages.look(now, is_synced);
+    }
+
+    /// The end of the program: the time that was seen is written down.
+    pub(super) fn keep(&mut self) {
+        self.gate.keep();
+        self.passages.keep();
+    }
+
     /// Judges one message.
     pub(super) fn judge(&mut self, message: &Received, now: Moment) -> Heard {
         if let Some(door) = self.door_on(&message.topic, "credential") {

@@ -6,6 +6,7 @@ mod birth_witness;
 pub mod blocks;
 mod calls;
 mod care;
+mod clock_watch;
 mod commands;
 pub mod control;
 pub mod deeds;
@@ -31,6 +32,7 @@ mod standing;
 pub mod supervisor;
 pub mod workers;
 
+pub use clock_watch::clock_now;
 pub use keys::{KeyRing, OLD_GRANT_KEY, read_grant_key};
 pub use panic::install_panic_hook;
 pub use service::{DaemonError, GRANT_KEY, Service, Watchers};

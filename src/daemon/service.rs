@@ -17,6 +17,7 @@ use super::access_state::AccessState;
 use super::api::{self, Api, Asks};
 use super::birth_witness::BirthWitness;
 use super::care::Care;
+use super::clock_watch::{self, ClockWatch};
 use super::commands::Commands;
 use super::control::Control;
 use super::enrol::{self, Enrolments, SHOTS};
@@ -159,6 +160,7 @@ struct Parts {
     snapshots: Snapshots,
     decider: Decider,
     state: AccessState,
+    clock: ClockWatch,
     accepts_loss: bool,
     courier: publish::Worker,
     ends: reports::Ends,
@@ -193,6 +195,9 @@ impl Service {
             return Err(DaemonError::NoCamera);
         }
         let lock = lock_state(&config.state_dir)?;
+        for (key, warning) in config.warnings() {
+            log::warn!("config, {key}: {warning}");
+        }
         let key = SealingKey::read(&config.gallery.key, &config.secrets_dir).map_err(GalleryError::from)?;
         let grant_key = read_grant_key(&config.secrets_dir)?;
         let keys = KeyRing::read(&config.device, &config.secrets_dir)?;
@@ -225,6 +230,8 @@ impl Service {
         let thresholds = Thresholds { matching: pack.matching, margin: pack.margin, liveness: pack.liveness };
         let at_doors = thresholds.with(&config.access);
         let rules = Rules::new(&config.policy)?;
+        let mut clock_watch = ClockWatch::open(&config.state_dir, has_run);
+        clock_watch::warn_of_times(&rules, &gallery, clock_watch.look());
         let mut decider = Decider::new(config.device.clone(), config.access.clone(), thresholds, &config.doors, rules, grant_key)
             .with_sides(Box::new(guards::side));
         let epoch_file = config.gallery.epoch_file();
@@ -290,6 +297,7 @@ impl Service {
             config,
             watchers,
             Parts {
+                clock: clock_watch,
                 accepts_loss,
                 pipeline,
                 asks,
@@ -365,7 +373,7 @@ impl Service {
         &mut self,
         config: &Config,
         watchers: &Watchers,
-        Parts { pipeline, asks, enrolments, snapshots, decider, state, accepts_loss, courier, ends, matching }: Parts,
+        Parts { pipeline, asks, enrolments, snapshots, decider, state, clock, accepts_loss, courier, ends, matching }: Parts,
     ) -> Result<(), DaemonError> {
         let (wires, reports, decided) = ends;
         let io = |what: &str| {
@@ -376,6 +384,7 @@ impl Service {
         let mut decisions = Decisions {
             decider,
             state,
+            clock,
             accepts_loss,
             reports,
             decided: wires.decided,
@@ -524,13 +533,16 @@ impl Record {
         let audit = Audit::open(&config.state_dir.join("audit"), &key, settings.audit_bytes())?;
         let audit = audit.signed_by(config.device.clone(), read_grant_key(&config.secrets_dir)?);
         let operators = settings.operator_keys.as_deref().map(|path| pinned("[publish] operator-keys", path)).transpose()?;
-        let gate = Gate::new(config.device.clone(), operators, &config.state_dir.join("nonces"))?;
+        // Without a trail of an earlier run there is nothing that could have been used.
+        let (is_new, now) = (!audit.has_run(), clock::now());
+        let gate = Gate::new(config.device.clone(), operators, (&config.state_dir.join("nonces"), is_new), now)?;
         let pinned_at = |door: &DoorSettings| {
             let path = door.controller_keys.as_deref()?;
             Some(pinned(&format!("[[doors]] {} controller-keys", door.id), path).map(|keys| (door.id.clone(), keys)))
         };
         let controllers = config.doors.iter().filter_map(pinned_at).collect::<Result<_, _>>()?;
-        let passages = Passages::new(config.device.clone(), controllers, &config.state_dir.join("passages"))?;
+        let memory = config.state_dir.join("passages");
+        let passages = Passages::new(config.device.clone(), controllers, (&memory, is_new), now)?;
         Ok(Self { journal, audit: Arc::new(audit), gate, passages, key })
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::access_state::AccessState;
 use super::api::Asks;
 use super::blocks::{BlockedDoors, Blocks};
+use super::clock_watch::ClockWatch;
 use super::enrol::Enrolments;
 use super::events;
 use super::guards;
@@ -17,7 +18,7 @@ use super::reports::{Report, Reporter};
 use super::snapshots::Snapshots;
 use super::standing::Standing;
 use super::supervisor::{Heartbeat, WorkerContext, WorkerError};
-use crate::access::{Clock, Command, Decider, Input};
+use crate::access::{Command, Decider, Input};
 use crate::capture::{self, CameraEvent, CameraSettings, CameraState, Slot, Slots, Taken};
 use crate::gallery::{Gallery, IndexReport, IndexVerdict};
 use crate::pipeline::{Continued, Pipeline, Seen};
@@ -257,6 +258,7 @@ pub type DecisionWatcher = Arc<dyn Fn(&Decision) + Send + Sync>;
 pub(super) struct Decisions {
     pub(super) decider: Decider,
     pub(super) state: AccessState,
+    pub(super) clock: ClockWatch,
     /// Whether an operator has accepted a lost memory for this run.
     pub(super) accepts_loss: bool,
     pub(super) reports: Receiver<Report>,
@@ -279,8 +281,13 @@ impl Decisions {
             match self.reports.recv_timeout(PATIENCE) {
                 Ok(report) => self.hear(report),
                 Err(RecvTimeoutError::Timeout) if !context.stop().is_asked() => {}
-                Err(_) => return Ok(()),
+                Err(_) => {
+                    self.clock.keep();
+                    return Ok(());
+                }
             }
+            // Also while nobody stands there: a clock that is set back must have been seen before.
+            self.clock.look();
             self.look_after_challenges();
             let now = clock::now();
             for news in self.blocks.news(self.decider.blocks(now), &self.counts.blocked, now) {
@@ -351,7 +358,7 @@ impl Decisions {
     fn decide(&mut self, observation: &Observation, portrait: Option<&[u8]>) {
         let mut grant_id = || uuid::Uuid::now_v7().to_string();
         let now = clock::now();
-        let clock = if events::clock_quality().synced { Clock::Synchronised } else { Clock::Unsure };
+        let clock = self.clock.look();
         self.tell(Input::Clock(clock), now);
         let decisions = self.decider.decide(observation, now, &mut grant_id);
         self.keep_state(now);

@@ -7,21 +7,25 @@ use uuid::Uuid;
 
 use serde_json::{Value, json};
 
-use super::admission::{Admission, Permit, Refusal};
-use super::diary::Diary;
+use super::admission::{Admission, ClockTerms, Permit, Refusal};
+use super::diary::{Diary, Of};
 use super::hardware::{DoorError, Hardware};
 use super::machine::{Action, AlarmWord, DoorState, Input, Machine};
 use super::panel::{OsdpSettings, Verdict, Word};
 use super::presenting::{Outcome, Presenting};
-use super::settings::Settings;
+use super::settings::{Settings, UnsureClock};
 use crate::access::grant::{GrantKey, KeySet, MAX_JWK_SET_BYTES, PASSAGE_LIFETIME_S, PassageClaim};
-use crate::publish::{self, Alarm, AlarmKind, CONTRACT_VERSION, Context, Event, Notice, Received, Said, Subscriber, Wants};
+use crate::publish::{
+    self, Alarm, AlarmKind, CONTRACT_VERSION, Context, Event, Notice, Received, Said, StateKey, Subscriber, Wants,
+};
 use crate::system::seen::SeenError;
-use crate::system::{Stop, clock, secret};
+use crate::system::{Stop, clock, clock_quality, secret};
 use crate::types::{DeviceId, DoorId, PersonId};
 
 /// How long a message is waited for before inputs and time are looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// A clock that goes back by more seconds than a time service slews is spoken of.
+const CLOCK_BACK_S: u64 = 1;
 /// People whose grants wait for the door to be opened; more do not pass within one opening.
 const MOST_GUESTS: usize = 16;
 /// The name of the key that passages are signed with among the secrets; `faceid keygen --door` makes it.
@@ -46,6 +50,8 @@ struct Controller {
     context: Context,
     learns: bool,
     admission: Admission,
+    /// The wall clock was set back, and that was told.
+    is_behind: bool,
     /// What passages are signed with.
     key: Option<GrantKey>,
     machine: Machine,
@@ -77,6 +83,7 @@ pub fn run(
         controller.turn();
     }
     controller.step(Input::Stop);
+    controller.admission.keep();
     // What the broker does not confirm any more is said after the next start.
     controller.say_diary();
     Ok(())
@@ -94,10 +101,12 @@ pub fn pinned_keys(settings: &Settings) -> Result<KeySet, DoorError> {
     KeySet::from_jwk_set(&text).map_err(|error| wrong(error.to_string()))
 }
 
-fn read_key(secrets: &Path) -> Result<Option<GrantKey>, DoorError> {
+/// The door's key, and the one that its diary is sealed under, which is derived from it.
+fn read_key(secrets: &Path) -> Result<Option<(GrantKey, StateKey)>, DoorError> {
     let wrong = |what: &dyn std::fmt::Display| DoorError::Keys(format!("{DOOR_KEY}: {what}"));
-    let seed = secret::read_if_there(DOOR_KEY, secrets).map_err(|error| wrong(&error))?;
-    seed.map(|seed| GrantKey::from_seed(&seed)).transpose().map_err(|error| wrong(&error))
+    let Some(seed) = secret::read_if_there(DOOR_KEY, secrets).map_err(|error| wrong(&error))? else { return Ok(None) };
+    let key = GrantKey::from_seed(&seed).map_err(|error| wrong(&error))?;
+    Ok(Some((key, StateKey::derived(&seed, "door-diary"))))
 }
 
 impl Controller {
@@ -105,13 +114,24 @@ impl Controller {
         let door = settings.door.clone().ok_or(DoorError::NoDoor)?;
         let keys = pinned_keys(settings)?;
         log::info!(door = door.as_str(), keys = keys.kids().collect::<Vec<_>>().join(" ").as_str(); "pinned keys");
-        let key = read_key(places.secrets)?;
+        let (key, diary_key) = read_key(places.secrets)?.unzip();
         if key.is_none() && hardware.inputs.has_sensor() {
-            log::warn!(door = door.as_str(); "passages are not signed, so the device counts every grant as one: run `faceid keygen --door`");
+            log::warn!(
+                door = door.as_str();
+                "passages are not signed, so the device counts every grant as one, and those that wait for the broker are lost at a restart: run `faceid keygen --door`"
+            );
         }
-        let leeway = Duration::from_secs(u64::from(settings.clock_leeway_s));
-        let memory = places.state.join("door").join(format!("{door}.seen"));
-        let admission = Admission::new(places.device.clone(), door.clone(), keys, leeway, &memory)?;
+        let clock = ClockTerms {
+            leeway: Duration::from_secs(u64::from(settings.clock_leeway_s)),
+            needs_source: settings.unsure_clock == UnsureClock::Deny,
+        };
+        if clock.needs_source && !clock_quality().is_synced {
+            log::warn!(door = door.as_str(); "the clock follows no time source: nothing opens until it does ([controller] unsure-clock = \"deny\")");
+        }
+        let (memory, diary_file) = ["seen", "diary"].map(|end| places.state.join("door").join(format!("{door}.{end}"))).into();
+        // Every start makes a diary: where there is one, this door has run here before.
+        let is_new = !diary_file.exists();
+        let admission = Admission::new(places.device.clone(), door.clone(), keys, clock, (&memory, is_new), clock::now())?;
         let root = places.broker.topic_root(places.device);
         let state = format!("{root}/door/{door}/state");
         let mut filters = vec![format!("{root}/door/{door}/decision")];
@@ -132,14 +152,14 @@ impl Controller {
             models: publish::Models::new(),
             person_names: false,
         };
-        let path = places.state.join("door").join(format!("{door}.diary"));
-        let diary = Diary::open(&path).map_err(|source| DoorError::Diary { path, source })?;
+        let diary = Diary::open(&diary_file, diary_key).map_err(|source| DoorError::Diary { path: diary_file, source })?;
         Ok(Self {
             root,
             door,
             context,
             learns: settings.learn_endorsed_keys,
             admission,
+            is_behind: false,
             key,
             machine: Machine::new(settings, hardware.inputs.has_sensor()),
             hardware,
@@ -154,6 +174,7 @@ impl Controller {
 
     /// One message or one tick, then the inputs.
     fn turn(&mut self) {
+        self.look_at_clock();
         match self.link.next(TICK) {
             Some(Notice::Message(message)) => self.hear(&message),
             Some(Notice::Subscribed) => {
@@ -178,6 +199,20 @@ impl Controller {
         }
         self.step(Input::Tick);
         self.say_diary();
+    }
+
+    fn look_at_clock(&mut self) {
+        let now = clock::now();
+        self.admission.look(now, clock_quality().is_synced);
+        let behind = self.admission.behind(now.wall).as_secs();
+        if behind > CLOCK_BACK_S && !self.is_behind {
+            log::error!(
+                door = self.door.as_str(), seconds = behind;
+                "the clock was set back: nothing opens until it has caught up with what it has shown. If it was wrong before, stop the controller, remove door/{}.seen in its state folder and start it again",
+                self.door
+            );
+        }
+        self.is_behind = behind > CLOCK_BACK_S;
     }
 
     fn say_diary(&mut self) {
@@ -309,7 +344,7 @@ impl Controller {
             });
             let payload =
                 self.event(&[("id", json!(id))], json!({ "person": person, "jti": jti, "passed": passed, "claim": claim }));
-            self.diary.note(&format!("door/{}/passage", self.door), &payload);
+            self.diary.note(&format!("door/{}/passage", self.door), &payload, Of::People);
         }
     }
 
@@ -382,7 +417,7 @@ impl Controller {
         // It may come twice: the id says that it is the same.
         let mut payload: Value = serde_json::from_str(&event.payload(&self.context, 0, false)).unwrap_or_default();
         payload["id"] = json!(Uuid::now_v7().to_string());
-        self.diary.note(&event.topic(), &payload.to_string());
+        self.diary.note(&event.topic(), &payload.to_string(), Of::Door);
         // Before the state that goes with it.
         self.say_diary();
     }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Admission;
+use super::{Admission, ClockTerms};
 use crate::access::grant::{Claims, GrantKey, KeySet};
 use crate::publish::Received;
 use crate::types::{DeviceId, DoorId, Moment, PersonId, Wall};
@@ -34,7 +34,12 @@ impl Listener {
     fn start(&self) -> Admission {
         let door = DoorId::new("front").expect("a plain name");
         let pinned = KeySet::new([self.key.public()]);
-        Admission::new(self.device.clone(), door, pinned, LEEWAY, &self.folder.join("front.seen")).expect("the folder is ours")
+        let path = self.folder.join("front.seen");
+        let clock = ClockTerms { leeway: LEEWAY, needs_source: false };
+        // It has stood there for a while: what was signed before its first start opens nothing.
+        let before = Moment { wall: Wall(NOW.wall.0 - 100_000), ..NOW };
+        let memory = (path.as_path(), !path.exists());
+        Admission::new(self.device.clone(), door, pinned, clock, memory, before).expect("the folder is ours")
     }
 
     fn opens(&self, door: &mut Admission, key: &GrantKey) -> bool {

@@ -116,6 +116,8 @@ pub struct Machine {
     /// A permit waits for its opening, which only a sensor tells.
     permitted: bool,
     sensor_lost: bool,
+    /// The sensor has been read: before that, an open door is how things are and no opening.
+    was_read: bool,
     was_opened: bool,
     forced: bool,
     held: bool,
@@ -139,6 +141,7 @@ impl Machine {
             open_since: None,
             permitted: false,
             sensor_lost: has_sensor,
+            was_read: false,
             was_opened: false,
             forced: false,
             held: false,
@@ -246,6 +249,8 @@ impl Machine {
 
     fn sense(&mut self, now: Monotonic, reading: Option<bool>, actions: &mut Vec<Action>) {
         self.sensor_lost = self.has_sensor && reading.is_none();
+        let is_first = !self.was_read;
+        self.was_read |= reading.is_some();
         match reading {
             Some(true) if self.open_since.is_none() => {
                 self.open_since = Some(now);
@@ -254,7 +259,7 @@ impl Machine {
                 if std::mem::take(&mut self.permitted) && is_expected {
                     actions.push(Action::Passed);
                 }
-                if !is_expected {
+                if !is_expected && !is_first {
                     self.forced = true;
                     actions.push(Action::Alarm(AlarmWord::ForcedOpen));
                 }
@@ -313,6 +318,25 @@ mod tests {
         assert_eq!(door.step(at(10), Input::Sensor(Some(true))), forced);
         assert_eq!(door.step(at(20), Input::Sensor(Some(true))), []);
         assert_eq!(door.step(at(30), Input::Sensor(Some(false))), [Action::Tell(DoorState::Locked)]);
+    }
+
+    #[test]
+    fn a_door_that_stands_open_at_the_start_is_open_and_then_held_open_and_no_break_in() {
+        let settings = Settings { held_open_ms: u32::try_from(HELD_MS).unwrap(), ..Settings::default() };
+        for unread in [0, 3] {
+            let mut door = Machine::new(&settings, true);
+            for n in 0..unread {
+                assert!(!door.step(at(n), Input::Sensor(None)).contains(&Action::Alarm(AlarmWord::ForcedOpen)));
+            }
+            assert_eq!(door.step(at(10), Input::Sensor(Some(true))), [Action::Tell(DoorState::Open)]);
+            assert_eq!(door.step(at(20), Input::Sensor(Some(true))), []);
+            let held = [Action::Alarm(AlarmWord::HeldOpen), Action::Tell(DoorState::HeldOpen)];
+            assert_eq!(door.step(at(10 + HELD_MS), Input::Tick), held);
+            assert_eq!(door.step(at(11 + HELD_MS), Input::Sensor(Some(false))), [Action::Tell(DoorState::Locked)]);
+            // From then on an opening is one, after a sensor that was lost too.
+            assert!(!door.step(at(12 + HELD_MS), Input::Sensor(None)).contains(&Action::Alarm(AlarmWord::ForcedOpen)));
+            assert_eq!(door.step(at(13 + HELD_MS), Input::Sensor(Some(true)))[0], Action::Alarm(AlarmWord::ForcedOpen));
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What acts on a grant: the reference door controller, `faceid door`.
 //!
 //! [`admission`] turns a message into a [`Permit`] or refuses it: not retained, signed by a pinned key or one that a pinned key
-//! endorses, for this door, in its time, from this device, and never seen before, which is on disk before the permit exists.
+//! endorses, for this door, in its time, from this device, and never seen before, which is on disk before the permit exists. What had
+//! ended stays so when the clock is set back, and a memory that was lost opens nothing for a lifetime ([`crate::system::seen`]).
 //! [`machine`] is pure: permits, inputs and time go in; unlock, lock, states and alarms come out. [`hardware`] performs: print, an
 //! external command, or a GPIO line. [`controller`] is the loop between them and the broker, [`diary`] keeps what must not be lost while
 //! there is none.
@@ -30,7 +31,7 @@ pub mod panel;
 mod presenting;
 pub mod settings;
 
-pub use admission::{Admission, Permit, Refusal};
+pub use admission::{Admission, ClockTerms, Permit, Refusal};
 pub use controller::{DOOR_KEY, run};
 pub use hardware::{DoorError, Hardware, lock_once};
 pub use machine::{Action, AlarmWord, DoorState, Input, Machine};

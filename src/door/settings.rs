@@ -21,6 +21,17 @@ pub enum LockKind {
     Panel,
 }
 
+/// What the door does while its clock follows no time source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnsureClock {
+    /// Opens by the clock as it is.
+    #[default]
+    Trust,
+    /// Opens for nobody.
+    Deny,
+}
+
 /// The door's controller, for `faceid door` alone. It may run on another machine than the cameras: then `device` names theirs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -34,6 +45,10 @@ pub struct Settings {
     pub learn_endorsed_keys: bool,
     /// How far the clocks of device and door may differ, in seconds. 0 to 30.
     pub clock_leeway_s: u32,
+    /// What the door does while the kernel says that its clock follows no time source (NTP, PTP): `trust` opens by the clock as it is,
+    /// which boards without a time server need; `deny` opens for nobody. A clock that is set back opens nothing either way until it has
+    /// caught up; `deny` is for sites whose time server is authenticated (NTS, or on this network alone).
+    pub unsure_clock: UnsureClock,
     /// What the lock is: `print`, `command`, `gpio` or `panel`.
     pub lock: LockKind,
     /// How long a grant keeps the door unlocked, in milliseconds. 100 to 60000.
@@ -91,6 +106,7 @@ impl Default for Settings {
             pinned_keys: None,
             learn_endorsed_keys: true,
             clock_leeway_s: 2,
+            unsure_clock: UnsureClock::Trust,
             lock: LockKind::Print,
             unlock_ms: 5_000,
             held_open_ms: 30_000,

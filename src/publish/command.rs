@@ -14,8 +14,8 @@ use thiserror::Error;
 
 use super::subscribe::Received;
 use crate::access::grant::{self, GrantError, GrantKey, KeySet};
-use crate::system::seen::{Seen, SeenError};
-use crate::types::{DeviceId, Wall};
+use crate::system::seen::{Kind, Seen, SeenError, Terms};
+use crate::types::{DeviceId, Moment, Wall};
 
 /// The longest life of a command, in seconds.
 pub const MAX_LIFETIME_S: i64 = 300;
@@ -140,9 +140,23 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate for this device; without operators it refuses everything. `memory` is the file of used nonces.
-    pub fn new(device: DeviceId, operators: Option<KeySet>, memory: &Path) -> Result<Self, SeenError> {
-        Ok(Self { device, operators, seen: Seen::open(memory)? })
+    /// A gate for this device; without operators it refuses everything. `memory` is the file of used nonces, and whether this is the
+    /// device's very first start: see [`Seen`] for what becomes of one that is lost.
+    pub fn new(device: DeviceId, operators: Option<KeySet>, memory: (&Path, bool), now: Moment) -> Result<Self, SeenError> {
+        let (path, is_new) = memory;
+        let owner = format!("{device}/commands");
+        let seen = Seen::open(path, Terms { owner: &owner, kind: Kind::Messages, is_new, leeway: LEEWAY }, now)?;
+        Ok(Self { device, operators, seen })
+    }
+
+    /// Takes a look at the clocks, often: see [`Seen::look`].
+    pub fn look(&mut self, now: Moment, is_synced: bool) {
+        self.seen.look(now, is_synced);
+    }
+
+    /// The end of the program: see [`Seen::keep`].
+    pub fn keep(&mut self) {
+        self.seen.keep();
     }
 
     /// A message on `cmd/<word>`. Its nonce is durable as used before this returns it.
@@ -165,7 +179,7 @@ impl Gate {
         if !is_timely || !(1..=MAX_LIFETIME_S).contains(&lifetime) {
             return Err(Refusal::Untimely);
         }
-        self.seen.take(&command.nonce, command.expires_at, now)?;
+        self.seen.take(&command.nonce, command.issued_at, command.expires_at, now)?;
         Ok(command)
     }
 }
@@ -201,19 +215,20 @@ mod tests {
     use super::*;
 
     const NOW: Wall = Wall(1_700_000_000_000);
+    const MOMENT: Moment = Moment { monotonic: crate::types::Monotonic(0), wall: NOW };
 
     struct Scene {
         key: GrantKey,
         gate: Gate,
-        _folder: tempfile::TempDir,
+        folder: tempfile::TempDir,
     }
 
     fn scene() -> Scene {
         let key = GrantKey::generate().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let operators = Some(KeySet::new([key.public()]));
-        let gate = Gate::new(DeviceId::new("gate").unwrap(), operators, &folder.path().join("nonces")).unwrap();
-        Scene { key, gate, _folder: folder }
+        let gate = Gate::new(DeviceId::new("gate").unwrap(), operators, (&folder.path().join("nonces"), true), MOMENT).unwrap();
+        Scene { key, gate, folder }
     }
 
     fn command(nonce: &str) -> Command {
@@ -252,7 +267,7 @@ mod tests {
         let other = message(&scene.key.sign_command("{\"verb\":\"lockdown\"}"));
         assert!(matches!(scene.gate.admit("lockdown", &other, NOW), Err(Refusal::Malformed)));
         let folder = tempfile::tempdir().unwrap();
-        let mut closed = Gate::new(DeviceId::new("gate").unwrap(), None, &folder.path().join("n")).unwrap();
+        let mut closed = Gate::new(DeviceId::new("gate").unwrap(), None, (&folder.path().join("n"), true), MOMENT).unwrap();
         let good = message(&command("a").sign(&scene.key));
         assert!(matches!(closed.admit("lockdown", &good, NOW), Err(Refusal::NoOperators)));
     }
@@ -281,6 +296,33 @@ mod tests {
         }
         assert_eq!(scene.admit(&good).unwrap(), good, "none of them has used the nonce up");
         assert!(matches!(scene.admit(&good), Err(Refusal::Replayed(SeenError::Again))));
+    }
+
+    #[test]
+    fn a_memory_that_was_wiped_and_a_clock_that_was_set_back_bring_no_command_back() {
+        let mut scene = scene();
+        let used = command("used");
+        assert!(scene.admit(&used).is_ok());
+        let path = scene.folder.path().join("nonces");
+        let later = |seconds: u64| MOMENT.plus(Duration::from_secs(seconds));
+        for wiped in [None, Some(""), Some("v2 gate/")] {
+            match wiped {
+                None => std::fs::remove_file(&path).unwrap(),
+                Some(text) => std::fs::write(&path, text).unwrap(),
+            }
+            let operators = Some(KeySet::new([scene.key.public()]));
+            scene.gate = Gate::new(used.device.clone(), operators, (&path, false), later(3)).unwrap();
+            assert!(matches!(scene.admit(&used), Err(Refusal::Replayed(SeenError::TooEarly))), "{wiped:?}");
+            // An operator who commands after the start is obeyed.
+            let fresh = Command { issued_at: used.issued_at + 9, expires_at: used.issued_at + 60, ..command("fresh") };
+            let heard = scene.gate.admit("lockdown", &message(&fresh.sign(&scene.key)), later(9).wall);
+            assert!(heard.is_ok(), "{wiped:?}: {heard:?}");
+        }
+        // One that never arrived, and has ended.
+        let captured = command("captured");
+        scene.gate.look(later(61), true);
+        let refused = scene.gate.admit("lockdown", &message(&captured.sign(&scene.key)), NOW);
+        assert!(matches!(refused, Err(Refusal::Replayed(SeenError::ClockBack { .. }))), "{refused:?}");
     }
 
     #[test]

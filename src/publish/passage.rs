@@ -14,8 +14,8 @@ use thiserror::Error;
 
 use super::subscribe::Received;
 use crate::access::grant::{self, GrantError, KeySet, PASSAGE_LIFETIME_S, PassageClaim};
-use crate::system::seen::{Seen, SeenError};
-use crate::types::{DeviceId, DoorId, Wall};
+use crate::system::seen::{Kind, Seen, SeenError, Terms};
+use crate::types::{DeviceId, DoorId, Moment, Wall};
 
 /// How far a door's clock may differ.
 const LEEWAY: Duration = Duration::from_secs(5);
@@ -59,9 +59,23 @@ pub struct Passages {
 }
 
 impl Passages {
-    /// For this device, with the keys of each door's controller. `memory` is the file of used ids.
-    pub fn new(device: DeviceId, keys: BTreeMap<DoorId, KeySet>, memory: &Path) -> Result<Self, SeenError> {
-        Ok(Self { device, keys, seen: Seen::open(memory)? })
+    /// For this device, with the keys of each door's controller. `memory` is the file of used ids, and whether this is the device's very
+    /// first start: see [`Seen`] for what becomes of one that is lost.
+    pub fn new(device: DeviceId, keys: BTreeMap<DoorId, KeySet>, memory: (&Path, bool), now: Moment) -> Result<Self, SeenError> {
+        let (path, is_new) = memory;
+        let owner = format!("{device}/passages");
+        let seen = Seen::open(path, Terms { owner: &owner, kind: Kind::Messages, is_new, leeway: LEEWAY }, now)?;
+        Ok(Self { device, keys, seen })
+    }
+
+    /// Takes a look at the clocks, often: see [`Seen::look`].
+    pub fn look(&mut self, now: Moment, is_synced: bool) {
+        self.seen.look(now, is_synced);
+    }
+
+    /// The end of the program: see [`Seen::keep`].
+    pub fn keep(&mut self) {
+        self.seen.keep();
     }
 
     /// A message on `door/<door>/passage`. Its id is durable as used before this returns it.
@@ -86,7 +100,7 @@ impl Passages {
         if !is_timely || !(1..=PASSAGE_LIFETIME_S).contains(&lifetime) {
             return Err(PassageRefusal::Untimely);
         }
-        self.seen.take(&claim.jti, claim.exp, now)?;
+        self.seen.take(&claim.jti, claim.iat, claim.exp.saturating_add(leeway), now)?;
         Ok(claim)
     }
 }
@@ -111,15 +125,16 @@ mod tests {
         DoorId::new(id).unwrap()
     }
 
-    fn open(front: &GrantKey, back: &GrantKey, folder: &Path) -> Passages {
+    fn open(front: &GrantKey, back: &GrantKey, folder: &Path, is_new: bool) -> Passages {
         let keys = [("front", front), ("back", back)].map(|(id, key)| (door(id), KeySet::new([key.public()])));
-        Passages::new(DeviceId::new("gate").unwrap(), keys.into(), &folder.join("passages")).unwrap()
+        let now = Moment { wall: NOW, ..Moment::default() };
+        Passages::new(DeviceId::new("gate").unwrap(), keys.into(), (&folder.join("passages"), is_new), now).unwrap()
     }
 
     fn scene() -> Scene {
         let (front, back) = (GrantKey::generate().unwrap(), GrantKey::generate().unwrap());
         let folder = tempfile::tempdir().unwrap();
-        let passages = open(&front, &back, folder.path());
+        let passages = open(&front, &back, folder.path(), true);
         Scene { front, back, passages, folder }
     }
 
@@ -220,8 +235,12 @@ mod tests {
         let mut scene = scene();
         assert_eq!(scene.admit(&claim("a")).unwrap(), claim("a"));
         assert!(matches!(scene.admit(&claim("a")), Err(PassageRefusal::Replayed(SeenError::Again))));
-        scene.passages = open(&scene.front, &scene.back, scene.folder.path());
+        scene.passages = open(&scene.front, &scene.back, scene.folder.path(), false);
         assert!(matches!(scene.admit(&claim("a")), Err(PassageRefusal::Replayed(SeenError::Again))));
+        // Nor over a memory that was wiped.
+        std::fs::remove_file(scene.folder.path().join("passages")).unwrap();
+        scene.passages = open(&scene.front, &scene.back, scene.folder.path(), false);
+        assert!(matches!(scene.admit(&claim("a")), Err(PassageRefusal::Replayed(SeenError::TooEarly))));
     }
 
     proptest! {

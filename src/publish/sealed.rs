@@ -33,6 +33,8 @@ const MAGIC: [u8; 16] = *b"faceid-log/2\0\0\0\0";
 const MAGIC_1: [u8; 16] = *b"faceid-log/1\0\0\0\0";
 /// What a whole sealed text is bound to, beside its purpose.
 const WHOLE_MAGIC: &[u8] = b"faceid-state/1";
+/// What keys that are derived from another secret are salted with.
+const DERIVED_SALT: &[u8] = b"faceid-derived/1";
 const SALT_BYTES: usize = 32;
 const FIRST_AT: usize = 16;
 const SALT_AT: usize = 24;
@@ -111,6 +113,16 @@ impl StateKey {
             *byte = u8::try_from(16 * digit(pair[0])? + digit(pair[1])?).map_err(|_| SealedError::Malformed)?;
         }
         Ok(Self(key))
+    }
+
+    /// A key of its own for `purpose`, derived (HKDF-SHA256) from a secret that is made for something else.
+    pub fn derived(secret: &[u8], purpose: &str) -> Self {
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        #[expect(clippy::expect_used, reason = "32 bytes are within HKDF's limit")]
+        Hkdf::<Sha256>::new(Some(DERIVED_SALT), secret)
+            .expand(purpose.as_bytes(), key.as_mut_slice())
+            .expect("32 bytes are within HKDF's limit");
+        Self(key)
     }
 
     /// The key as it is written: 64 hexadecimal digits and a line end.

@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod files;
+pub mod highwater;
 pub mod logging;
 pub mod messages;
 pub mod metrics;

@@ -199,7 +199,8 @@ fn sensor_and_button_give_states_passages_and_alarms_that_outlast_an_outage_and_
     // The device believes this one, for it says in the door's name what the rest of the message says.
     let key = GrantKey::from_seed(&std::fs::read(chip.scene.path("secrets/door.key")).unwrap()).unwrap();
     let keys = BTreeMap::from([(door("front"), KeySet::new([key.public()]))]);
-    let mut passages = Passages::new(device(), keys, &chip.scene.path("passages")).unwrap();
+    let mut passages =
+        Passages::new(device(), keys, (&chip.scene.path("passages"), true), faceid_plus::system::clock::now()).unwrap();
     let message = Received { payload: passage.to_string().into_bytes(), ..Received::default() };
     let claim = passages.admit(&door("front"), &message, clock::wall()).unwrap();
     assert_eq!((Some(claim.grant.as_str()), claim.passed), (passage["jti"].as_str(), true));

@@ -145,6 +145,7 @@ fn scene_on(desk: &Desk, more: &str) -> (Scene, Subscriber) {
     });
     let ear = Subscriber::start(&settings(scene.broker.port), scene.folder.path(), "faceid/gate/door/front/#").unwrap();
     wait_for("our own subscription", || (ear.next(PATIENCE)? == Notice::Subscribed).then_some(()));
+    scene.past_the_first_start();
     (scene, ear)
 }
 

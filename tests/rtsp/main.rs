@@ -97,7 +97,15 @@ impl Drop for Camera {
 
 fn rtsp(url: &str) -> RtspSource {
     let url = StreamUrl::new(url);
-    RtspSource { url, transport: Transport::Tcp, user: None, password_secret: None, latency_ms: 100 }
+    RtspSource {
+        url,
+        transport: Transport::Tcp,
+        user: None,
+        password_secret: None,
+        ca_file: None,
+        fingerprint: None,
+        latency_ms: 100,
+    }
 }
 
 fn file(path: &Path, repeat: bool, paced: bool) -> Source {
@@ -259,6 +267,170 @@ fn a_wrong_password_is_named_and_never_shown() {
         let camera = Camera::start(Source::Rtsp(source), folder.path());
         camera.until(CameraState::Online, LIMIT);
     }
+}
+
+/// A server made by hand that wants a login of the given kind and keeps every request that it gets.
+fn wanting(challenge: &'static str) -> (u16, Receiver<String>) {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sender, requests) = mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, sender) = (stream.unwrap(), sender.clone());
+            std::thread::spawn(move || {
+                let (mut text, mut buffer) = (String::new(), [0; 4096]);
+                while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                    text.push_str(&String::from_utf8_lossy(&buffer[..length]));
+                    while let Some((head, rest)) = text.split_once("\r\n\r\n").map(|(a, b)| (a.to_owned(), b.to_owned())) {
+                        text = rest;
+                        let number = head.lines().find_map(|line| line.strip_prefix("CSeq:")).unwrap_or("1").trim().to_owned();
+                        let answer = match head.split(' ').next() {
+                            Some("OPTIONS") => format!(
+                                "RTSP/1.0 200 OK\r\nCSeq: {number}\r\nPublic: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN\r\n\r\n"
+                            ),
+                            _ => format!("RTSP/1.0 401 Unauthorized\r\nCSeq: {number}\r\nWWW-Authenticate: {challenge}\r\n\r\n"),
+                        };
+                        let _ = sender.send(head);
+                        if stream.write_all(answer.as_bytes()).is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    (port, requests)
+}
+
+#[test]
+fn a_password_is_never_sent_in_the_clear_beyond_this_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    secret(folder.path(), PASSWORD);
+    let source = |host: &str, port: u16| {
+        let mut source = rtsp(&format!("rtsp://{host}:{port}/test"));
+        source.user = Some("admin".to_owned());
+        source.password_secret = Some("camera".to_owned());
+        source
+    };
+    // The address that is everybody's is this machine too, and no loopback by its name.
+    let (port, requests) = wanting("Basic realm=\"cam\"");
+    let reason = reason_for(Source::Rtsp(source("0.0.0.0", port)), folder.path());
+    assert!(reason.contains("in the clear (Basic authentication), and it was not sent"), "{reason}");
+    let told: Vec<String> = requests.try_iter().collect();
+    assert!(told.iter().any(|head| head.starts_with("DESCRIBE rtsp://0.0.0.0:")), "it was asked: {told:?}");
+    assert!(told.iter().all(|head| !head.contains("Authorization")), "{told:?}");
+    // Digest is answered, and what is sent does not hold the password.
+    let (port, requests) = wanting("Digest realm=\"cam\", nonce=\"abc\"");
+    let reason = reason_for(Source::Rtsp(source("0.0.0.0", port)), folder.path());
+    assert!(reason.contains("refuses the user or the password"), "{reason}");
+    let told: Vec<String> = requests.try_iter().collect();
+    assert!(told.iter().any(|head| head.contains("Authorization: Digest username=\"admin\"")), "{told:?}");
+    assert!(told.iter().all(|head| !head.contains("Basic") && !head.contains("s3cr3t")), "{told:?}");
+    // On this machine nobody reads along.
+    let (port, requests) = wanting("Basic realm=\"cam\"");
+    let _ = reason_for(Source::Rtsp(source("127.0.0.1", port)), folder.path());
+    assert!(requests.try_iter().any(|head| head.contains("Authorization: Basic")), "a real server's answer is tested elsewhere");
+}
+
+#[test]
+fn a_camera_with_digest_plays_through_the_guard_over_both_transports_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    secret(folder.path(), PASSWORD);
+    let plan = Plan::test_picture().login("admin", PASSWORD, true);
+    let server = Server::start(&plan);
+    for transport in [Transport::Tcp, Transport::Udp] {
+        let mut source = rtsp(&server.url().replace("127.0.0.1", "0.0.0.0"));
+        (source.transport, source.user, source.password_secret) = (transport, Some("admin".to_owned()), Some("camera".to_owned()));
+        let camera = Camera::start(Source::Rtsp(source), folder.path());
+        camera.until(CameraState::Online, LIMIT);
+        while camera.frame().number < 20 {}
+    }
+    let mut source = rtsp(&server.url().replace("127.0.0.1", "0.0.0.0"));
+    (source.user, source.password_secret) = (Some("admin".to_owned()), Some("camera".to_owned()));
+    let camera = Camera::start(Source::Rtsp(source), folder.path());
+    camera.until(CameraState::Online, LIMIT);
+    let plan = Plan { port: server.port, ..plan };
+    server.kill();
+    camera.until(CameraState::Offline, LIMIT);
+    let _server = Server::start(&plan);
+    camera.until(CameraState::Online, BACK_WITHIN);
+}
+
+/// A certificate that signed itself, with its key; gives its file and its SHA-256.
+fn certificate(folder: &Path, name: &str, to: &str) -> (PathBuf, String) {
+    let run = |arguments: &[&str]| {
+        let output = std::process::Command::new("openssl").args(arguments).current_dir(folder).output();
+        let output = output.expect("openssl is missing: run `make deps`");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (key, pem) = (format!("{name}.key"), format!("{name}.pem"));
+    run(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &key]);
+    let (subject, other) = (format!("/CN={name}"), format!("subjectAltName={to}"));
+    run(&["req", "-x509", "-new", "-key", &key, "-subj", &subject, "-addext", &other, "-days", "2", "-out", &pem]);
+    let print = run(&["x509", "-noout", "-fingerprint", "-sha256", "-in", &pem]);
+    let both = [std::fs::read_to_string(folder.join(&pem)).unwrap(), std::fs::read_to_string(folder.join(&key)).unwrap()].concat();
+    let path = folder.join(format!("{name}-both.pem"));
+    std::fs::write(&path, both).unwrap();
+    (path, print.trim().to_owned())
+}
+
+#[test]
+fn a_camera_with_a_certificate_is_believed_by_authority_or_fingerprint_alone_and_the_reason_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (right, print) = certificate(folder.path(), "camera", "IP:127.0.0.1");
+    let (wrong, other_print) = certificate(folder.path(), "other", "IP:192.0.2.9");
+    let server = Server::start(&Plan { tls: Some(right), ..Plan::test_picture() });
+    let source = |server: &Server| rtsp(&server.url().replace("rtsp://", "rtsps://"));
+    // Nobody vouches for it: refused, with what is to be pinned.
+    let reason = reason_for(Source::Rtsp(source(&server)), folder.path());
+    let digits = print.split_once('=').unwrap().1;
+    assert!(reason.contains("no known authority has signed it") && reason.contains(digits), "{reason}");
+    let mut pinned = source(&server);
+    pinned.fingerprint = Some(other_print.clone());
+    let reason = reason_for(Source::Rtsp(pinned.clone()), folder.path());
+    assert!(reason.contains("not the one of `fingerprint`") && reason.contains(digits), "{reason}");
+    let mut by_authority = source(&server);
+    by_authority.ca_file = Some(folder.path().join("camera.pem"));
+    pinned.fingerprint = Some(print);
+    for believed in [by_authority, pinned] {
+        let camera = Camera::start(Source::Rtsp(believed), folder.path());
+        camera.until(CameraState::Online, LIMIT);
+        camera.frame();
+    }
+    // Made out to another address: the authority is not enough, the fingerprint is.
+    let server = Server::start(&Plan { tls: Some(wrong), ..Plan::test_picture() });
+    let mut elsewhere = source(&server);
+    elsewhere.ca_file = Some(folder.path().join("other.pem"));
+    let reason = reason_for(Source::Rtsp(elsewhere.clone()), folder.path());
+    assert!(reason.contains("made out to another name or address"), "{reason}");
+    elsewhere.fingerprint = Some(other_print);
+    let camera = Camera::start(Source::Rtsp(elsewhere), folder.path());
+    camera.until(CameraState::Online, LIMIT);
+}
+
+#[test]
+fn a_password_that_a_camera_wants_in_its_address_is_shown_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    secret(folder.path(), PASSWORD);
+    let server = Server::start(&Plan::test_picture());
+    let base = server.url().replace("/test", "");
+    for url in [
+        format!("{base}/user=admin&password=s3cr3t/p@ss&channel=1&stream=0.sdp?real_stream"),
+        format!("{base}/user=admin_password=s3cr3t_channel=1_stream=0.sdp"),
+        format!("{base}/none?PWD=s3cr3t"),
+        format!("{base}/none;p%61ss=s3cr3t#token=s3cr3t"),
+    ] {
+        let reason = reason_for(Source::Rtsp(rtsp(&url)), folder.path());
+        assert!(reason.contains("rtsp://") && !reason.contains("p@ss") && !reason.contains("s3cr3t"), "{reason}");
+    }
+    // From a secret, the same.
+    let (port, requests) = wanting("Digest realm=\"cam\", nonce=\"abc\"");
+    let mut source = rtsp(&format!("rtsp://127.0.0.1:{port}/user=admin&password={{password}}&channel=1"));
+    source.password_secret = Some("camera".to_owned());
+    reason_for(Source::Rtsp(source), folder.path());
+    assert!(requests.try_iter().any(|head| head.contains("/user=admin&password=s3cr3t%2Fp%40ss&channel=1")));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 #![allow(dead_code, reason = "each test target uses a part of it")]
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -35,11 +35,13 @@ pub(crate) struct Plan {
     pub(crate) login: Option<(String, String)>,
     /// Digest instead of basic authentication.
     pub(crate) digest: bool,
+    /// Certificate and key in one PEM file: the server speaks TLS.
+    pub(crate) tls: Option<PathBuf>,
 }
 
 impl Plan {
     pub(crate) fn test_picture() -> Self {
-        Self { port: 0, launch: TEST_PICTURE.to_owned(), login: None, digest: false }
+        Self { port: 0, launch: TEST_PICTURE.to_owned(), login: None, digest: false, tls: None }
     }
 
     /// An H.264 file in MKV or MP4, played once per connection at its own speed.
@@ -147,8 +149,8 @@ fn serve(plan: &Plan) {
     server.set_service(&plan.port.to_string());
     let factory = rtsp::RTSPMediaFactory::new();
     factory.set_launch(&plan.launch);
-    if let Some((user, password)) = &plan.login {
-        protect(&server, &factory, user, password, plan.digest);
+    if plan.login.is_some() || plan.tls.is_some() {
+        protect(&server, &factory, plan);
     }
     let served: Arc<Mutex<Option<gst::Bin>>> = Arc::default();
     let newest = served.clone();
@@ -174,14 +176,19 @@ fn serve(plan: &Plan) {
 }
 
 #[expect(unsafe_code, reason = "the bindings have no RTSPPermissions, without which nobody is let in")]
-fn protect(server: &rtsp::RTSPServer, factory: &rtsp::RTSPMediaFactory, user: &str, password: &str, digest: bool) {
+fn protect(server: &rtsp::RTSPServer, factory: &rtsp::RTSPMediaFactory, plan: &Plan) {
     let auth = rtsp::RTSPAuth::new();
-    let token = rtsp::RTSPToken::builder().field("media.factory.role", "user").build();
-    if digest {
-        auth.set_supported_methods(rtsp::gst_rtsp::RTSPAuthMethod::Digest);
-        auth.add_digest(user, password, &token);
-    } else {
-        auth.add_basic(&rtsp::RTSPAuth::make_basic(user, password), &token);
+    let mut token = rtsp::RTSPToken::builder().field("media.factory.role", "user").build();
+    match &plan.login {
+        Some((user, password)) if plan.digest => {
+            auth.set_supported_methods(rtsp::gst_rtsp::RTSPAuthMethod::Digest);
+            auth.add_digest(user, password, &token);
+        }
+        Some((user, password)) => auth.add_basic(&rtsp::RTSPAuth::make_basic(user, password), &token),
+        None => auth.set_default_token(Some(&mut token)),
+    }
+    if let Some(path) = &plan.tls {
+        auth.set_tls_certificate(Some(&gio::TlsCertificate::from_file(path).unwrap()));
     }
     server.set_auth(Some(&auth));
     // SAFETY: the permissions are made here, filled through the functions that are meant for it, and taken over by no one: the factory

@@ -203,7 +203,13 @@ fn history(bytes: &[u8]) -> (usize, Vec<(Step, Moment)>) {
                 first_seen.clear();
                 Step::Restart
             }
-            1 => Step::Tell(Input::Clock(dice.one(&[Clock::Synchronised, Clock::Synchronised, Clock::Unsure])?)),
+            1 => Step::Tell(Input::Clock(dice.one(&[
+                Clock::Synchronised,
+                Clock::Synchronised,
+                Clock::Synchronised,
+                Clock::Unsure,
+                Clock::SetBack,
+            ])?)),
             2 => {
                 let door = dice.one(&[None, Some("in"), Some("out"), Some("front")])?.map(|name| DoorId::new(name).unwrap());
                 Step::Tell(Input::Command(match dice.of(5)? {

@@ -97,6 +97,36 @@ fn a_schedule_holds_by_the_sites_clock_and_fails_shut_without_one() {
 }
 
 #[test]
+fn a_wrong_clock_lets_nobody_in_whose_time_has_a_bound_with_and_without_a_policy() {
+    let bound = Profile { expires_at: Some(Wall(at(60_000).wall.0)), ..Profile::default() };
+    let (clocks, now) = ([Clock::Synchronised, Clock::Unsure, Clock::SetBack], at(1000).wall);
+    let trusting = "[[doors]]\nid = 'front'\nunsure-clock = 'trust'\nallow = [{ everyone = true }]";
+    let free = "[[doors]]\nid = 'front'\nmode = 'free'";
+    let from = "people = [{ id = 'ada', valid-from = '2000-01-01' }]";
+    let to = "people = [{ id = 'ada', valid-to = '2100-01-01' }]";
+    let refused = [Ok(()), Err(Reason::Clock), Err(Reason::Clock)];
+    for (policy, profile, expected) in [
+        ("", &bound, refused),
+        (free, &bound, refused),
+        (from, &Profile::default(), refused),
+        (to, &Profile::default(), refused),
+        ("", &Profile::default(), [Ok(()); 3]),
+        // Where a site says that it believes its clock, it does so until the clock is seen to be wrong.
+        (trusting, &bound, [Ok(()), Ok(()), Err(Reason::Clock)]),
+    ] {
+        let policy: PolicySettings = toml::from_str(policy).unwrap();
+        let rules = Rules::new(&policy).unwrap();
+        assert_eq!(clocks.map(|clock| rules.permit(&door("front"), &person("ada"), profile, now, clock)), expected, "{policy:?}");
+        let people = [(person("ada"), profile.clone())];
+        let explained =
+            clocks.map(|clock| rules.explain(&door("front"), &people, now, clock).answers[0].refusal.map_or(Ok(()), Err));
+        assert_eq!(explained, expected, "what is explained is what is decided");
+    }
+    let depends = |policy: &str| Rules::new(&toml::from_str(policy).unwrap()).unwrap().depends_on_time();
+    assert!(depends(from) && depends(to) && !depends(trusting) && !depends(""));
+}
+
+#[test]
 fn a_persons_time_begins_and_ends() {
     let mut site = site(
         "people = [{ id = 'early', valid-from = '2026-11-25T09:00:10' }, { id = 'late', valid-to = '2026-11-25T09:00:10' },\n\

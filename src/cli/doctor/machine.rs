@@ -8,6 +8,7 @@ use super::{Chart, State};
 use crate::cli::credentials;
 use crate::config::Config;
 use crate::door::LockKind;
+use crate::door::settings::UnsureClock;
 use crate::system::{self, ClockQuality, process};
 
 /// The unit's exposure that ours and its drop-ins stay below (`systemd-analyze security`).
@@ -16,14 +17,14 @@ const MOST_EXPOSURE: f32 = 2.5;
 const HOT: f32 = 85.0;
 
 pub(super) fn examine(config: &Config, chart: &mut Chart) {
-    time(chart);
+    time(config, chart);
     service(chart);
     gpio(config, chart);
     power(chart);
 }
 
 /// Grants carry times: a controller refuses them when the clocks disagree.
-fn time(chart: &mut Chart) {
+fn time(config: &Config, chart: &mut Chart) {
     let word = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
     let source = word("/sys/devices/system/clocksource/clocksource0/current_clocksource");
     match system::clock_quality() {
@@ -33,8 +34,17 @@ fn time(chart: &mut Chart) {
         }
         ClockQuality { is_synced: false, .. } => chart.note(
             "clock",
-            State::Weak,
-            format!("it follows no time source, so schedules hold for nobody; the kernel counts by {source}"),
+            match config.controller.unsure_clock {
+                UnsureClock::Deny if config.controller.door.is_some() => State::Broken,
+                _ => State::Weak,
+            },
+            format!(
+                "it follows no time source, so schedules hold for nobody and people with a date of expiry are denied{}; the kernel counts by {source}",
+                match config.controller.unsure_clock {
+                    UnsureClock::Deny if config.controller.door.is_some() => ", and the controller's door opens for nobody",
+                    _ => "",
+                }
+            ),
             "apt-get install chrony, or systemctl enable --now systemd-timesyncd; then see that a time server can be reached",
         ),
     }

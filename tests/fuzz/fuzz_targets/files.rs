@@ -9,8 +9,8 @@ use faceid_plus::door::diary::Diary;
 use faceid_plus::evaluation::protocol;
 use faceid_plus::http::Tokens;
 use faceid_plus::publish::{Recipient, StateKey, certificates};
-use faceid_plus::system::seen::Seen;
-use faceid_plus::types::Wall;
+use faceid_plus::system::seen::{Kind, Seen, Terms};
+use faceid_plus::types::{Moment, Wall};
 use libfuzzer_sys::fuzz_target;
 
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -31,15 +31,17 @@ fuzz_target!(|bytes: &[u8]| {
 
     let seen = FOLDER.join("seen");
     std::fs::write(&seen, bytes).unwrap();
-    if let Ok(mut seen) = Seen::open(&seen) {
+    let now = Moment { wall: Wall(1_700_000_000_000), ..Moment::default() };
+    let terms = Terms { owner: "gate/front", kind: Kind::Messages, is_new: false, leeway: std::time::Duration::from_secs(2) };
+    if let Ok(mut seen) = Seen::open(&seen, terms, now) {
         // What was read holds: an id is taken once, or not at all.
-        let now = Wall(1_700_000_000_000);
-        let _ = seen.take("fresh", now.unix_seconds() + 10, now);
-        assert!(seen.take("fresh", now.unix_seconds() + 10, now).is_err());
+        let second = now.wall.unix_seconds();
+        let _ = seen.take("fresh", second + 5, second + 10, now.wall);
+        assert!(seen.take("fresh", second + 5, second + 10, now.wall).is_err());
     }
     let diary = FOLDER.join("diary");
     std::fs::write(&diary, bytes).unwrap();
-    if let Ok(mut diary) = Diary::open(&diary) {
+    if let Ok(mut diary) = Diary::open(&diary, Some(KEY.share())) {
         let waiting = diary.len();
         while let Some(note) = diary.hand_out() {
             diary.confirmed(note.number);

@@ -6,7 +6,7 @@ use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use faceid_plus::access::grant::{self, GrantKey, KeySet};
-use faceid_plus::door::Admission;
+use faceid_plus::door::{Admission, ClockTerms};
 use faceid_plus::publish::Received;
 use faceid_plus::publish::command::{Gate, Verb, answer_to};
 use faceid_plus::types::{DeviceId, DoorId, Moment, Wall};
@@ -27,8 +27,10 @@ static SCENE: LazyLock<Mutex<Scene>> = LazyLock::new(|| {
     let keys = KeySet::new([GrantKey::from_seed(&[7; 32]).unwrap().public()]);
     let (device, door) = (DeviceId::new("gate").unwrap(), DoorId::new("front").unwrap());
     let folder = std::env::temp_dir().join(format!("faceid-fuzz-{}", std::process::id()));
-    let admission = Admission::new(device.clone(), door.clone(), keys.clone(), LEEWAY, &folder.join("seen")).unwrap();
-    let gate = Gate::new(device.clone(), Some(keys.clone()), &folder.join("nonces")).unwrap();
+    let (now, clock) = (Moment { wall: NOW, ..Moment::default() }, ClockTerms { leeway: LEEWAY, needs_source: false });
+    let seen = folder.join("seen");
+    let admission = Admission::new(device.clone(), door.clone(), keys.clone(), clock, (&seen, true), now).unwrap();
+    let gate = Gate::new(device.clone(), Some(keys.clone()), (&folder.join("nonces"), true), now).unwrap();
     Mutex::new(Scene { keys, device, door, admission, gate })
 });
 

@@ -16,7 +16,7 @@ struct Facts {
 
 impl Facts {
     /// Whether the rules let a person through a door at a time, with a clock that can or cannot be relied on.
-    fn permits(&self, door: &str, person: &str, profile: &Profile, wall: i64, synced: bool) -> bool {
+    fn permits(&self, door: &str, person: &str, profile: &Profile, wall: i64, clock: Clock) -> bool {
         if profile.expires_at.is_some_and(|end| wall >= end.0) {
             return false;
         }
@@ -26,7 +26,9 @@ impl Facts {
             return false;
         }
         let has_end = profile.expires_at.is_some() || (self.office && matches!(person, "bob" | "cyd"));
-        let is_relying = synced || (!self.office && !self.vault && !self.annex) || (self.office && door == "out");
+        // Only where a policy says so is a clock believed that nobody vouches for, and one that was set back nowhere.
+        let is_trusted = self.office && door == "out";
+        let is_relying = clock == Clock::Synchronised || (clock == Clock::Unsure && is_trusted);
         if has_end && !is_relying {
             return false;
         }
@@ -414,8 +416,7 @@ fn may_pass(facts: &Facts, before: &[Entry], entry: &Entry, who: &Candidate, see
         _ => None,
     });
     let (person, profile) = (who.person.as_str(), &seen.profiles[&who.person]);
-    let is_synced = clock == Some(Clock::Synchronised);
-    facts.permits(door, person, profile, now, is_synced) && !broke_passback(facts, before, door, person, now)
+    facts.permits(door, person, profile, now, clock.unwrap_or_default()) && !broke_passback(facts, before, door, person, now)
 }
 
 /// Who failed to turn the head in these entries' last one.
