@@ -7,8 +7,11 @@ use super::passback::Standing;
 use super::policy::DoorMode;
 use super::state::ms;
 use super::witness::Testimony;
-use super::{Decider, Thresholds, Waiting};
+use super::{Decider, Thresholds, Vouching, Waiting};
 use crate::types::{Candidate, DoorId, Evidence, Factor, Mark, Moment, Observation, PersonId, Reason};
+
+/// How long somebody stands at a door before being told that the broker is not heard: it is, most often, within a second or two.
+const UNVOUCHED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What an observation amounts to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +48,9 @@ impl Decider {
         match verdict {
             Verdict::Match { .. } => self.has_its_frames(observation, door),
             Verdict::Refused { reason: Reason::Challenge, .. } => true,
+            Verdict::Refused { reason: Reason::BrokerSilent, .. } => {
+                observation.ended || age >= patience.max(UNVOUCHED_PATIENCE)
+            }
             Verdict::Refused { awaits_credential: true, .. } => {
                 observation.ended || age >= patience.max(self.rules.door(door).factor_window)
             }
@@ -87,8 +93,21 @@ impl Decider {
                 Standing::Broken => return Err(Verdict::person(Reason::Passback, person)),
             }
         }
+        // Last: whoever is refused anyway is refused for what it is, and counts as ever.
+        if !self.is_vouched_for(observation, now) {
+            return Err(Verdict::person(Reason::BrokerSilent, person));
+        }
         let factors = std::iter::once(Factor::Face).chain(waiting.map(|waiting| waiting.kind)).collect();
         Ok(Verdict::Match { person: person.clone(), factors, marks })
+    }
+
+    /// Whether nobody has to say first that gallery and memory are the newest, or has.
+    fn is_vouched_for(&self, observation: &Observation, now: Moment) -> bool {
+        match self.vouching {
+            Vouching::NotAsked => true,
+            Vouching::Awaited(until) => ms(now.monotonic) < until,
+            Vouching::Since(heard) => ms(observation.captured_at.monotonic) > heard,
+        }
     }
 
     /// Whether the door takes any face at all now.

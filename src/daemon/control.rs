@@ -16,6 +16,7 @@ use serde_json::json;
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::broker_word::BrokerWord;
 use super::supervisor::{WorkerContext, WorkerError};
 use super::{deeds, events};
 use crate::gallery::format::MAX_PEOPLE;
@@ -95,6 +96,8 @@ pub enum Request {
     },
     /// Changes nothing: refused, with the reason, while the gallery takes no change.
     Check,
+    /// Changes nothing: refused, with the reason, while the broker has not told what it keeps of this device.
+    Witness,
 }
 
 impl Request {
@@ -239,11 +242,18 @@ struct Desk {
     gallery: Arc<Gallery>,
     publisher: Publisher,
     audit: Arc<Audit>,
+    word: Arc<BrokerWord>,
 }
 
 impl Control {
     /// Opens the socket. The caller holds the state folder's lock, so a socket that is there is left from before.
-    pub(super) fn open(state: &Path, gallery: Arc<Gallery>, publisher: Publisher, audit: Arc<Audit>) -> io::Result<Self> {
+    pub(super) fn open(
+        state: &Path,
+        gallery: Arc<Gallery>,
+        publisher: Publisher,
+        audit: Arc<Audit>,
+        word: Arc<BrokerWord>,
+    ) -> io::Result<Self> {
         let path = state.join(SOCKET);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -253,7 +263,7 @@ impl Control {
         // Until here the folder's own mode keeps others out, and each caller is looked at besides.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         set_socket_timeout(&listener, Timeout::Recv, Some(PATIENCE))?;
-        Ok(Self { desk: Desk { gallery, publisher, audit }, listener, path })
+        Ok(Self { desk: Desk { gallery, publisher, audit, word }, listener, path })
     }
 
     /// Answers callers until told to stop, each on a thread of its own: one that dawdles hinders nobody. Beyond [`CALLERS`] they wait in
@@ -368,6 +378,7 @@ impl Desk {
                     Err(GalleryError::TooLarge { what: "people", wanted, limit: MAX_PEOPLE })
                 }
             }
+            Request::Witness => return self.witness(),
             Request::Restore { model, replace } => self.restore(&model, std::mem::take(parts), replace, by).map(|()| Vec::new()),
             other => self.care(other, by).map(|()| Vec::new()),
         };
@@ -375,6 +386,16 @@ impl Desk {
             Ok(twins) if twins.is_empty() => Reply::Done,
             Ok(twins) => Reply::Twins(twins.into_iter().map(|twin| (twin.person, twin.other.person, twin.other.score)).collect()),
             Err(error) => Reply::Refused { code: error.exit_code(), message: error.to_string() },
+        }
+    }
+
+    fn witness(&self) -> Reply {
+        match self.word.get().why_unheard() {
+            None => Reply::Done,
+            Some(why) => Reply::Refused {
+                code: 69,
+                message: format!("the broker is no witness that this device's state is the newest, and until it is heard nothing is granted beyond unheard-grants-s: {why}"),
+            },
         }
     }
 
@@ -424,7 +445,11 @@ impl Desk {
                     return Err(GalleryError::Latched { path: gallery.path().to_owned(), reason: reason.to_string() });
                 }
             }
-            Request::Enroll { .. } | Request::EnrollDistinct { .. } | Request::RestorePart(_) | Request::Restore { .. } => {}
+            Request::Enroll { .. }
+            | Request::EnrollDistinct { .. }
+            | Request::RestorePart(_)
+            | Request::Restore { .. }
+            | Request::Witness => {}
         }
         Ok(())
     }

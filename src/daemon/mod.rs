@@ -3,6 +3,7 @@
 mod access_state;
 mod api;
 mod birth_witness;
+mod broker_word;
 mod care;
 mod commands;
 pub mod control;

@@ -285,6 +285,21 @@ impl Outbox {
         Some((Ticket::State(topic.clone(), kept.version), message(&kept.event, &kept.context, 0, Moment::default())))
     }
 
+    /// The topic of what a ticket stands for, and whether it is a whole one.
+    pub(super) fn topic_of(&self, ticket: &Ticket) -> Option<(String, bool)> {
+        let of = |event: &Event| (event.topic(), event.is_elsewhere());
+        match ticket {
+            Ticket::Entry(number) => self.line.iter().find(|entry| entry.number == *number).map(|entry| of(&entry.event)),
+            Ticket::Decision(sequence) => {
+                let is_it = |entry: &&Entry| entry.sequence == *sequence && matches!(entry.event, Event::Decision(_));
+                self.line.iter().find(is_it).map(|entry| of(&entry.event))
+            }
+            Ticket::State(topic, _) => self.states.get(topic).map(|kept| of(&kept.event)),
+            Ticket::Loss(_) => Some((format!("alarm/{}", AlarmKind::OutboxFull.as_str()), false)),
+            Ticket::Status => Some(("status".to_owned(), false)),
+        }
+    }
+
     /// The broker has it (or, for a QoS 0 message, the socket).
     pub(super) fn confirmed(&mut self, ticket: &Ticket) {
         match ticket {

@@ -213,6 +213,8 @@ pub struct Stats {
     pub decisions: u64,
     /// Events that were given up for want of room, since the start.
     pub events_dropped: u64,
+    /// What the broker has told of this device's last `birth`, which shows an older state put back: a word of a closed list.
+    pub witness: &'static str,
     /// The warmest sensor, in degrees Celsius.
     pub temperature_c: Option<f32>,
 }
@@ -237,11 +239,13 @@ pub enum AlarmKind {
     OutboxFull,
     /// Somebody was let in who says to be forced.
     Duress,
+    /// The broker, which witnesses that no older state was put back, tells nothing or has forgotten.
+    WitnessSilent,
 }
 
 impl AlarmKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Spoof,
         Self::ForcedOpen,
         Self::HeldOpen,
@@ -250,6 +254,7 @@ impl AlarmKind {
         Self::GalleryReadOnly,
         Self::OutboxFull,
         Self::Duress,
+        Self::WitnessSilent,
     ];
 
     /// The word of the contract.
@@ -263,6 +268,7 @@ impl AlarmKind {
             AlarmKind::GalleryReadOnly => "gallery-read-only",
             AlarmKind::OutboxFull => "outbox-full",
             AlarmKind::Duress => "duress",
+            AlarmKind::WitnessSilent => "witness-silent",
         }
     }
 }
@@ -289,6 +295,8 @@ pub enum Event {
     Decision(Box<DecisionEvent>),
     /// Retained.
     Birth(Box<Birth>),
+    /// A birth that the broker does not keep, delivered at least once: that it comes back shows that the broker lets us hear `birth`.
+    BirthEcho(Box<Birth>),
     /// Retained.
     Presence(PresenceEvent),
     /// Retained.
@@ -340,7 +348,7 @@ impl Event {
     pub fn topic(&self) -> String {
         match self {
             Event::Decision(event) => format!("door/{}/decision", event.decision.door),
-            Event::Birth(_) => "birth".into(),
+            Event::Birth(_) | Event::BirthEcho(_) => "birth".into(),
             Event::Presence(event) => format!("camera/{}/presence", event.presence.camera),
             Event::CameraStatus(event) => format!("camera/{}/status", event.camera),
             Event::Attempt(event) => format!("camera/{}/attempt", event.attempt.camera),
@@ -382,7 +390,7 @@ impl Event {
     pub fn payload(&self, context: &Context, sequence: u64, historical: bool) -> String {
         match self {
             Event::Decision(event) => decision(event, context, sequence, historical),
-            Event::Birth(birth) => stamped(context, birth.at, &birth_body(birth, context)),
+            Event::Birth(birth) | Event::BirthEcho(birth) => stamped(context, birth.at, &birth_body(birth, context)),
             Event::Presence(PresenceEvent { presence, at }) => {
                 stamped(context, *at, &PresenceBody { camera: &presence.camera, faces: presence.faces, people: &presence.people })
             }
@@ -657,6 +665,7 @@ pub(super) mod tests {
             decision: Some(Latency { p50_ms: 180.0, p99_ms: 290.5 }),
             decisions: 4,
             events_dropped: 0,
+            witness: "heard",
             temperature_c: Some(51.5),
         }))
     }

@@ -60,6 +60,8 @@ pub enum Reason {
     Challenge,
     /// The second camera that must agree says nothing: it is away, or it stalls.
     Witness,
+    /// The broker, which may know that an older state was put back, has not been heard since the start.
+    BrokerSilent,
 }
 
 impl Outcome {
@@ -96,6 +98,7 @@ impl Reason {
             Reason::Throttled => "throttled",
             Reason::Challenge => "challenge",
             Reason::Witness => "witness",
+            Reason::BrokerSilent => "broker-silent",
         }
     }
 }
