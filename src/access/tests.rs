@@ -159,7 +159,7 @@ fn nothing_is_granted_before_the_broker_is_heard_nor_by_what_was_seen_before_tha
     let mut left = strict();
     assert_eq!(ask(&mut left, &Observation { ended: true, ..seen(100) }, 100), Some(silent), "and to whoever leaves");
     // What is refused anyway is refused for what it is.
-    let spoof = Observation { liveness: PadScore::new(0.1), ..seen(5_000) };
+    let spoof = Observation { liveness: Some(PadScore::new(0.1).unwrap()), ..seen(5_000) };
     assert_eq!(ask(&mut strict(), &spoof, 5_000), Some((Outcome::Denied, Reason::Spoof, false)));
 
     // A site that chose it: grants for a while, and no longer.

@@ -48,9 +48,7 @@ impl Decider {
         match verdict {
             Verdict::Match { .. } => self.has_its_frames(observation, door),
             Verdict::Refused { reason: Reason::Challenge, .. } => true,
-            Verdict::Refused { reason: Reason::BrokerSilent, .. } => {
-                observation.ended || age >= patience.max(UNVOUCHED_PATIENCE)
-            }
+            Verdict::Refused { reason: Reason::BrokerSilent, .. } => observation.ended || age >= patience.max(UNVOUCHED_PATIENCE),
             Verdict::Refused { awaits_credential: true, .. } => {
                 observation.ended || age >= patience.max(self.rules.door(door).factor_window)
             }

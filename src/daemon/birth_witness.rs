@@ -92,11 +92,13 @@ impl BirthWitness {
             // A file that was written anew is news too: its change has another tag.
             let (epoch, age) = (self.gallery.snapshot().generation(), self.gallery.age());
             let memory = self.memory.load(Ordering::Relaxed);
-            if said.as_ref() != Some(&(epoch, age.clone(), memory)) {
+            if said.as_ref() != Some(&(epoch, age, memory)) {
                 // Where the memory cannot be written down, what was told before is told again: it must not be forgotten.
                 let memory = self.ask(Report::Tells).flatten();
                 self.told = memory.max(self.told);
-                self.publisher.publish(Event::Birth(self.birth_now(age.clone())));
+                let (birth, age) = self.birth_now();
+                let epoch = birth.gallery_epoch;
+                self.publisher.publish(Event::Birth(birth));
                 said = Some((epoch, age, memory.unwrap_or_default()));
             }
             if stop.sleep(AGAIN) {
@@ -115,8 +117,7 @@ impl BirthWitness {
                 Step::Wait => {}
                 Step::AskAgain => self.ear.ask_again(),
                 Step::SayEcho => {
-                    let echo = Event::BirthEcho(self.birth_now(self.gallery.age()));
-                    self.publisher.publish(echo);
+                    self.publisher.publish(Event::BirthEcho(self.birth_now().0));
                 }
                 Step::Silent(why) => self.tell_silence(&why),
                 Step::Heard(kept) => return Some(kept),
@@ -179,15 +180,16 @@ impl BirthWitness {
         answered.recv_timeout(ANSWER_DEADLINE).ok()
     }
 
-    /// What is to be said now.
-    fn birth_now(&self, age: Option<Age>) -> Box<Birth> {
+    /// What is to be said now, and how far the gallery has come by it: what is signed is never older than what is counted.
+    fn birth_now(&self) -> (Box<Birth>, Option<Age>) {
         let stats = self.gallery.snapshot().stats();
-        let claim = age.map(|Age { gallery, epoch, file }| {
+        let age = self.gallery.age();
+        let claim = age.clone().map(|Age { gallery, epoch, file }| {
             let iat = clock::wall().unix_seconds();
             let memory = self.told;
             self.key.sign_epoch(&EpochClaim { iss: self.device.clone(), iat, gallery, epoch, file, memory })
         });
-        Box::new(Birth {
+        let birth = Birth {
             gallery_people: stats.people as u64,
             gallery_templates: stats.templates as u64,
             gallery_epoch: stats.generation,
@@ -195,7 +197,8 @@ impl BirthWitness {
             clock: events::clock_quality(),
             at: clock::wall(),
             ..self.birth.clone()
-        })
+        };
+        (Box::new(birth), age)
     }
 }
 
@@ -358,7 +361,10 @@ mod tests {
         // An echo of a connection that is gone says nothing of the next one.
         assert_eq!(hearing.step(Some(Kept::Ended), at(5_250)), Step::Wait);
         assert_eq!(hearing.step(None, at(20_000)), Step::Wait);
-        assert_eq!(hearing.step(Some(Kept::Refused("NotAuthorized".to_owned())), at(20_100)), Step::Silent(Silence::Refused("NotAuthorized".to_owned())));
+        assert_eq!(
+            hearing.step(Some(Kept::Refused("NotAuthorized".to_owned())), at(20_100)),
+            Step::Silent(Silence::Refused("NotAuthorized".to_owned()))
+        );
         assert_eq!(hearing.step(None, at(35_100)), Step::AskAgain);
     }
 }

@@ -394,7 +394,9 @@ impl Desk {
             None => Reply::Done,
             Some(why) => Reply::Refused {
                 code: 69,
-                message: format!("the broker is no witness that this device's state is the newest, and until it is heard nothing is granted beyond unheard-grants-s: {why}"),
+                message: format!(
+                    "the broker is no witness that this device's state is the newest, and until it is heard nothing is granted beyond unheard-grants-s: {why}"
+                ),
             },
         }
     }

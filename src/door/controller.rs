@@ -16,7 +16,9 @@ use super::panel::{OsdpSettings, Verdict, Word};
 use super::presenting::{Outcome, Presenting};
 use super::settings::Settings;
 use crate::access::grant::{GrantKey, KeySet, MAX_JWK_SET_BYTES, PASSAGE_LIFETIME_S, PassageClaim};
-use crate::publish::{self, Alarm, AlarmKind, CONTRACT_VERSION, Context, Event, Notice, Problem, Received, Said, Subscriber, Wants};
+use crate::publish::{
+    self, Alarm, AlarmKind, CONTRACT_VERSION, Context, Event, Notice, Problem, Received, Said, Subscriber, Wants,
+};
 use crate::system::seen::SeenError;
 use crate::system::{Stop, clock, secret};
 use crate::types::{DeviceId, DoorId, PersonId};

@@ -73,7 +73,9 @@ pub enum Problem {
         detail: String,
     },
     /// Wrong user or password, or none.
-    #[error("broker {broker} refuses this user: check [publish] user and the secret that password-secret names, and client-id where it takes only some ids")]
+    #[error(
+        "broker {broker} refuses this user: check [publish] user and the secret that password-secret names, and client-id where it takes only some ids"
+    )]
     Credentials {
         /// Host and port.
         broker: String,

@@ -106,7 +106,8 @@ impl Publisher {
         let root = settings.topic_root(&context.device);
         let client_id = settings.client_id(&context.device);
         let shared = Arc::new(Shared { outbox: Mutex::new(outbox), state: Mutex::new(State::Connecting), wake: Notify::new() });
-        let worker = Worker { shared: shared.clone(), settings, secrets: secrets.to_owned(), root, client_id, commands: None, kept: None };
+        let worker =
+            Worker { shared: shared.clone(), settings, secrets: secrets.to_owned(), root, client_id, commands: None, kept: None };
         (Self(shared), worker)
     }
 

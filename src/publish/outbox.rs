@@ -243,6 +243,12 @@ impl Outbox {
             });
             return Some((Ticket::Loss(self.unreported_losses), message(&alarm, &self.context, 0, now)));
         }
+        // No grant is made before it has come back: it must not wait behind what an outage has left.
+        let is_echo = |entry: &&mut Entry| !entry.handed_out && matches!(entry.event, Event::BirthEcho(_));
+        if let Some(entry) = self.line.iter_mut().find(is_echo) {
+            entry.handed_out = true;
+            return Some((Ticket::Entry(entry.number), message(&entry.event, &entry.context, 0, now)));
+        }
         if let Some(old) = self.next_of_backlog() {
             return Some(old);
         }

@@ -330,7 +330,8 @@ impl Listener {
                     for answer in answers.into_iter().filter(|answer| answer.is_news) {
                         let Some(reason) = answer.refusal else { continue };
                         let broker = format!("{}:{}", self.settings.host, self.settings.port);
-                        let _ = self.notices.try_send(Notice::Refused(Problem::Unreadable { broker, topic: answer.filter, reason }));
+                        let _ =
+                            self.notices.try_send(Notice::Refused(Problem::Unreadable { broker, topic: answer.filter, reason }));
                     }
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => {

@@ -8,6 +8,9 @@ mod demo;
 mod evaluate;
 mod evidence;
 mod http;
+#[path = "../support/hurdle.rs"]
+#[allow(dead_code, reason = "each test target uses a part of it")]
+mod hurdle;
 mod killed;
 mod memory;
 #[path = "../support/mosquitto.rs"]
@@ -21,6 +24,7 @@ mod service;
 mod show_it;
 mod store;
 mod verbs;
+mod witness;
 mod writer;
 
 use std::path::{Path, PathBuf};

@@ -40,7 +40,9 @@ impl Service {
             status.push_str(&format!("; the gallery takes no change since a write failed: {reason}"));
         }
         if let Some(why) = self.word.get().why_unheard() {
-            status.push_str(&format!("; the broker is no witness that this state is the newest, no grants beyond unheard-grants-s: {why}"));
+            status.push_str(&format!(
+                "; the broker is no witness that this state is the newest, no grants beyond unheard-grants-s: {why}"
+            ));
         }
         for engine in inference::engines().iter().filter(|engine| engine.state == EngineState::Building) {
             status.push_str(&format!(
