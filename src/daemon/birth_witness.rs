@@ -147,30 +147,36 @@ impl BirthWitness {
     /// Takes in what the broker keeps. From then on grants are made.
     fn take(&mut self, kept: Option<&Received>, had_told: bool) {
         let claim = kept.map(|message| claim_of(&message.payload, &self.keys));
-        let nothing = match claim {
-            None => "it keeps no birth of this device".to_owned(),
-            Some(Err(why)) => format!("the birth that it keeps is none that counts: {why}"),
-            Some(Ok(claim)) if claim.iss != self.device => "the birth that it keeps is another device's".to_owned(),
+        let (compared, memory) = match claim {
+            None => (Err("it keeps no birth of this device".to_owned()), None),
+            Some(Err(why)) => (Err(format!("the birth that it keeps is none that counts: {why}")), None),
+            Some(Ok(claim)) if claim.iss != self.device => (Err("the birth that it keeps is another device's".to_owned()), None),
             Some(Ok(EpochClaim { gallery, epoch, file, memory, .. })) => {
                 // Before the decider hears of it: what is seen from then on is matched with a gallery that was compared.
-                self.gallery.hear(&Age { gallery, epoch, file });
-                self.told = memory;
-                self.word.set(Word::Heard);
-                self.ask(|answer| Report::Vouched(memory, answer));
-                return;
+                let is_ours = self.gallery.hear(&Age { gallery, epoch, file });
+                let other = "the birth that it keeps tells of another gallery of this device";
+                (if is_ours { Ok(()) } else { Err(other.to_owned()) }, memory)
             }
         };
-        if had_told {
-            log::warn!(MESSAGE_ID = messages::WITNESS_SILENT; "the broker has forgotten what this device told it: {nothing}. An older state put back since then is not noticed; let the broker keep retained messages (`persistence true`), and nobody else write {}", self.topic);
-            let detail = format!("the broker has forgotten what this device told it, {nothing}");
-            self.publisher.publish(events::witness_silent(&detail));
-            events::note(&self.audit, &self.publisher, "witness-forgot", json!({ "why": nothing }));
-            self.word.set(Word::Forgotten(nothing));
-        } else {
-            log::info!("the broker is no witness of this device's state yet: {nothing}");
-            self.word.set(Word::NoneKept);
+        self.told = memory;
+        match compared {
+            Ok(()) => {
+                self.word.set(Word::Heard);
+            }
+            Err(nothing) if had_told => self.tell_forgotten(nothing),
+            Err(nothing) => {
+                log::info!("the broker is no witness of this device's state yet: {nothing}");
+                self.word.set(Word::NoneKept);
+            }
         }
-        self.ask(|answer| Report::Vouched(None, answer));
+        self.ask(|answer| Report::Vouched(memory, answer));
+    }
+
+    fn tell_forgotten(&self, nothing: String) {
+        log::warn!(MESSAGE_ID = messages::WITNESS_SILENT; "the broker has forgotten what this device told it: {nothing}. An older state put back since then is not noticed; let the broker keep retained messages (`persistence true`), and nobody else write {}", self.topic);
+        self.publisher.publish(events::witness_silent(&format!("it has forgotten what this device told it: {nothing}")));
+        events::note(&self.audit, &self.publisher, "witness-forgot", json!({ "why": nothing }));
+        self.word.set(Word::Forgotten(nothing));
     }
 
     /// Asks the memory's owner; `None` when the daemon is stopping.
