@@ -50,8 +50,10 @@ impl Hurdle {
                             Obstacle::Refuses(place) if is_met => Some(place),
                             _ => None,
                         };
-                        carry(near.try_clone().unwrap(), far.try_clone().unwrap(), None);
-                        carry(far, near, refused);
+                        carry(near.try_clone().unwrap(), far.try_clone().unwrap(), move |packet| {
+                            refused.into_iter().for_each(|place| miss(packet, place));
+                        });
+                        carry(far, near, move |packet| refused.into_iter().for_each(|place| refuse(packet, place)));
                     }
                 }
             }
@@ -67,17 +69,11 @@ impl Drop for Hurdle {
     }
 }
 
-/// Carries packets; in each SUBACK with several codes, the one at `refused` becomes "not authorised".
-fn carry(mut from: TcpStream, mut to: TcpStream, refused: Option<usize>) {
+/// Carries packets, each after `alter`.
+fn carry(mut from: TcpStream, mut to: TcpStream, alter: impl Fn(&mut Vec<u8>) + Send + 'static) {
     std::thread::spawn(move || {
         while let Some(mut packet) = packet(&mut from) {
-            // Behind the header: the packet id, no properties (mosquitto sends none), the codes.
-            let codes = 1 + usize::from(packet[1] >= 0x80) + 1 + 3;
-            if let Some(place) = refused.filter(|_| packet[0] == 0x90 && packet.len() > codes + 1)
-                && let Some(code) = packet.get_mut(codes + place)
-            {
-                *code = 0x87;
-            }
+            alter(&mut packet);
             if to.write_all(&packet).is_err() {
                 break;
             }
@@ -85,6 +81,41 @@ fn carry(mut from: TcpStream, mut to: TcpStream, refused: Option<usize>) {
         let _ = to.shutdown(Shutdown::Both);
         let _ = from.shutdown(Shutdown::Both);
     });
+}
+
+/// Where a packet's content begins: behind its type and its length.
+fn content(packet: &[u8]) -> usize {
+    1 + packet[1..].iter().take_while(|byte| **byte >= 0x80).count() + 1
+}
+
+/// In a SUBSCRIBE to several filters, the one at `place` becomes another, which nothing is ever published on.
+fn miss(packet: &mut [u8], place: usize) {
+    if packet[0] != 0x82 {
+        return;
+    }
+    // Behind the packet id, and no properties: a length and a filter, then its options.
+    let (mut at, mut filters) = (content(packet) + 3, Vec::new());
+    while at + 2 < packet.len() {
+        filters.push(at + 2);
+        at += 2 + usize::from(u16::from_be_bytes([packet[at], packet[at + 1]])) + 1;
+    }
+    if filters.len() > 1
+        && let Some(first) = filters.get(place)
+    {
+        packet[*first] = b'~';
+    }
+}
+
+/// In a SUBACK with several codes, the one at `place` becomes "not authorised".
+fn refuse(packet: &mut [u8], place: usize) {
+    // Behind the packet id, and no properties: mosquitto sends none.
+    let codes = content(packet) + 3;
+    if packet[0] == 0x90
+        && packet.len() > codes + 1
+        && let Some(code) = packet.get_mut(codes + place)
+    {
+        *code = 0x87;
+    }
 }
 
 /// The next packet with its header.
