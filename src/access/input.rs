@@ -21,6 +21,8 @@ pub enum Input {
     Sighting(Sighting),
     /// A door's controller says what became of a grant.
     Passage(Passage),
+    /// Whoever may know of a later state than this device's has been heard. What was seen before this moment was judged without.
+    Vouched,
 }
 
 /// Whether a door was opened for a grant.

@@ -204,7 +204,19 @@ pub struct Decider {
     recognised: Vec<PersonId>,
     /// Where the side comes from that nobody can foresee; without it a challenge is failed.
     sides: Option<Sides>,
+    vouching: Vouching,
     changed: bool,
+}
+
+/// Whether somebody outside has to say first that this device's state is not an older one put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Vouching {
+    /// Nobody is asked.
+    NotAsked,
+    /// Not heard yet: until this time grants are made all the same.
+    Awaited(Ms),
+    /// Heard at this time. What was seen before it may have been matched with what that word took back.
+    Since(Ms),
 }
 
 /// Gives a side that nobody can foresee, or none where the system has no randomness.
@@ -253,6 +265,7 @@ impl Decider {
             prompts: Vec::new(),
             recognised: Vec::new(),
             sides: None,
+            vouching: Vouching::NotAsked,
             changed: false,
             rules,
         }
@@ -261,6 +274,11 @@ impl Decider {
     /// The same with a source of sides for its challenges.
     pub fn with_sides(self, sides: Sides) -> Self {
         Self { sides: Some(sides), ..self }
+    }
+
+    /// The same, which grants nothing before [`Input::Vouched`], but for as long as `unheard` from `now` on.
+    pub fn with_vouching(self, unheard: Duration, now: Moment) -> Self {
+        Self { vouching: Vouching::Awaited(ms(now.monotonic.plus(unheard))), ..self }
     }
 
     /// Takes an observation and gives a decision for each door of its camera, or none while the track should gather more evidence or
@@ -308,6 +326,7 @@ impl Decider {
                 let cool_down = self.rules.throttle.cool_down_ms;
                 self.places.ended(&camera, track, area, (ms(now.monotonic), cool_down));
             }
+            Input::Vouched => self.vouching = Vouching::Since(ms(now.monotonic)),
             Input::Passage(Passage { door, jti, passed }) => {
                 self.changed |= self.passback.told(&door, &jti, passed, ms(now.monotonic));
             }

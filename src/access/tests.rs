@@ -167,3 +167,34 @@ fn review_is_only_ever_a_shut_door() {
     assert_eq!(decisions[0].outcome, Outcome::Review);
     assert!(decisions[0].grant.is_none());
 }
+
+#[test]
+fn nothing_is_granted_before_the_broker_is_heard_nor_by_what_was_seen_before_that() {
+    let seen = |at: u64| Observation { captured_at: moment(at), ..observation(vec![candidate("ann", 0.9)], Some(0.9)) };
+    let ask = |decider: &mut Decider, observation: &Observation, now: u64| {
+        let decisions = decider.decide(observation, moment(now), &mut || "id".into());
+        decisions.first().map(|d| (d.outcome, d.reason, d.grant.is_some()))
+    };
+    let strict = || decider(Settings::default()).with_vouching(Duration::ZERO, moment(0));
+    let (granted, silent) = ((Outcome::Granted, Reason::Match, true), (Outcome::Denied, Reason::BrokerSilent, false));
+
+    let mut waits = strict();
+    assert_eq!(ask(&mut waits, &seen(100), 100), None, "whoever stands there may still be let in");
+    waits.take(Input::Vouched, moment(200)).unwrap();
+    assert_eq!(ask(&mut waits, &seen(200), 210), None, "matched with what the word may have taken back");
+    assert_eq!(ask(&mut waits, &seen(201), 210), Some(granted));
+
+    let mut silence = strict();
+    assert_eq!(ask(&mut silence, &seen(5_000), 5_000), Some(silent), "told after a while");
+    let mut left = strict();
+    assert_eq!(ask(&mut left, &Observation { ended: true, ..seen(100) }, 100), Some(silent), "and to whoever leaves");
+    // What is refused anyway is refused for what it is.
+    let spoof = Observation { liveness: Some(PadScore::new(0.1).unwrap()), ..seen(5_000) };
+    assert_eq!(ask(&mut strict(), &spoof, 5_000), Some((Outcome::Denied, Reason::Spoof, false)));
+
+    // A site that chose it: grants for a while, and no longer.
+    let mut patient = decider(Settings::default()).with_vouching(Duration::from_secs(60), moment(0));
+    assert_eq!(ask(&mut patient, &seen(59_000), 59_000), Some(granted));
+    let mut over = decider(Settings::default()).with_vouching(Duration::from_secs(60), moment(0));
+    assert_eq!(ask(&mut over, &seen(60_000), 60_000), Some(silent));
+}

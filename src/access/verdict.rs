@@ -8,8 +8,11 @@ use super::policy::DoorMode;
 use super::shown::{By, Shown};
 use super::state::ms;
 use super::witness::Testimony;
-use super::{Decider, Thresholds, Waiting};
+use super::{Decider, Thresholds, Vouching, Waiting};
 use crate::types::{Candidate, DoorId, Evidence, Factor, Mark, Moment, Observation, PersonId, Reason};
+
+/// How long somebody stands at a door before being told that the broker is not heard: it is, most often, within a second or two.
+const UNVOUCHED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What an observation amounts to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +69,7 @@ impl Decider {
         let patience = Duration::from_millis(self.settings.patience_ms);
         match verdict {
             Verdict::Match { .. } | Verdict::Refused { reason: Reason::Challenge, .. } => true,
+            Verdict::Refused { reason: Reason::BrokerSilent, .. } => observation.ended || age >= patience.max(UNVOUCHED_PATIENCE),
             Verdict::Refused { awaits: Awaits::Frames, .. } | Verdict::Hidden { awaits: Awaits::Frames, .. } | Verdict::Held => {
                 observation.ended
             }
@@ -117,8 +121,21 @@ impl Decider {
             let awaits = if rule.mode == DoorMode::TwoFactor { Awaits::Credential } else { Awaits::BetterFaces };
             return Err(Verdict::Refused { reason: Reason::Stale, person: Some(person.clone()), weight: 0, awaits });
         }
+        // Last: whoever is refused anyway is refused for what it is, and counts as ever.
+        if !self.is_vouched_for(newest, now) {
+            return Err(Verdict::person(Reason::BrokerSilent, person));
+        }
         let factors = std::iter::once(Factor::Face).chain(waiting.map(|waiting| waiting.kind)).collect();
         Ok(Verdict::Match { person: person.clone(), factors, marks, captured_at: newest })
+    }
+
+    /// Whether nobody has to say first that gallery and memory are the newest, or has, before the evidence of the person was captured.
+    fn is_vouched_for(&self, newest: Moment, now: Moment) -> bool {
+        match self.vouching {
+            Vouching::NotAsked => true,
+            Vouching::Awaited(until) => ms(now.monotonic) < until,
+            Vouching::Since(heard) => ms(newest.monotonic) > heard,
+        }
     }
 
     /// Whether the door takes any face at all here. What a block lets pass is asked of the verdict ([`Decider::barred`]).

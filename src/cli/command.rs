@@ -64,7 +64,8 @@ pub(super) fn command(places: &Places, args: &Args) -> Result {
     let root = config.publish.topic_root(&config.device);
     let answers = format!("faceid-operator/{}", command.nonce);
     let topic = format!("{root}/cmd/{}", args.verb.as_str());
-    let subscriber = Subscriber::start(&config.publish, &config.secrets_dir, &answers).map_err(Failure::unavailable)?;
+    let subscriber = Subscriber::beside(&config.publish, &config.secrets_dir, &config.device, &answers);
+    let subscriber = subscriber.map_err(Failure::unavailable)?;
     let started = clock::monotonic();
     let mut sent = false;
     while clock::monotonic().since(started) < Duration::from_secs(u64::from(args.lifetime)) {
@@ -80,9 +81,13 @@ pub(super) fn command(places: &Places, args: &Args) -> Result {
                 say_json(&reply);
                 return Ok(if reply["ok"] == true { code::YES } else { code::NO });
             }
-            Some(Notice::Problem(problem)) => super::complain(problem),
+            Some(Notice::Problem(problem) | Notice::Refused(problem)) => super::complain(problem),
             Some(Notice::Message(_) | Notice::Subscribed | Notice::Taken(_)) | None => {}
         }
     }
-    Err(Failure::unavailable(format!("device {} did not answer within {} s", config.device, args.lifetime)))
+    Err(Failure::unavailable(format!(
+        "device {} did not answer within {} s: is it running, and do the broker's access rules (ACL) let this user write {topic} and read \
+         faceid-operator/#, and the device read the one and write the other?",
+        config.device, args.lifetime
+    )))
 }

@@ -319,12 +319,18 @@ fn broker(context: &Context, chart: &mut Chart) {
     let mend = "start the broker or correct [publish]; decisions wait until it is back";
     let topic = format!("{}/status", mqtt.topic_root(&context.config.device));
     let wait = Duration::from_secs(u64::from(mqtt.connect_timeout_s.clamp(1, 10)));
-    let heard = Subscriber::start(mqtt, secrets, &topic).map(|subscriber| subscriber.next(wait));
+    let heard = Subscriber::beside(mqtt, secrets, &context.config.device, &topic).map(|subscriber| subscriber.next(wait));
     match heard {
         Ok(Some(Notice::Subscribed)) => chart.note("broker", State::Works, format!("{place} takes us"), ""),
         Ok(Some(Notice::Problem(problem))) => chart.note("broker", State::Weak, problem, mend),
+        Ok(Some(Notice::Refused(problem))) => chart.note("broker", State::Weak, problem, "correct the broker's access rules"),
         Ok(_) => chart.note("broker", State::Weak, format!("{place} does not answer"), mend),
         Err(problem) => chart.note("broker", State::Broken, problem, "correct [publish] and its secrets"),
+    }
+    match super::editor::why_unheard(&context.config.state_dir) {
+        None => {}
+        Some(None) => chart.note("broker's memory", State::Works, "it has told what it keeps of this device", ""),
+        Some(Some(why)) => chart.note("broker's memory", State::Broken, why, "see TROUBLESHOOTING.md, `the broker is no witness`"),
     }
     if !mqtt.tls.enabled {
         let is_here = mqtt.host == "localhost" || mqtt.host.starts_with("127.") || mqtt.host == "::1";

@@ -266,6 +266,12 @@ pub(super) fn blocked_doors(state: &Path) -> Vec<(DoorId, Wall, String)> {
     if let Some(Reply::Blocked(doors)) = ask() { doors } else { Vec::new() }
 }
 
+/// Whether the running daemon has heard what the broker keeps of it, and why not; nothing where none runs or an older one.
+pub(super) fn why_unheard(state: &Path) -> Option<Option<String>> {
+    let mut client = connect(state).ok()??;
+    Some(done(client.ask(&Request::Witness).ok()?).err().map(|failure| failure.message))
+}
+
 fn connect(state: &Path) -> Result<Option<Client>> {
     Client::connect(state).map_err(|error| Failure::unavailable(format!("the daemon's socket: {error}")))
 }

@@ -26,7 +26,8 @@ pub(super) fn watch(places: &Places, args: &Args) -> Result {
     let context = Context::load(places)?;
     let config = &context.config;
     let filter = format!("{}/#", config.publish.topic_root(&config.device));
-    let subscriber = Subscriber::start(&config.publish, &config.secrets_dir, &filter).map_err(Failure::unavailable)?;
+    let subscriber = Subscriber::beside(&config.publish, &config.secrets_dir, &config.device, &filter);
+    let subscriber = subscriber.map_err(Failure::unavailable)?;
     let started = crate::system::clock::monotonic();
     let mut decisions = 0;
     loop {
@@ -36,7 +37,7 @@ pub(super) fn watch(places: &Places, args: &Args) -> Result {
         }
         let message = match subscriber.next(Duration::from_millis(500)) {
             Some(Notice::Message(message)) => message,
-            Some(Notice::Problem(problem)) => {
+            Some(Notice::Problem(problem) | Notice::Refused(problem)) => {
                 super::complain(problem);
                 continue;
             }

@@ -155,6 +155,11 @@ impl AccessState {
         Ok(self.said)
     }
 
+    /// Whether the memory that was taken up says that the broker had been told anything.
+    pub(super) fn had_told(&self) -> bool {
+        self.found_said.is_some_and(|said| said > 0)
+    }
+
     /// What the broker had been told before this start. True when the memory that was taken up has never told as much: it is an older
     /// one. The caller writes down what comes of it.
     pub(super) fn hear(&mut self, told: u64) -> bool {

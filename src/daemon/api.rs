@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::broker_word::BrokerWord;
 use super::control::is_erased;
 use super::supervisor::{Role, WorkerContext, WorkerError};
 use super::workers::{self, Counts};
@@ -117,6 +118,7 @@ pub(super) struct Api {
     pub(super) publisher: Publisher,
     pub(super) provider: String,
     pub(super) audit: Arc<Audit>,
+    pub(super) word: Arc<BrokerWord>,
     pub(super) rebuild: SyncSender<()>,
     pub(super) max_pixels: u64,
 }

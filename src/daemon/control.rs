@@ -21,6 +21,7 @@ pub use people::{People, Template};
 
 use people::embeddings;
 
+use super::broker_word::BrokerWord;
 use super::calls::Calls;
 use super::restoring::{self, Origin, Trust};
 use super::supervisor::{WorkerContext, WorkerError};
@@ -110,6 +111,8 @@ pub enum Request {
     Check,
     /// Changes nothing: which doors are blocked ([`Reply::Blocked`]).
     Blocked,
+    /// Changes nothing: refused, with the reason, while the broker has not told what it keeps of this device.
+    Witness,
 }
 
 impl Request {
@@ -257,6 +260,7 @@ struct Desk {
     matching: Score,
     /// The device's own.
     keys: KeySet,
+    word: Arc<BrokerWord>,
 }
 
 impl Control {
@@ -270,6 +274,7 @@ impl Control {
         counts: Arc<Counts>,
         matching: Score,
         keys: KeySet,
+        word: Arc<BrokerWord>,
     ) -> io::Result<Self> {
         let path = state.join(SOCKET);
         match std::fs::remove_file(&path) {
@@ -281,7 +286,7 @@ impl Control {
         files::set_mode(&path, 0o600)?;
         set_socket_timeout(&listener, Timeout::Recv, Some(PATIENCE))?;
         let trail = Box::new(move |by, what| events::note(&audit, &publisher, "control", json!({"uid": by, "what": what})));
-        Ok(Self { desk: Desk { gallery, trail, counts, matching, keys }, listener, path })
+        Ok(Self { desk: Desk { gallery, trail, counts, matching, keys, word }, listener, path })
     }
 
     /// Answers callers until told to stop, each on a thread of its own: one that dawdles hinders nobody. When [`CALLERS`] are there, the
@@ -359,6 +364,7 @@ impl Desk {
     fn serve(&self, request: Request, text: &mut restoring::Text, by: u32) -> Reply {
         let not_done = |code: u8, error: &dyn std::fmt::Display| Reply::Refused { code, message: error.to_string() };
         let done = match request {
+            Request::Witness => return self.witness(),
             Request::Blocked => return Reply::Blocked(self.counts.blocked.in_force()),
             Request::Enroll { model, people, allowed } => return self.enroll(&model, people, allowed, by),
             Request::RestorePart(more) => {
@@ -381,6 +387,18 @@ impl Desk {
             other => self.care(other, by),
         };
         done.map_or_else(|error| refused(&error), |()| Reply::Done)
+    }
+
+    fn witness(&self) -> Reply {
+        match self.word.get().why_unheard() {
+            None => Reply::Done,
+            Some(why) => Reply::Refused {
+                code: 69,
+                message: format!(
+                    "the broker is no witness that this device's state is the newest, and until it is heard nothing is granted beyond unheard-grants-s: {why}"
+                ),
+            },
+        }
     }
 
     /// What takes no people along.
@@ -429,7 +447,7 @@ impl Desk {
                     return Err(GalleryError::Latched { path: gallery.path().to_owned(), reason: reason.to_string() });
                 }
             }
-            Request::Enroll { .. } | Request::RestorePart(_) | Request::Restore { .. } | Request::Blocked => {}
+            Request::Enroll { .. } | Request::RestorePart(_) | Request::Restore { .. } | Request::Blocked | Request::Witness => {}
         }
         Ok(())
     }
@@ -499,7 +517,8 @@ fn refused(error: &GalleryError) -> Reply {
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn judge(gallery: Gallery, mut bytes: &[u8]) {
     let (counts, keys) = (Arc::default(), KeySet::default());
-    let desk = Desk { gallery: Arc::new(gallery), trail: Box::new(|_, _| ()), counts, matching: Score::MAX, keys };
+    let desk =
+        Desk { gallery: Arc::new(gallery), trail: Box::new(|_, _| ()), counts, matching: Score::MAX, keys, word: Arc::default() };
     let mut text = restoring::Text::default();
     while let Ok(question) = receive(&mut bytes, || Ok(())) {
         if let Ok(Request::Restore { trust, .. }) = postcard::from_bytes(&question)

@@ -85,6 +85,12 @@ pub(super) fn rollback(detail: &str) -> Event {
     Event::Alarm(Alarm { kind: AlarmKind::GalleryRollback, door: None, camera: None, detail, at: clock::wall() })
 }
 
+/// The broker does not say whether an older state was put back.
+pub(super) fn witness_silent(why: &str) -> Event {
+    let detail = format!("the broker is no witness that this device's state is the newest: {why}");
+    Event::Alarm(Alarm { kind: AlarmKind::WitnessSilent, door: None, camera: None, detail, at: clock::wall() })
+}
+
 /// A gallery that cannot be written.
 pub(super) fn gallery_read_only(reason: &str) -> Event {
     let detail = format!(

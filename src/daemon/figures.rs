@@ -111,6 +111,12 @@ fn plain(text: &mut Exposition, api: &Api) {
             "1 while a failed write keeps the gallery from being changed",
             api.gallery.latched().is_some().into(),
         ),
+        (
+            "faceid_broker_heard",
+            "gauge",
+            "Whether the broker has told since the start what it keeps of this device: before it nothing is granted",
+            api.word.get().why_unheard().is_none().into(),
+        ),
         ("faceid_broker_connected", "gauge", "Whether the broker is there", is_connected.into()),
         (
             "faceid_broker_connects_total",

@@ -4,6 +4,7 @@ mod access_state;
 mod api;
 mod birth_witness;
 pub mod blocks;
+mod broker_word;
 mod calls;
 mod care;
 mod clock_watch;

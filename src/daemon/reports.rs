@@ -33,8 +33,10 @@ pub(super) enum Report {
     Presented(CredentialRead),
     /// A door's controller has told what became of a grant.
     Passed(Passage),
-    /// How far the broker had been told that the memory had come, and who waits until that is taken in.
-    Told(u64, SyncSender<()>),
+    /// The broker has been heard: how far it had been told that the memory had come, if it has kept that, and who waits until it is taken in.
+    Vouched(Option<u64>, SyncSender<()>),
+    /// Somebody wants to know whether the broker had been told anything before this start.
+    HadTold(SyncSender<bool>),
     /// Somebody wants to tell the broker how far the memory has come.
     Tells(SyncSender<Option<u64>>),
     /// An operator's orders, and who waits to hear that they are in force and will outlive a restart.

@@ -16,6 +16,7 @@ use thiserror::Error;
 use super::access_state::AccessState;
 use super::api::{self, Api, Asks};
 use super::birth_witness::BirthWitness;
+use super::broker_word::{BrokerWord, Word};
 use super::care::Care;
 use super::clock_watch::{self, ClockWatch};
 use super::commands::Commands;
@@ -39,7 +40,7 @@ use crate::inference::{self, InferenceError};
 use crate::pipeline::{Pipeline, Terms, Timings};
 use crate::publish::command::Gate;
 use crate::publish::passage::Passages;
-use crate::publish::{self, Audit, Birth, Discovery, Event, Journal, Publisher, SealedError, StateKey, discovery};
+use crate::publish::{self, Audit, Birth, Discovery, Event, Journal, KeptEar, Publisher, SealedError, StateKey, discovery};
 use crate::system::notify::Notifier;
 use crate::system::secret::SecretError;
 use crate::system::seen::SeenError;
@@ -184,6 +185,7 @@ pub struct Service {
     keys: KeyRing,
     audit: Arc<Audit>,
     looked_before: AtomicU64,
+    word: Arc<BrokerWord>,
     /// Held for as long as the daemon runs; the system lets go of it however the process ends.
     _lock: std::fs::File,
 }
@@ -211,15 +213,17 @@ impl Service {
         let gallery = Arc::new(open_gallery(config, key, &stack, &stop.1)?);
         let stats = gallery.snapshot().stats();
         log::info!(MESSAGE_ID = messages::GALLERY_READY, people = stats.people, templates = stats.templates; "gallery ready");
+        let boot_id = uuid::Uuid::new_v4();
         let context = publish::Context {
             device: config.device.clone(),
-            boot_id: uuid::Uuid::new_v4(),
+            boot_id,
             first_sequence: 1,
             models: stack.models(),
             person_names: config.publish.person_names,
         };
         let record = Record::open(config)?;
         let (publisher, mut courier) = Publisher::durable(config.publish.clone(), context, &config.secrets_dir, record.journal);
+        let kept = courier.hear_kept();
         publisher.publish(keys.event(clock::wall()));
         if config.publish.home_assistant {
             publisher.publish(discovery_event(config));
@@ -233,7 +237,8 @@ impl Service {
         let mut clock_watch = ClockWatch::open(&config.state_dir, has_run);
         clock_watch::warn_of_times(&rules, &gallery, clock_watch.look());
         let mut decider = Decider::new(config.device.clone(), config.access.clone(), thresholds, &config.doors, rules, grant_key)
-            .with_sides(Box::new(guards::side));
+            .with_sides(Box::new(guards::side))
+            .with_vouching(Duration::from_secs(u64::from(config.publish.unheard_grants_s)), clock::now());
         let epoch_file = config.gallery.epoch_file();
         let mut state = AccessState::new(&config.state_dir, epoch_file.parent().unwrap_or(&config.state_dir), record.key);
         guards::restore(&mut decider, &mut state, &publisher, &record.audit, (has_run, watchers.accept_lost_state))?;
@@ -259,6 +264,7 @@ impl Service {
             keys,
             audit: record.audit,
             looked_before: AtomicU64::new(0),
+            word: Arc::default(),
             _lock: lock,
         };
         let least_liveness = config.access.require_liveness.then_some(at_doors.liveness);
@@ -290,7 +296,7 @@ impl Service {
             refused_since: clock::monotonic(),
         };
         service.spawn_commands(commands)?;
-        service.spawn_witness(config, state.number(), wires.0.reports.clone())?;
+        service.spawn_witness(config, (boot_id, kept), state.number(), wires.0.reports.clone())?;
         let asks = service.spawn_api(config, at_doors)?;
         let accepts_loss = watchers.accept_lost_state;
         service.spawn(
@@ -314,18 +320,27 @@ impl Service {
     }
 
     /// Starts whoever says `birth`, once it has heard what the broker kept of the one before.
-    fn spawn_witness(&mut self, config: &Config, memory: Arc<AtomicU64>, decider: SyncSender<Report>) -> Result<(), DaemonError> {
+    fn spawn_witness(
+        &mut self,
+        config: &Config,
+        (boot_id, ear): (uuid::Uuid, KeptEar),
+        memory: Arc<AtomicU64>,
+        decider: SyncSender<Report>,
+    ) -> Result<(), DaemonError> {
         let mut witness = BirthWitness {
             device: config.device.clone(),
-            settings: config.publish.clone(),
-            secrets: config.secrets_dir.clone(),
+            topic: format!("{}/birth", config.publish.topic_root(&config.device)),
+            boot_id,
             key: read_grant_key(&config.secrets_dir)?,
             keys: self.keys.public(),
             gallery: self.gallery.clone(),
             memory,
             decider,
             publisher: self.publisher.clone(),
+            audit: self.audit.clone(),
             birth: birth(config, &self.provider()),
+            ear,
+            word: self.word.clone(),
             heard: false,
             told: None,
         };
@@ -353,6 +368,7 @@ impl Service {
             publisher: self.publisher.clone(),
             provider: self.provider(),
             audit: self.audit.clone(),
+            word: self.word.clone(),
             rebuild,
             max_pixels: config.http.max_upload_pixels,
         });
@@ -418,9 +434,9 @@ impl Service {
         };
         let (gallery, audit) = (self.gallery.clone(), self.audit.clone());
         let mut care = Care::new(gallery.clone(), self.publisher.clone(), audit.clone(), &config.gallery);
-        let counts = self.counts.clone();
+        let (counts, word) = (self.counts.clone(), self.word.clone());
         let control =
-            Control::open(&config.state_dir, gallery, self.publisher.clone(), audit, counts, matching, self.keys.public());
+            Control::open(&config.state_dir, gallery, self.publisher.clone(), audit, counts, matching, self.keys.public(), word);
         let mut control = control.map_err(io("the control socket in the state folder"))?;
         self.supervisor.spawn("control", CONTROL_RETRY, 1, move |context| control.run(context)).map_err(io("control"))?;
         self.supervisor.spawn("gallery", CONTROL_RETRY, 1, move |context| care.run(context)).map_err(io("gallery"))?;
@@ -461,14 +477,14 @@ impl Service {
         }
         notifier.ready(&self.status());
         log::info!(MESSAGE_ID = messages::READY; "ready: {}", self.status());
-        let (mut stats_at, mut keys_at, mut told) = (clock::monotonic(), clock::monotonic(), (None, None));
+        let (mut stats_at, mut keys_at, mut told) = (clock::monotonic(), clock::monotonic(), (None, None, Word::default()));
         self.supervisor.watch(notifier, || {
             let now = clock::monotonic();
             if now.since(keys_at) >= ENDORSE_EVERY {
                 keys_at = now;
                 self.publisher.publish(self.keys.event(clock::wall()));
             }
-            let wrong = (self.gallery.rollback(), self.gallery.latched());
+            let wrong = (self.gallery.rollback(), self.gallery.latched(), self.word.get());
             if wrong != told {
                 told = wrong;
                 notifier.status(&self.status());

@@ -308,9 +308,16 @@ impl Decisions {
             Report::Seen(sighting) => self.tell(Input::Sighting(sighting), clock::now()),
             Report::Presented(read) => self.tell(Input::Credential(read), clock::now()),
             Report::Passed(passage) => self.tell(Input::Passage(passage), clock::now()),
-            Report::Told(told, answer) => {
-                self.compare_memory(told);
+            Report::Vouched(told, answer) => {
+                if let Some(told) = told {
+                    self.compare_memory(told);
+                }
+                // After the comparison: what it locks down is locked before anything may be granted.
+                self.tell(Input::Vouched, clock::now());
                 let _ = answer.try_send(());
+            }
+            Report::HadTold(answer) => {
+                let _ = answer.try_send(self.state.had_told());
             }
             Report::Tells(answer) => {
                 let said = self.state.save_to_say(&self.decider.state(clock::now()));

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use serde_json::{Value, json};
 
 use super::admission::{Admission, ClockTerms, Permit, Refusal};
+use super::client_id;
 use super::diary::{Diary, Of};
 use super::hardware::{DoorError, Hardware};
 use super::machine::{Action, AlarmWord, DoorState, Input, Machine};
@@ -16,7 +17,7 @@ use super::presenting::{Outcome, Presenting};
 use super::settings::{Settings, UnsureClock};
 use crate::access::grant::{GrantKey, KeySet, MAX_JWK_SET_BYTES, PASSAGE_LIFETIME_S, PassageClaim};
 use crate::publish::{
-    self, Alarm, AlarmKind, CONTRACT_VERSION, Context, Event, Notice, Received, Said, StateKey, Subscriber, Wants,
+    self, Alarm, AlarmKind, CONTRACT_VERSION, Context, Event, Notice, Problem, Received, Said, StateKey, Subscriber, Wants,
 };
 use crate::system::seen::SeenError;
 use crate::system::{Stop, clock, clock_quality, secret};
@@ -61,7 +62,7 @@ struct Controller {
     /// Who was let in, and with which grant, since the door last told of a passage.
     guests: Vec<(PersonId, String)>,
     diary: Diary,
-    /// Whether the broker hears us: between a confirmed subscription and the next problem.
+    /// Whether the broker hears us: between its first word on a subscription, whatever that is, and the next problem.
     online: bool,
     link: Subscriber,
 }
@@ -138,11 +139,7 @@ impl Controller {
         if settings.learn_endorsed_keys {
             filters.push(format!("{root}/keys"));
         }
-        // Never the daemon's own id: on one broker they would throw each other out.
-        let client_id = match &places.broker.client_id {
-            Some(id) => format!("{id}-door-{door}"),
-            None => format!("faceid-door-{}-{door}", places.device),
-        };
+        let client_id = client_id::of(places, &door)?;
         let will = Some((state, DoorState::Unknown.as_str().to_owned()));
         let link = Subscriber::start_as(places.broker, places.secrets, Wants { filters, client_id: Some(client_id), will })?;
         let context = Context {
@@ -179,8 +176,23 @@ impl Controller {
             Some(Notice::Message(message)) => self.hear(&message),
             Some(Notice::Subscribed) => {
                 log::info!(door = self.door.as_str(); "listening for decisions");
+                if !self.online {
+                    self.diary.reconnected();
+                }
                 self.online = true;
-                self.diary.reconnected();
+            }
+            // The connection stands: what we say is taken, and what is refused is tried again by itself.
+            Some(Notice::Refused(problem)) => {
+                let is_keys = matches!(&problem, Problem::Unreadable { topic, .. } if topic.ends_with("/keys"));
+                if is_keys {
+                    log::warn!(door = self.door.as_str(); "{problem}. Only keys that are pinned open the door");
+                } else {
+                    log::error!(door = self.door.as_str(); "{problem}. No grant is heard: the door stays locked");
+                }
+                if !self.online {
+                    self.diary.reconnected();
+                }
+                self.online = true;
             }
             Some(Notice::Taken(number)) => self.diary.confirmed(number),
             Some(Notice::Problem(problem)) => {

@@ -38,6 +38,14 @@ pub enum DoorError {
         /// The system's word.
         source: std::io::Error,
     },
+    /// The file of the client id.
+    #[error("{path}: {source}", path = path.display())]
+    ClientId {
+        /// Which file.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
     /// No connection can be set up.
     #[error(transparent)]
     Problem(#[from] Problem),

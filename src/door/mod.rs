@@ -15,6 +15,7 @@
 //! door is locked: then the end of the process, of the kernel or of the power is a locked door too.
 
 pub mod admission;
+mod client_id;
 pub mod controller;
 pub mod diary;
 mod endorsed;

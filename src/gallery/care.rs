@@ -201,16 +201,17 @@ impl Gallery {
     }
 
     /// Takes the word of somebody who remembers, from before this gallery was opened, how far gallery `said.gallery` had come. If that is
-    /// this gallery and it has come less far or another way, an older one was put back. The caller has made sure of who says it.
-    pub fn hear(&self, said: &Age) {
-        let Ok(mut writer) = self.writer() else { return };
+    /// this gallery and it has come less far or another way, an older one was put back. The caller has made sure of who says it. False when
+    /// it is of another gallery than this one, and tells nothing of its age.
+    pub fn hear(&self, said: &Age) -> bool {
+        let Ok(mut writer) = self.writer() else { return true };
         if writer.store.id().map(|id| hexadecimal(&id)).as_ref() != Some(&said.gallery) {
-            log::info!("what the broker remembers is of another gallery than this one");
-            return;
+            return false;
         }
         let file = said.file.as_ref().and_then(|(generation, head)| Some((*generation, from_hexadecimal(head)?)));
         writer.store.hear(said.epoch, file);
         self.rollback.store(writer.store.rollback().cloned().map(Arc::new));
+        true
     }
 
     /// What a write failed with, while nothing may be changed for it; matching goes on. See [`GalleryError::Latched`].

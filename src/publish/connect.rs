@@ -73,10 +73,22 @@ pub enum Problem {
         detail: String,
     },
     /// Wrong user or password, or none.
-    #[error("broker {broker} refuses this user: check [publish] user and the secret that password-secret names")]
+    #[error(
+        "broker {broker} refuses this user: check [publish] user and the secret that password-secret names, and client-id where it takes only some ids"
+    )]
     Credentials {
         /// Host and port.
         broker: String,
+    },
+    /// It lets this user not read a topic.
+    #[error("broker {broker} does not let this user read {topic} ({reason}): check its access rules (ACL); this is tried again")]
+    Unreadable {
+        /// Host and port.
+        broker: String,
+        /// Which topic.
+        topic: String,
+        /// The protocol's reason.
+        reason: String,
     },
     /// It refuses for another reason.
     #[error("broker {broker} refuses the connection: {detail}")]

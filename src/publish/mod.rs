@@ -2,7 +2,7 @@
 //!
 //! [`Publisher::publish`] puts an [`Event`] into a bounded outbox and returns; one thread ([`Worker::run`]) owns the connection and
 //! delivers. [`payload`] says how an event looks from outside and is pure; [`outbox`] says what is kept until when and knows no
-//! network; [`journal`] is its disk, [`sealed`] the sealed log that journal and [`audit`] trail are kept in; [`mqtt`] moves messages between the two. `rumqttc` is named in [`connect`], [`mqtt`] and [`subscribe`] only.
+//! network; [`journal`] is its disk, [`sealed`] the sealed log that journal and [`audit`] trail are kept in; [`mqtt`] moves messages between the two. [`kept`] is what the broker keeps of us. `rumqttc` is named in [`connect`], [`filters`], [`mqtt`] and [`subscribe`] only.
 
 pub mod audit;
 #[cfg(feature = "demo-broker")]
@@ -11,10 +11,12 @@ pub mod certificates;
 pub mod command;
 pub mod connect;
 pub mod discovery;
+pub mod filters;
 #[cfg(any(test, feature = "fuzzing"))]
 #[expect(clippy::expect_used, reason = "it is there to panic")]
 pub mod fuzzing;
 pub mod journal;
+pub mod kept;
 pub mod mqtt;
 pub mod outbox;
 pub mod passage;
@@ -26,6 +28,7 @@ pub mod subscribe;
 pub use audit::Audit;
 pub use connect::Problem;
 pub use journal::Journal;
+pub use kept::{Kept, KeptEar};
 pub use mqtt::{Publisher, State, Worker};
 pub use outbox::Counts;
 pub use payload::{

@@ -5,6 +5,8 @@
 //! into the full queue which it alone could drain (rumqttc's issues 263 and 910) cannot be built. Each connection gets a fresh client
 //! with a clean session: what is pending lives in the outbox, which no reconnection can lose.
 
+mod hearing;
+
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -14,13 +16,15 @@ use std::time::{Duration, Instant};
 
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnAck, Filter, LastWill, Packet, PubAck, PubAckReason, PublishProperties, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{ConnAck, Filter, LastWill, Packet, PubAck, PubAckReason, PublishProperties, SubAck};
 use rumqttc::v5::{AsyncClient, Event as Happening, EventLoop, MqttOptions};
 use tokio::sync::Notify;
 
 use super::connect::{self, Problem};
 use super::discovery;
+use super::filters::Filters;
 use super::journal::Journal;
+use super::kept::{self, Kept, KeptEar, KeptMouth};
 use super::outbox::{Counts, Message, Outbox, Ticket};
 use super::payload::{Context, Event};
 use super::settings::Settings;
@@ -68,6 +72,14 @@ impl Shared {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The first thing that the broker refuses on a connection stands in the state; whether this is it.
+    fn note_refusal(&self, text: String) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State::Online { refusal: refusal @ None } = &mut *state else { return false };
+        *refusal = Some(text);
+        true
+    }
+
     fn set_state(&self, state: State) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
@@ -92,9 +104,10 @@ impl Publisher {
 
     fn over(outbox: Outbox, settings: Settings, context: &Context, secrets: &Path) -> (Self, Worker) {
         let root = settings.topic_root(&context.device);
-        let client_id = settings.client_id.clone().unwrap_or_else(|| format!("faceid-{}", context.device));
+        let client_id = settings.client_id(&context.device);
         let shared = Arc::new(Shared { outbox: Mutex::new(outbox), state: Mutex::new(State::Connecting), wake: Notify::new() });
-        let worker = Worker { shared: shared.clone(), settings, secrets: secrets.to_owned(), root, client_id, commands: None };
+        let worker =
+            Worker { shared: shared.clone(), settings, secrets: secrets.to_owned(), root, client_id, commands: None, kept: None };
         (Self(shared), worker)
     }
 
@@ -138,6 +151,7 @@ pub struct Worker {
     root: String,
     client_id: String,
     commands: Option<SyncSender<Received>>,
+    kept: Option<KeptMouth>,
 }
 
 /// How one connection ended.
@@ -161,6 +175,7 @@ struct Session {
     sent: HashMap<u16, Ticket>,
     /// Held back by the client because their packet id is still in use.
     held: HashMap<u16, Ticket>,
+    filters: Filters,
 }
 
 impl Session {
@@ -188,6 +203,7 @@ impl Worker {
             match self.run_once(stop, beat) {
                 End::Stopped => break,
                 End::Failed(problem, online) => {
+                    self.tell_kept(|| Kept::Ended);
                     if online.is_some_and(|lasted| lasted >= GOOD_CONNECTION) {
                         backoff.reset();
                     }
@@ -267,11 +283,8 @@ impl Worker {
                         session.held.insert(id, ticket);
                     }
                 }
-                Ok(Happening::Incoming(Packet::SubAck(answer))) => {
-                    if answer.return_codes.iter().any(|code| !matches!(code, SubscribeReasonCode::Success(_))) {
-                        log::error!("the broker lets this user not read {}/cmd/+ or {}", self.root, discovery::BIRTH_TOPIC);
-                    }
-                }
+                Ok(Happening::Outgoing(Outgoing::Subscribe(id))) => session.borrow_mut().filters.sent(id),
+                Ok(Happening::Incoming(Packet::SubAck(answer))) => self.subscribed(&answer, &mut session.borrow_mut()),
                 Ok(Happening::Incoming(Packet::Publish(publish))) => self.heard(subscribe::received(&publish)),
                 Ok(Happening::Outgoing(Outgoing::Disconnect)) => return End::Stopped,
                 Ok(_) => {}
@@ -290,18 +303,7 @@ impl Worker {
         session.max_packet_bytes = limit.and_then(|bytes| usize::try_from(bytes).ok());
         self.shared.outbox().reconnected();
         self.shared.set_state(State::Online { refusal: None });
-        if self.commands.is_some() {
-            // What a reader read is worth nothing later: at QoS 0 no broker keeps it for when we come back.
-            let filters = [
-                Filter::new(self.topic("cmd/+"), QoS::AtLeastOnce),
-                Filter::new(self.topic("door/+/credential"), QoS::AtMostOnce),
-                Filter::new(self.topic("door/+/passage"), QoS::AtLeastOnce),
-                Filter::new(discovery::BIRTH_TOPIC.to_owned(), QoS::AtLeastOnce),
-            ];
-            if client.try_subscribe_many(filters).is_err() {
-                log::error!("the MQTT client took no subscription: no command will be heard");
-            }
-        }
+        self.subscribe(client, session);
         self.say(client, session, "online");
         self.shared.wake.notify_one();
     }
@@ -313,6 +315,8 @@ impl Worker {
                 self.shared.outbox().again(|event| matches!(event, Event::Discovery(_)));
                 self.shared.wake.notify_one();
             }
+        } else if message.topic.strip_prefix(&self.root) == Some("/birth") {
+            self.tell_kept(|| Kept::Message(message));
         } else if let Some(queue) = &self.commands
             && queue.try_send(message).is_err()
         {
@@ -344,16 +348,20 @@ impl Worker {
     /// Says once a connection that the broker does not take something. Where a sender of commands may not be answered on its own topic,
     /// nothing of ours is amiss, and nobody's topic hides what is.
     fn refuse(&self, ticket: &Ticket, reason: &str) {
+        let topic = match self.shared.outbox().topic_of(ticket) {
+            Some((topic, true)) => topic,
+            Some((topic, false)) => self.topic(&topic),
+            None => self.topic("#"),
+        };
         if self.shared.outbox().refused(ticket) {
             log::warn!("the broker did not take an answer on the topic that its sender asked for ({reason})");
             return;
         }
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::Online { refusal: refusal @ None } = &mut *state {
-            let text = format!("the broker did not take a message ({reason}): may this user write to {}/#?", self.root);
-            log::error!("{text}");
-            *refusal = Some(text);
-        }
+        let text = format!(
+            "the broker did not take a message on {topic} ({reason}): may this user write to it? Check the broker's access rules (ACL)"
+        );
+        let is_first = self.shared.note_refusal(text.clone());
+        log::log!(if is_first { log::Level::Error } else { log::Level::Debug }, "{text}");
     }
 
     /// Gives the client what the outbox has while the window has room, and says goodbye when told to stop.
@@ -372,6 +380,7 @@ impl Worker {
             }
             if online && goodbye.as_ref().is_none_or(|goodbye| !goodbye.said) {
                 self.hand_out(client, &mut session.borrow_mut());
+                self.ask_again(client, &mut session.borrow_mut());
             }
             if stop.is_asked() {
                 let goodbye = goodbye.get_or_insert_with(|| Goodbye::new(self.settings.flush_timeout_ms));

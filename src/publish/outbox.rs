@@ -243,6 +243,12 @@ impl Outbox {
             });
             return Some((Ticket::Loss(self.unreported_losses), message(&alarm, &self.context, 0, now)));
         }
+        // No grant is made before it has come back: it must not wait behind what an outage has left.
+        let is_echo = |entry: &&mut Entry| !entry.handed_out && matches!(entry.event, Event::BirthEcho(_));
+        if let Some(entry) = self.line.iter_mut().find(is_echo) {
+            entry.handed_out = true;
+            return Some((Ticket::Entry(entry.number), message(&entry.event, &entry.context, 0, now)));
+        }
         if let Some(old) = self.next_of_backlog() {
             return Some(old);
         }
@@ -283,6 +289,21 @@ impl Outbox {
         let (topic, kept) = self.states.iter_mut().find(|(topic, kept)| !kept.handed_out && wanted(topic))?;
         kept.handed_out = true;
         Some((Ticket::State(topic.clone(), kept.version), message(&kept.event, &kept.context, 0, Moment::default())))
+    }
+
+    /// The topic of what a ticket stands for, and whether it is a whole one.
+    pub(super) fn topic_of(&self, ticket: &Ticket) -> Option<(String, bool)> {
+        let of = |event: &Event| (event.topic(), event.is_elsewhere());
+        match ticket {
+            Ticket::Entry(number) => self.line.iter().find(|entry| entry.number == *number).map(|entry| of(&entry.event)),
+            Ticket::Decision(sequence) => {
+                let is_it = |entry: &&Entry| entry.sequence == *sequence && matches!(entry.event, Event::Decision(_));
+                self.line.iter().find(is_it).map(|entry| of(&entry.event))
+            }
+            Ticket::State(topic, _) => self.states.get(topic).map(|kept| of(&kept.event)),
+            Ticket::Loss(_) => Some((format!("alarm/{}", AlarmKind::OutboxFull.as_str()), false)),
+            Ticket::Status => Some(("status".to_owned(), false)),
+        }
     }
 
     /// The broker has it (or, for a QoS 0 message, the socket).

@@ -213,6 +213,8 @@ pub struct Stats {
     pub decisions: u64,
     /// Events that were given up for want of room, since the start.
     pub events_dropped: u64,
+    /// What the broker has told of this device's last `birth`, which shows an older state put back: a word of a closed list.
+    pub witness: &'static str,
     /// The warmest sensor, in degrees Celsius.
     pub temperature_c: Option<f32>,
 }
@@ -239,11 +241,13 @@ pub enum AlarmKind {
     Duress,
     /// Too many attempts failed at a door.
     Throttled,
+    /// The broker, which witnesses that no older state was put back, tells nothing or has forgotten.
+    WitnessSilent,
 }
 
 impl AlarmKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Spoof,
         Self::ForcedOpen,
         Self::HeldOpen,
@@ -253,6 +257,7 @@ impl AlarmKind {
         Self::OutboxFull,
         Self::Duress,
         Self::Throttled,
+        Self::WitnessSilent,
     ];
 
     /// The word of the contract.
@@ -267,6 +272,7 @@ impl AlarmKind {
             AlarmKind::OutboxFull => "outbox-full",
             AlarmKind::Duress => "duress",
             AlarmKind::Throttled => "throttled",
+            AlarmKind::WitnessSilent => "witness-silent",
         }
     }
 }
@@ -293,6 +299,8 @@ pub enum Event {
     Decision(Box<DecisionEvent>),
     /// Retained.
     Birth(Box<Birth>),
+    /// A birth that the broker does not keep, delivered at least once: that it comes back shows that the broker lets us hear `birth`.
+    BirthEcho(Box<Birth>),
     /// Retained.
     Presence(PresenceEvent),
     /// Retained.
@@ -346,7 +354,7 @@ impl Event {
     pub fn topic(&self) -> String {
         match self {
             Event::Decision(event) => format!("door/{}/decision", event.decision.door),
-            Event::Birth(_) => "birth".into(),
+            Event::Birth(_) | Event::BirthEcho(_) => "birth".into(),
             Event::Presence(event) => format!("camera/{}/presence", event.presence.camera),
             Event::CameraStatus(event) => format!("camera/{}/status", event.camera),
             Event::Attempt(event) => format!("camera/{}/attempt", event.attempt.camera),
@@ -390,7 +398,7 @@ impl Event {
     pub fn payload(&self, context: &Context, sequence: u64, historical: bool) -> String {
         match self {
             Event::Decision(event) => decision(event, context, sequence, historical),
-            Event::Birth(birth) => stamped(context, birth.at, &birth_body(birth, context)),
+            Event::Birth(birth) | Event::BirthEcho(birth) => stamped(context, birth.at, &birth_body(birth, context)),
             Event::Presence(PresenceEvent { presence, at }) => {
                 stamped(context, *at, &PresenceBody { camera: &presence.camera, faces: presence.faces, people: &presence.people })
             }
@@ -666,6 +674,7 @@ pub(super) mod tests {
             decision: Some(Latency { p50_ms: 180.0, p99_ms: 290.5 }),
             decisions: 4,
             events_dropped: 0,
+            witness: "heard",
             temperature_c: Some(51.5),
         }))
     }

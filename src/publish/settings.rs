@@ -44,6 +44,10 @@ pub struct Settings {
     pub outbox_days: u32,
     /// How many MiB the audit trail may take; the oldest go first. 1 to 65536.
     pub audit_mib: u32,
+    /// For how many seconds after a start grants are made although the broker has not told yet what it keeps of this device's last
+    /// `birth`, which shows an older state put back. 0: none before that. A grant reaches a door by the broker, so while it is away
+    /// nothing is lost; one that stays silent needs its access rules mended, and this is the time for it. 0 to 86400.
+    pub unheard_grants_s: u32,
     /// The keys of those whose commands are obeyed, a JWK set in a file that only the operator can change; `faceid keygen --operator FILE`
     /// makes one. Without it every command is refused.
     pub operator_keys: Option<PathBuf>,
@@ -91,6 +95,7 @@ impl Default for Settings {
             outbox_mib: 64,
             outbox_days: 30,
             audit_mib: 256,
+            unheard_grants_s: 0,
             operator_keys: None,
             snapshot_recipient: None,
             home_assistant: true,
@@ -152,6 +157,7 @@ impl Settings {
             ("outbox-mib", self.outbox_mib, 1, 4096),
             ("outbox-days", self.outbox_days, 1, 3650),
             ("audit-mib", self.audit_mib, 1, 65_536),
+            ("unheard-grants-s", self.unheard_grants_s, 0, 86_400),
         ];
         for (key, value, low, high) in ranges {
             if !(low..=high).contains(&value) {
@@ -168,6 +174,12 @@ impl Settings {
             find("tls.enabled", "a client certificate needs TLS: set it to true".into());
         }
         findings
+    }
+
+    /// The MQTT client id of `device`'s daemon, which the ids of its tools begin with too: where a broker takes only some ids, one prefix
+    /// lets all of them in.
+    pub fn client_id(&self, device: &DeviceId) -> String {
+        self.client_id.clone().unwrap_or_else(|| format!("faceid-{device}"))
     }
 
     /// The topic that all of `device`'s topics begin with.
@@ -198,6 +210,7 @@ mod tests {
             outbox_mib: 0,
             outbox_days: 0,
             audit_mib: 0,
+            unheard_grants_s: 86_401,
             tls: Tls { client_certificate_file: Some("a.pem".into()), ..Tls::default() },
             ..Settings::default()
         };
@@ -222,7 +235,8 @@ mod tests {
                 "retry-ceiling-ms",
                 "retry-floor-ms",
                 "tls.client-certificate-file",
-                "tls.enabled"
+                "tls.enabled",
+                "unheard-grants-s"
             ]
         );
     }

@@ -4,8 +4,9 @@
 //! What it says is kept here, not by rumqttc: a state is said again after each connection as its newest value, anything else waits in
 //! a short line; what somebody else keeps is said with a receipt, which comes back when the broker has it. Each connection is clean, so nothing old comes from a session of before.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,18 +14,22 @@ use std::time::Duration;
 
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Filter, LastWill, Packet, PubAckReason, Publish, PublishProperties, SubscribeReasonCode};
-use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+use rumqttc::v5::mqttbytes::v5::{Filter, LastWill, Packet, PubAckReason, Publish, PublishProperties};
+use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use tokio::sync::Notify;
 
 use super::connect::{self, Problem};
+use super::filters::Filters;
 use super::settings::Settings;
 use crate::system::Backoff;
+use crate::types::DeviceId;
 
 /// Notices that wait for the reader; when it is that slow, the newest are dropped: a grant that would wait behind so many is late.
 const QUEUE: usize = 4096;
 /// What may wait to be said while there is no connection; beyond it the oldest goes.
 const LINE: usize = 64;
+/// How often what was refused is looked after.
+const LOOK: Duration = Duration::from_secs(1);
 /// The client's own queue: subscriptions, the line and a state for each topic of ours.
 const CLIENT_QUEUE: usize = 2 * LINE + 32;
 
@@ -48,8 +53,10 @@ pub struct Received {
 /// What a subscriber tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// The broker has confirmed the subscription: from now on nothing new is missed. Again after each connection.
+    /// The broker has confirmed every topic: from now on nothing new is missed. Again after each connection.
     Subscribed,
+    /// It lets us not read one of the topics. The connection stands and the others are heard; this one is tried again.
+    Refused(Problem),
     /// A message.
     Message(Received),
     /// The broker has confirmed what was said with this receipt.
@@ -91,7 +98,13 @@ struct Mouth {
     /// While connected.
     client: Option<AsyncClient>,
     /// The receipts of what the client has and has not sent yet, in its order.
-    handed: VecDeque<Option<u64>>,
+    handed: VecDeque<Handed>,
+}
+
+/// Something that was given to the client: its topic, and the receipt that is wanted for it.
+struct Handed {
+    topic: String,
+    receipt: Option<u64>,
 }
 
 /// A running subscription; dropping it disconnects.
@@ -104,34 +117,47 @@ pub struct Subscriber {
 
 impl Subscriber {
     /// Starts to subscribe to `filter` (a topic with wildcards, such as `faceid/gate/#`) on the broker of the settings. The settings'
-    /// client id is not used: the broker would throw the daemon out. Fails when secrets or certificates cannot be read.
+    /// client id is not used: the broker would throw the daemon out. Fails when secrets or certificates cannot be read; each later try
+    /// reads them anew.
     pub fn start(settings: &Settings, secrets: &Path, filter: &str) -> Result<Self, Problem> {
         Self::start_as(settings, secrets, Wants { filters: vec![filter.to_owned()], ..Wants::default() })
+    }
+
+    /// As [`Subscriber::start`], for a tool beside `device`'s daemon: under an id that begins with the daemon's, as some brokers want it,
+    /// and that nobody can guess.
+    pub fn beside(settings: &Settings, secrets: &Path, device: &DeviceId, filter: &str) -> Result<Self, Problem> {
+        let client_id = format!("{}-watch-{}", settings.client_id(device), uuid::Uuid::new_v4().simple());
+        let wants = Wants { filters: vec![filter.to_owned()], client_id: Some(client_id), ..Wants::default() };
+        Self::start_as(settings, secrets, wants)
     }
 
     /// As [`Subscriber::start`], with an id and a will.
     pub fn start_as(settings: &Settings, secrets: &Path, wants: Wants) -> Result<Self, Problem> {
         let random = || format!("faceid-watch-{}", uuid::Uuid::new_v4().simple());
         let client_id = wants.client_id.clone().unwrap_or_else(random);
-        let mut options = connect::options(settings, secrets, &client_id)?;
-        if let Some((topic, text)) = &wants.will {
-            options.set_last_will(LastWill::new(topic, text.clone(), QoS::AtLeastOnce, true, None));
-        }
+        let (sender, notices) = sync_channel(QUEUE);
+        let quit = Arc::new(Notify::new());
+        let mouth = Arc::new(Mutex::new(Mouth::default()));
+        let mut listener = Listener {
+            settings: settings.clone(),
+            secrets: secrets.to_owned(),
+            client_id,
+            wants,
+            notices: sender,
+            mouth: mouth.clone(),
+            online: false,
+            told: None,
+        };
+        listener.options()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Problem::Setup(error.to_string()))?;
-        let (sender, notices) = sync_channel(QUEUE);
-        let quit = Arc::new(Notify::new());
-        let mouth = Arc::new(Mutex::new(Mouth::default()));
-        let (leave, settings, ears) = (quit.clone(), settings.clone(), mouth.clone());
+        let leave = quit.clone();
         let thread = std::thread::Builder::new()
             .name("mqtt-watch".into())
             .spawn(move || {
-                runtime.block_on(async {
-                    let mut listener = Listener { settings, wants, notices: sender, mouth: ears, online: false, told: None };
-                    listener.run(options, &leave).await;
-                });
+                runtime.block_on(listener.run(&leave));
                 runtime.shutdown_background();
             })
             .map_err(|error| Problem::Setup(error.to_string()))?;
@@ -177,7 +203,7 @@ fn lock(mouth: &Mutex<Mouth>) -> MutexGuard<'_, Mouth> {
     mouth.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn publish(client: &AsyncClient, said: &Said, handed: &mut VecDeque<Option<u64>>) {
+fn publish(client: &AsyncClient, said: &Said, handed: &mut VecDeque<Handed>) {
     let (response_topic, correlation) = said.answer.clone().unzip();
     let properties = PublishProperties {
         payload_format_indicator: Some(1),
@@ -187,13 +213,15 @@ fn publish(client: &AsyncClient, said: &Said, handed: &mut VecDeque<Option<u64>>
     };
     let payload = said.payload.clone();
     match client.try_publish_with_properties(said.topic.as_str(), QoS::AtLeastOnce, said.retained, payload, properties) {
-        Ok(()) => handed.push_back(said.receipt),
+        Ok(()) => handed.push_back(Handed { topic: said.topic.clone(), receipt: said.receipt }),
         Err(_) => log::error!("the MQTT client took no message on {}", said.topic),
     }
 }
 
 struct Listener {
     settings: Settings,
+    secrets: PathBuf,
+    client_id: String,
     wants: Wants,
     notices: SyncSender<Notice>,
     mouth: Arc<Mutex<Mouth>>,
@@ -203,13 +231,13 @@ struct Listener {
 
 impl Listener {
     /// Connects again and again, each time with a fresh client that remembers nothing.
-    async fn run(&mut self, options: MqttOptions, leave: &Notify) {
+    async fn run(&mut self, leave: &Notify) {
         let floor = Duration::from_millis(u64::from(self.settings.retry_floor_ms));
         let ceiling = Duration::from_millis(u64::from(self.settings.retry_ceiling_ms));
         let mut backoff = Backoff::new(floor, ceiling);
         loop {
             let ended = tokio::select! {
-                () = self.listen(options.clone(), &mut backoff) => false,
+                () = self.try_once(&mut backoff) => false,
                 () = leave.notified() => true,
             };
             lock(&self.mouth).client = None;
@@ -223,40 +251,88 @@ impl Listener {
         }
     }
 
+    /// Reads secrets and certificates anew: what was renewed meanwhile is taken up, and what was wrong may have been mended.
+    fn options(&self) -> Result<MqttOptions, Problem> {
+        let mut options = connect::options(&self.settings, &self.secrets, &self.client_id)?;
+        if let Some((topic, text)) = &self.wants.will {
+            options.set_last_will(LastWill::new(topic, text.clone(), QoS::AtLeastOnce, true, None));
+        }
+        Ok(options)
+    }
+
+    async fn try_once(&mut self, backoff: &mut Backoff) {
+        match self.options() {
+            Ok(options) => {
+                let (client, events) = AsyncClient::new(options, CLIENT_QUEUE);
+                let filters = RefCell::new(Filters::default());
+                // Beside the polling, which must not be broken off.
+                let look_after = async {
+                    loop {
+                        tokio::time::sleep(LOOK).await;
+                        filters.borrow_mut().ask_again(&client);
+                    }
+                };
+                tokio::select! {
+                    () = self.listen(&client, events, &filters, backoff) => {}
+                    () = look_after => {}
+                }
+            }
+            Err(problem) => self.tell(problem),
+        }
+    }
+
+    /// Tells a problem once, until it is another.
+    fn tell(&mut self, problem: Problem) {
+        if self.told.as_ref() != Some(&problem) {
+            let _ = self.notices.try_send(Notice::Problem(problem.clone()));
+            self.told = Some(problem);
+        }
+    }
+
     /// One connection. It ends without a goodbye, so that the broker publishes the will: nobody knows the state of a door whose
     /// controller has left.
-    async fn listen(&mut self, options: MqttOptions, backoff: &mut Backoff) {
-        let (client, mut events) = AsyncClient::new(options, CLIENT_QUEUE);
+    async fn listen(&mut self, client: &AsyncClient, mut events: EventLoop, filters: &RefCell<Filters>, backoff: &mut Backoff) {
         // By packet id: what was sent and not confirmed yet, and what the client holds back because its id is still in use.
         let (mut sent, mut held) = (HashMap::new(), HashMap::new());
         loop {
             match events.poll().await {
-                Ok(Event::Incoming(Packet::ConnAck(_))) => self.connected(&client),
+                Ok(Event::Incoming(Packet::ConnAck(_))) => self.connected(client, &mut filters.borrow_mut()),
+                Ok(Event::Outgoing(Outgoing::Subscribe(id))) => filters.borrow_mut().sent(id),
                 Ok(Event::Outgoing(Outgoing::Publish(id))) => {
-                    let receipt = held.remove(&id).or_else(|| lock(&self.mouth).handed.pop_front());
-                    sent.insert(id, receipt.flatten());
+                    if let Some(handed) = held.remove(&id).or_else(|| lock(&self.mouth).handed.pop_front()) {
+                        sent.insert(id, handed);
+                    }
                 }
                 Ok(Event::Outgoing(Outgoing::AwaitAck(id))) => {
-                    if let Some(receipt) = lock(&self.mouth).handed.pop_front() {
-                        held.insert(id, receipt);
+                    if let Some(handed) = lock(&self.mouth).handed.pop_front() {
+                        held.insert(id, handed);
                     }
                 }
                 Ok(Event::Incoming(Packet::PubAck(ack))) => {
+                    let Some(Handed { topic, receipt }) = sent.remove(&ack.pkid) else { continue };
                     // A refusal is an answer too: said again, the message would be refused again.
                     if !matches!(ack.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers) {
-                        log::error!("the broker did not take a message ({:?}): may this user write it?", ack.reason);
+                        log::error!(
+                            "the broker did not take a message on {topic} ({:?}): may this user write to it? Check the broker's access rules (ACL)",
+                            ack.reason
+                        );
                     }
-                    if let Some(receipt) = sent.remove(&ack.pkid).flatten() {
+                    if let Some(receipt) = receipt {
                         let _ = self.notices.try_send(Notice::Taken(receipt));
                     }
                 }
                 Ok(Event::Incoming(Packet::SubAck(answer))) => {
                     backoff.reset();
-                    let taken = answer.return_codes.iter().all(|code| matches!(code, SubscribeReasonCode::Success(_)));
-                    let broker = format!("{}:{}", self.settings.host, self.settings.port);
-                    let detail = format!("it lets this user not read {}", self.wants.filters.join(", "));
-                    let refused = Notice::Problem(Problem::Refused { broker, detail });
-                    let _ = self.notices.try_send(if taken { Notice::Subscribed } else { refused });
+                    let answers = filters.borrow_mut().answered(&answer);
+                    if filters.borrow().is_whole() {
+                        let _ = self.notices.try_send(Notice::Subscribed);
+                    }
+                    for answer in answers.into_iter().filter(|answer| answer.is_news) {
+                        let Some(reason) = answer.refusal else { continue };
+                        let broker = format!("{}:{}", self.settings.host, self.settings.port);
+                        let _ =
+                            self.notices.try_send(Notice::Refused(Problem::Unreadable { broker, topic: answer.filter, reason }));
+                    }
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
                     let _ = self.notices.try_send(Notice::Message(received(&publish)));
@@ -265,22 +341,18 @@ impl Listener {
                 Err(error) => {
                     let problem = connect::problem(&error, &self.settings, self.online);
                     self.online = false;
-                    if self.told.as_ref() != Some(&problem) {
-                        let _ = self.notices.try_send(Notice::Problem(problem.clone()));
-                        self.told = Some(problem);
-                    }
-                    return;
+                    return self.tell(problem);
                 }
             }
         }
     }
 
-    fn connected(&mut self, client: &AsyncClient) {
+    fn connected(&mut self, client: &AsyncClient, filters: &mut Filters) {
         self.online = true;
         self.told = None;
         // QoS 1, so that a decision is not lost on the last yards; the queue is empty at this moment.
-        let filters = self.wants.filters.iter().map(|filter| Filter::new(filter.as_str(), QoS::AtLeastOnce));
-        if client.try_subscribe_many(filters).is_err() {
+        let wanted = self.wants.filters.iter().map(|filter| Filter::new(filter.as_str(), QoS::AtLeastOnce));
+        if !filters.ask(client, wanted.collect()) {
             log::error!("the MQTT client took no subscription");
         }
         let mut mouth = lock(&self.mouth);

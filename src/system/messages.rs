@@ -33,6 +33,8 @@ pub const PURGED: &str = "f1401721fbb24d0aa37e76f9c10d8c2a";
 pub const ROLLBACK: &str = "8339c8f9177f46f5a92bb2095dddfa0c";
 /// A write to the gallery failed: it takes no change.
 pub const GALLERY_READ_ONLY: &str = "36c47ea3a1474913993ca60c92ed59a9";
+/// The broker does not say whether an older state was put back.
+pub const WITNESS_SILENT: &str = "ff578e6c695e41e4ad026f367d60edac";
 /// An operator's command was carried out.
 pub const COMMAND: &str = "dd5ccee45a2a46deb0aa8d0115b61d39";
 /// A command that changes nothing.

@@ -64,6 +64,8 @@ pub enum Reason {
     Witness,
     /// The door opens for one face in view, and a second one was there.
     SeveralFaces,
+    /// The broker, which may know that an older state was put back, has not been heard since the start.
+    BrokerSilent,
 }
 
 impl Outcome {
@@ -101,6 +103,7 @@ impl Reason {
             Reason::Challenge => "challenge",
             Reason::Witness => "witness",
             Reason::SeveralFaces => "several-faces",
+            Reason::BrokerSilent => "broker-silent",
         }
     }
 }

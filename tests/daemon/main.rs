@@ -10,6 +10,9 @@ mod enrolment;
 mod evaluate;
 mod evidence;
 mod http;
+#[path = "../support/hurdle.rs"]
+#[allow(dead_code, reason = "each test target uses a part of it")]
+mod hurdle;
 mod killed;
 mod lent;
 mod memory;
@@ -26,6 +29,7 @@ mod siege;
 mod store;
 mod throttle;
 mod verbs;
+mod witness;
 mod writer;
 
 use std::path::{Path, PathBuf};

@@ -10,7 +10,7 @@ use super::mosquitto::Mosquitto;
 use super::show_it::{Ear, essence, start, start_with};
 
 const FILES: [&str; 2] = ["access.sealed", "access.epoch"];
-const OPEN_DOORS: &str = "[policy.throttle]\nfailures = 0\n";
+pub(super) const OPEN_DOORS: &str = "[policy.throttle]\nfailures = 0\n";
 
 /// Both places of the memory as they are now.
 fn copies(house: &House) -> [Vec<u8>; 2] {
@@ -37,16 +37,18 @@ fn shut_or_open(decisions: &Ear) -> String {
     essence(&payload).2
 }
 
+/// How far a birth says that the memory had come.
+pub(super) fn told_in(payload: &str) -> Option<u64> {
+    let birth: Value = serde_json::from_str(payload).ok()?;
+    let claim = birth["gallery"]["claim"].as_str()?.split('.').nth(1)?.to_owned();
+    serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(claim).ok()?).ok()?["memory"].as_u64()
+}
+
 /// How far the memory has come, as the birth says that the broker keeps, once that is further than `earlier`.
 fn told_beyond(port: u16, earlier: u64) -> u64 {
-    let told = |payload: &str| {
-        let birth: Value = serde_json::from_str(payload).ok()?;
-        let claim = birth["gallery"]["claim"].as_str()?.split('.').nth(1)?.to_owned();
-        serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(claim).ok()?).ok()?["memory"].as_u64()
-    };
     let births = Ear::on(port, "faceid/unit/birth");
-    let (_, payload) = births.until("a birth that tells of a later memory", |_, payload| told(payload) > Some(earlier));
-    told(&payload).unwrap()
+    let (_, payload) = births.until("a birth that tells of a later memory", |_, payload| told_in(payload) > Some(earlier));
+    told_in(&payload).unwrap()
 }
 
 fn losses(house: &House) -> Vec<Value> {
@@ -123,10 +125,10 @@ fn a_memory_put_back_with_its_second_place_is_told_by_the_broker_and_locks_every
     }
     put_back(&house, &FILES, &before);
     let alarms = Ear::on(broker.port, "faceid/unit/alarm/tamper");
+    // From the start on: nothing is granted in the moment before the broker is heard.
+    let decisions = Ear::on(broker.port, "faceid/unit/door/front/decision");
     let daemon = start(&house, &config);
     alarms.until("the alarm", |_, _| true);
-    // From the alarm on: what came in the moment before the broker was heard is another matter.
-    let decisions = Ear::on(broker.port, "faceid/unit/door/front/decision");
     assert_eq!(shut_or_open(&decisions), "lockdown");
     assert!(losses(&house).last().unwrap()["why"].as_str().unwrap().contains("the broker"));
     drop(daemon);

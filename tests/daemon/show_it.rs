@@ -37,8 +37,14 @@ pub(super) struct Ear {
 
 impl Ear {
     pub(super) fn on(port: u16, filter: &str) -> Self {
+        Self::with(port, filter, &[])
+    }
+
+    /// As [`Ear::on`], with more words for `mosquitto_sub`.
+    pub(super) fn with(port: u16, filter: &str, options: &[String]) -> Self {
         let mut child = Command::new("mosquitto_sub")
             .args(["-V", "mqttv5", "-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-v", "-t", filter])
+            .args(options)
             .stdout(Stdio::piped())
             .spawn()
             .expect("mosquitto_sub is not installed: run `make deps`");

@@ -9,7 +9,7 @@ use faceid_plus::access::grant::{GrantKey, KeySet};
 use faceid_plus::door::controller::{self, Places};
 use faceid_plus::door::hardware::{DoorError, Inputs, Lock, Readings};
 use faceid_plus::door::{Hardware, Settings};
-use faceid_plus::publish::{Notice, Received, Said, Subscriber};
+use faceid_plus::publish::{self, Notice, Received, Said, Subscriber};
 use faceid_plus::system::stop::{self, StopHandle};
 use faceid_plus::types::DoorId;
 use serde_json::Value;
@@ -19,9 +19,9 @@ use super::{claims, device, settings};
 
 /// What the doubles say and were told.
 #[derive(Default)]
-struct World {
+pub(super) struct World {
     /// 0 shut, 1 open, 2 not to be read.
-    sensor: AtomicU8,
+    pub(super) sensor: AtomicU8,
     exit: AtomicBool,
     disobeys: AtomicBool,
     told: Mutex<Vec<&'static str>>,
@@ -66,8 +66,8 @@ impl Inputs for DoubleInputs {
     }
 }
 
-struct Scene {
-    world: Arc<World>,
+pub(super) struct Scene {
+    pub(super) world: Arc<World>,
     key: GrantKey,
     ear: Subscriber,
     stop: StopHandle,
@@ -79,7 +79,14 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let broker = Mosquitto::open();
-        let folder = tempfile::tempdir().unwrap();
+        let link = settings(broker.port);
+        let scene = Self::on(broker, link.clone(), &link, tempfile::tempdir().unwrap());
+        scene.state("locked");
+        scene
+    }
+
+    /// The controller reaches the broker by `link`, and we by `own`.
+    pub(super) fn on(broker: Mosquitto, link: publish::Settings, own: &publish::Settings, folder: tempfile::TempDir) -> Self {
         let key = GrantKey::generate().unwrap();
         let keys = folder.path().join("keys.json");
         std::fs::write(&keys, KeySet::new([key.public()]).to_jwk_set()).unwrap();
@@ -92,21 +99,19 @@ impl Scene {
             exit_unlocks: true,
             ..Settings::default()
         };
-        let ear = Subscriber::start(&settings(broker.port), folder.path(), "faceid/gate/#").unwrap();
+        let ear = Subscriber::start(own, folder.path(), "faceid/gate/#").unwrap();
         wait_for("our own subscription", || (ear.next(PATIENCE)? == Notice::Subscribed).then_some(()));
         let world = Arc::new(World::default());
         let hardware =
             Hardware { lock: Box::new(DoubleLock(world.clone())), inputs: Box::new(DoubleInputs(world.clone())), panel: None };
         let (handle, stop) = stop::pair();
-        let (port, state) = (broker.port, folder.path().to_owned());
+        let state = folder.path().to_owned();
         let thread = std::thread::spawn(move || {
-            let (device, broker) = (device(), settings(port));
-            let places = Places { device: &device, broker: &broker, secrets: &state, state: &state };
+            let device = device();
+            let places = Places { device: &device, broker: &link, secrets: &state, state: &state };
             controller::run(&door, places, hardware, &stop, &|| {}, &|| {}).unwrap();
         });
-        let scene = Self { world, key, ear, stop: handle, thread: Some(thread), _broker: broker, _folder: folder };
-        scene.state("locked");
-        scene
+        Self { world, key, ear, stop: handle, thread: Some(thread), _broker: broker, _folder: folder }
     }
 
     fn next(&self, topic: &str) -> Received {
@@ -117,23 +122,23 @@ impl Scene {
         })
     }
 
-    fn state(&self, wanted: &str) {
+    pub(super) fn state(&self, wanted: &str) {
         let message = self.next("door/front/state");
         assert_eq!(String::from_utf8_lossy(&message.payload), wanted);
     }
 
-    fn alarm(&self, kind: &str) {
+    pub(super) fn alarm(&self, kind: &str) {
         let value: Value = serde_json::from_slice(&self.next(&format!("alarm/{kind}")).payload).unwrap();
         assert_eq!((value["kind"].as_str(), value["door"].as_str()), (Some(kind), Some("front")));
     }
 
-    fn grant(&self) {
+    pub(super) fn grant(&self) {
         let payload = format!(r#"{{"data":{{"grant":"{}"}}}}"#, self.key.sign(&claims("front")));
         self.ear.say(Said { topic: "faceid/gate/door/front/decision".into(), payload, retained: false, ..Said::default() });
     }
 
     /// A grant that surely is heard: the first may come before the controller has subscribed.
-    fn grant_until_unlocked(&self) {
+    pub(super) fn grant_until_unlocked(&self) {
         wait_for("the lock to be told", || {
             self.grant();
             wait_briefly();

@@ -4,12 +4,16 @@
 
 mod doubles;
 mod gpio;
+#[path = "../support/hurdle.rs"]
+#[allow(dead_code, reason = "each test target uses a part of it")]
+mod hurdle;
 mod independent;
 #[path = "../support/mosquitto.rs"]
 #[allow(dead_code, reason = "each test target uses a part of it")]
 mod mosquitto;
 #[cfg(feature = "osdp")]
 mod panel;
+mod refused;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

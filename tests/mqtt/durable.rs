@@ -1,4 +1,4 @@
-//! What must survive: kill -9 of the publisher, kills of the broker, cut connections. And the shipped rules for mosquitto.
+//! What must survive: kill -9 of the publisher, kills of the broker, cut connections.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
@@ -6,13 +6,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use faceid_plus::publish::{Audit, Journal, Notice, Publisher, Received, Settings, State, StateKey, Subscriber, Tls};
+use faceid_plus::publish::{Audit, Journal, Notice, Publisher, Received, Settings, StateKey, Subscriber};
 use faceid_plus::system::stop;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::mosquitto::{Certificates, Mosquitto, PATIENCE, Wire, secret, wait_for};
-use super::{MINUTE, Running, context, granted, now, nowhere, settings, subscriber, wait_until_subscribed};
+use super::mosquitto::{Mosquitto, Wire, secret, wait_for};
+use super::{Running, context, granted, now, nowhere, settings, subscriber};
 
 const CHILD: &str = "FACEID_TEST_PUBLISHER";
 
@@ -237,79 +237,6 @@ fn cut_connections_and_killed_brokers_under_load_lose_nothing_and_deliver_no_gra
     assert_eq!(running.publisher.counts().decisions_lost, 0);
     assert!(kills > 0 || asked == 0, "only a broker that dies may lose what it has confirmed");
     println!("{} cuts, {kills} kills: {made} decisions, {} copies, {asked} asked for again", cuts - kills, ledger.copies);
-}
-
-/// The files that the project ships, with a test's port and paths in the place of theirs.
-fn shipped(certificates: &Certificates) -> Mosquitto {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/config/mosquitto");
-    let text = std::fs::read_to_string(folder.join("faceid.conf")).unwrap();
-    let mut broker = Mosquitto::prepared(|_| String::new());
-    let mut config = String::from("user root\npersistence false\nlog_type none\n");
-    for line in text.lines() {
-        let value = match line.split(' ').next().unwrap() {
-            "listener" => format!("listener {} 127.0.0.1", broker.port),
-            "cafile" => format!("cafile {}", certificates.path("ca.pem").display()),
-            "certfile" => format!("certfile {}", certificates.path("server.pem").display()),
-            "keyfile" => format!("keyfile {}", certificates.path("server.key").display()),
-            "acl_file" => format!("acl_file {}", folder.join("faceid.acl").display()),
-            _ => line.to_owned(),
-        };
-        config.push_str(&value);
-        config.push('\n');
-    }
-    std::fs::write(broker.folder.path().join("mosquitto.conf"), config).unwrap();
-    broker.start();
-    broker
-}
-
-#[test]
-fn the_shipped_rules_let_a_node_speak_for_itself_alone() {
-    let certificates = Certificates::make();
-    for name in ["gate", "thief", "operator", "door-gate-front"] {
-        certificates.leaf(name, "extendedKeyUsage=clientAuth\n");
-    }
-    let broker = shipped(&certificates);
-    let as_user = |name: &str| Settings {
-        host: "localhost".into(),
-        tls: Tls {
-            enabled: true,
-            ca_file: certificates.path("ca.pem"),
-            client_certificate_file: Some(certificates.path(&format!("{name}.pem"))),
-            client_key_secret: Some(format!("{name}.key")),
-        },
-        client_id: Some(name.to_owned()),
-        ..settings(broker.port)
-    };
-    let secrets = certificates.path("");
-    let nobody =
-        Settings { tls: Tls { client_certificate_file: None, client_key_secret: None, ..as_user("gate").tls }, ..as_user("gate") };
-    let refused = Running::start(nobody, &secrets);
-    refused.failure();
-    drop(refused);
-
-    // Another node that says it is `gate`: its certificate says otherwise.
-    let thief = Running::start(as_user("thief"), &secrets);
-    thief.decide(1, MINUTE);
-    let refusal = wait_for("the refusal", || match thief.publisher.state() {
-        State::Online { refusal } => refusal,
-        _ => None,
-    });
-    assert!(refusal.contains("NotAuthorized"), "{refusal}");
-    drop(thief);
-
-    let desk = Subscriber::start(&as_user("operator"), &secrets, "faceid/gate/#").unwrap();
-    wait_until_subscribed(&desk);
-    let door = Subscriber::start(&as_user("door-gate-front"), &secrets, "faceid/gate/door/front/decision").unwrap();
-    wait_until_subscribed(&door);
-    let gate = Running::start(as_user("gate"), &secrets);
-    gate.decide(1, MINUTE);
-    for subscriber in [&desk, &door] {
-        wait_for("the decision", || match subscriber.next(PATIENCE)? {
-            Notice::Message(message) => (message.topic == "faceid/gate/door/front/decision").then_some(()),
-            _ => None,
-        });
-    }
-    gate.wait_until_delivered(1);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod answers;
 mod durable;
 #[path = "../support/mosquitto.rs"]
 mod mosquitto;
+mod shipped;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};

@@ -39,6 +39,17 @@ pub(crate) fn secret(folder: &Path, name: &str, content: &[u8]) {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
+/// What a test's broker wants to hear of a user.
+pub(crate) fn password_of(user: &str) -> String {
+    format!("the password of {user}")
+}
+
+/// The access rules that the project ships.
+#[allow(dead_code, reason = "not every test target changes them")]
+pub(crate) fn shipped_rules() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("data/config/mosquitto/faceid.acl")).unwrap()
+}
+
 pub(crate) struct Mosquitto {
     pub(crate) folder: TempDir,
     pub(crate) port: u16,
@@ -78,6 +89,50 @@ impl Mosquitto {
         });
         broker.start();
         broker
+    }
+
+    /// The config file `name` that the project ships and the access rules that it ships, as they are, with a test's port and paths in the
+    /// place of theirs; `acl` are other rules. Where the config asks for passwords, each of `users` has `password_of` it.
+    pub(crate) fn shipped(name: &str, certificates: &Certificates, users: &[&str], acl: Option<&str>) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/config/mosquitto");
+        let text = std::fs::read_to_string(folder.join(name)).unwrap();
+        let mut broker = Self::prepared(|_| String::new());
+        let passwords = broker.folder.path().join("passwords");
+        for (number, user) in users.iter().enumerate() {
+            let mut made = Command::new("mosquitto_passwd");
+            made.args(if number == 0 { &["-b", "-c"][..] } else { &["-b"] }).arg(&passwords).args([user, &*password_of(user)]);
+            assert!(made.output().expect("mosquitto_passwd is missing: run `make deps`").status.success());
+        }
+        let rules = broker.folder.path().join("acl");
+        match acl {
+            Some(acl) => std::fs::write(&rules, acl).unwrap(),
+            None => drop(std::fs::copy(folder.join("faceid.acl"), &rules).unwrap()),
+        }
+        let mut config = String::from("user root\npersistence false\nlog_type none\n");
+        for line in text.lines() {
+            let value = match line.split(' ').next().unwrap() {
+                "listener" => format!("listener {} 127.0.0.1", broker.port),
+                "cafile" => format!("cafile {}", certificates.path("ca.pem").display()),
+                "certfile" => format!("certfile {}", certificates.path("server.pem").display()),
+                "keyfile" => format!("keyfile {}", certificates.path("server.key").display()),
+                "acl_file" => format!("acl_file {}", rules.display()),
+                "password_file" => format!("password_file {}", passwords.display()),
+                _ => line.to_owned(),
+            };
+            config.push_str(&value);
+            config.push('\n');
+        }
+        std::fs::write(broker.folder.path().join("mosquitto.conf"), config).unwrap();
+        broker.start();
+        broker
+    }
+
+    /// Other access rules than it was started with.
+    #[allow(dead_code, reason = "not every test target mends rules")]
+    pub(crate) fn mend(&self, acl: &str) {
+        std::fs::write(self.folder.path().join("acl"), acl).unwrap();
+        let id = i32::try_from(self.child.as_ref().unwrap().id()).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(id).unwrap(), rustix::process::Signal::HUP).unwrap();
     }
 
     /// A port and a config, but not running yet.

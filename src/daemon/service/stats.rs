@@ -39,6 +39,11 @@ impl Service {
         if let Some(reason) = self.gallery.latched() {
             status.push_str(&format!("; the gallery takes no change since a write failed: {reason}"));
         }
+        if let Some(why) = self.word.get().why_unheard() {
+            status.push_str(&format!(
+                "; the broker is no witness that this state is the newest, no grants beyond unheard-grants-s: {why}"
+            ));
+        }
         for engine in inference::engines().iter().filter(|engine| engine.state == EngineState::Building) {
             status.push_str(&format!(
                 "; {}'s engine for {} in the making since {:.0} s",
@@ -74,6 +79,7 @@ impl Service {
             decision: latency(&self.counts.grant_time.take()),
             decisions: self.counts.granted.get() + self.counts.refused.get(),
             events_dropped: published.events_dropped + published.decisions_lost + self.counts.reports_lost.get(),
+            witness: self.word.get().as_str(),
             temperature_c: process::warmest_celsius(),
         }
     }
