@@ -186,7 +186,7 @@ fn before_a_camera_nobody_is_enrolled_with_somebody_else_and_no_picture_of_a_fac
     std::fs::create_dir(&turns).unwrap();
     for (number, from) in [&a, &b].into_iter().enumerate() {
         for file in 0..3 {
-            let name = format!("{:05}.png", file);
+            let name = format!("{file:05}.png");
             std::fs::copy(from.join(&name), turns.join(format!("{number}-{name}"))).unwrap();
         }
     }
