@@ -381,7 +381,7 @@ fn a_backup_of_another_hand_is_refused_and_told_of() {
             assert!(refused.status.code() == Some(77) && said.contains(why), "{said}");
         }
         assert!(super::text(&house.run(&["recognize", &photo(1)])).contains("ann"), "a refused backup changed the gallery");
-        for (file, more) in [("foreign.age", &["--keys", &at("theirs.json")][..]), ("unsigned.age", &["--unsigned"])] {
+        for (file, more) in [("foreign.age", &["--keys", &at("theirs.json")][..]), ("unsigned.age", &["--unsigned"][..])] {
             let put = restore(file, more);
             let said = super::text(&put);
             assert!(put.status.success(), "{said}");
