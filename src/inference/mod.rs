@@ -16,7 +16,7 @@ mod engine;
 #[expect(clippy::expect_used, reason = "it is there to panic")]
 pub mod fuzzing;
 #[cfg(any(feature = "ort", test, feature = "fuzzing"))]
-#[cfg_attr(not(feature = "ort"), expect(dead_code, reason = "only ONNX Runtime is loaded; the fuzzer feeds the parser alone"))]
+#[cfg_attr(not(feature = "ort"), allow(dead_code, reason = "only ONNX Runtime is loaded; the fuzzer feeds the parser alone"))]
 mod library;
 mod load;
 pub mod manifest;
