@@ -30,7 +30,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rumqttd", &["publish/broker.rs"]),
     ("tokio", &["publish/", "http/"]),
     ("axum", &["http/"]),
-    ("hyper", &["http/server.rs"]),
+    ("hyper", &["http/"]),
     ("hyper_util", &["http/"]),
     ("subtle", &["http/auth.rs"]),
     ("signal_hook", &["daemon/signals.rs", "daemon/panic.rs"]),

@@ -536,7 +536,6 @@ pub(super) fn judge(gallery: Gallery, mut bytes: &[u8]) {
 
 /// Questions as callers send them, for a walk to begin with.
 #[cfg(test)]
-#[expect(clippy::expect_used, reason = "a walk's beginning")]
 pub(super) fn questions(model: &ModelId, dimension: usize) -> Vec<Vec<u8>> {
     let person = |name: &str| Person {
         id: PersonId::new(name).expect("a plain name"),
