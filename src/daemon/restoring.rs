@@ -135,10 +135,10 @@ impl Read for Text {
 mod tests {
     use super::*;
     use crate::access::grant::{BackupClaim, GrantKey};
-    use crate::gallery::fuzzing;
+    use crate::gallery::{Signer, fuzzing};
     use crate::types::Wall;
 
-    fn backup_by(sign: Option<&dyn Fn(&[u8; 32]) -> String>) -> Backup {
+    fn backup_by(sign: Option<Signer<'_>>) -> Backup {
         Backup::read(&mut &fuzzing::backup_text(sign)[..]).ok().unwrap()
     }
 

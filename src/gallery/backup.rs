@@ -92,6 +92,9 @@ impl BackupError {
     }
 }
 
+/// Given [`Backup::digest`], answers with the signature.
+pub type Signer<'a> = &'a dyn Fn(&[u8; BLOCK_BYTES]) -> String;
+
 /// A backup that was opened and is whole. No `Debug`: it is biometric data, and cleared when it goes.
 pub struct Backup {
     /// What it begins with.
@@ -284,7 +287,7 @@ impl Backup {
 
 /// A sound backup's plain text: two people with templates of two numbers.
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) fn sound_text(sign: Option<&dyn Fn(&[u8; BLOCK_BYTES]) -> String>) -> Vec<u8> {
+pub(crate) fn sound_text(sign: Option<Signer<'_>>) -> Vec<u8> {
     let entry = |id: &str, values: &[f32]| {
         let id = PersonId::new(id).expect("a plain name");
         let name = Some("A name".to_owned());
@@ -376,7 +379,7 @@ impl Gallery {
         lock: &Lock,
         made_at: Wall,
         (kept_out, overwrite): (&[&Path], bool),
-        sign: Option<&dyn Fn(&[u8; BLOCK_BYTES]) -> String>,
+        sign: Option<Signer<'_>>,
     ) -> Result<Stats, BackupError> {
         if let Lock::Passphrase(text) = lock
             && text.chars().count() < MIN_PASSPHRASE_CHARS
@@ -406,7 +409,7 @@ impl Gallery {
         out: W,
         lock: &Lock,
         made_at: Wall,
-        sign: Option<&dyn Fn(&[u8; BLOCK_BYTES]) -> String>,
+        sign: Option<Signer<'_>>,
     ) -> Result<(W, Stats), BackupError> {
         let snapshot = self.snapshot();
         let stats = snapshot.stats();

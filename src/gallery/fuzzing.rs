@@ -172,7 +172,7 @@ pub fn journal(input: &[u8]) {
 }
 
 /// A sound backup's plain text, signed by whoever is given its digest.
-pub fn backup_text(sign: Option<&dyn Fn(&[u8; 32]) -> String>) -> Vec<u8> {
+pub fn backup_text(sign: Option<backup::Signer<'_>>) -> Vec<u8> {
     backup::sound_text(sign)
 }
 

@@ -38,7 +38,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use zeroize::Zeroizing;
 
-pub use backup::{Backup, BackupError, Difference, MIN_PASSPHRASE_CHARS};
+pub use backup::{Backup, BackupError, Difference, MIN_PASSPHRASE_CHARS, Signer};
 pub use care::{Age, Report};
 pub use enrolment::{Admission, Allowed, Fate, NotEnrolled, Rule, SHARE, resembles};
 pub use error::{GalleryError, is_made};

@@ -16,7 +16,7 @@ use crate::access::grant::{BackupClaim, KeySet, MAX_JWK_SET_BYTES};
 use crate::daemon::restoring::{self, Origin, Trust};
 use crate::daemon::{KeyRing, read_grant_key};
 use crate::door::controller::pinned_keys;
-use crate::gallery::{Backup, BackupError, Identity, Lock, Recipient, SealingKey, Unlock};
+use crate::gallery::{Backup, BackupError, Identity, Lock, Recipient, SealingKey, Signer, Unlock};
 use crate::system::{clock, secret};
 use crate::types::PersonId;
 
@@ -97,7 +97,7 @@ pub(super) fn backup(context: &Context, key: &SealingKey, args: &BackupArgs) -> 
         grant_key.as_ref().map(|key| key.sign_backup(&claim)).unwrap_or_default()
     };
     let signed = grant_key.is_ok();
-    let signer: Option<&dyn Fn(&[u8; 32]) -> String> = if signed { Some(&sign) } else { None };
+    let signer: Option<Signer<'_>> = if signed { Some(&sign) } else { None };
     let stats = gallery.back_up(&args.file, &lock, now, (&kept_out, args.overwrite), signer).map_err(refused)?;
     let value = json!({
         "file": args.file, "people": stats.people, "templates": stats.templates, "epoch": stats.generation, "signed": signed,

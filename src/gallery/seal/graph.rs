@@ -22,7 +22,7 @@ pub(crate) struct GraphSeal {
 }
 
 enum PartKeys {
-    One(Cipher),
+    One(Box<Cipher>),
     Each(RecordKeys),
 }
 
@@ -68,7 +68,7 @@ impl GraphSeal {
         let derived = Derived::of(keys.data.bytes());
         let keys = match *header.first_chunk()? {
             GRAPH_MAGIC => PartKeys::Each(RecordKeys(derived.expand(&[b"faceid-graph/2", &header]))),
-            GRAPH_MAGIC_1 => PartKeys::One(Cipher::new(&derived.expand(&[b"faceid-graph/1", &header]))),
+            GRAPH_MAGIC_1 => PartKeys::One(Box::new(Cipher::new(&derived.expand(&[b"faceid-graph/1", &header])))),
             _ => return None,
         };
         let mut seal = Self { keys, nonces: Nonces::new(prefix(generation)), header };
@@ -90,7 +90,7 @@ impl GraphSeal {
             at = end + TAG_BYTES;
             let last = at == file.len();
             let (_, nonce) = seal.nonces.take(last);
-            let cipher = match (&own, &seal.keys) {
+            let cipher: &Cipher = match (&own, &seal.keys) {
                 (Some(own), _) => own,
                 (None, PartKeys::One(one)) => one,
                 (None, PartKeys::Each(_)) => return None,

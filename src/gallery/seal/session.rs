@@ -35,7 +35,7 @@ pub(crate) struct Session {
 }
 
 enum SessionKeys {
-    One(Cipher),
+    One(Box<Cipher>),
     Each(RecordKeys),
 }
 
@@ -54,7 +54,7 @@ impl Session {
         let secret = derived.expand(&[records_info, salt]);
         let tag = derived.expand(&[session_info, &header_hash, &epoch.to_le_bytes(), &head, salt]);
         let keys = match version {
-            SessionVersion::Second => SessionKeys::One(Cipher::new(&secret)),
+            SessionVersion::Second => SessionKeys::One(Box::new(Cipher::new(&secret))),
             SessionVersion::Third => SessionKeys::Each(RecordKeys(secret)),
         };
         (Self { keys, nonces: Nonces::new(prefix(generation)), header_hash }, *tag)

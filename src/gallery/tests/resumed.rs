@@ -74,7 +74,7 @@ fn no_two_changes_of_two_lives_are_sealed_by_one_key_and_nonce() {
             // The second change of each life follows other ones already; the first follows the very same.
             for seed in [2, 3] {
                 both(fresh, lives, |gallery, who| drop(gallery.enroll(person(who), vec![template(seed)]).unwrap()));
-                let mut texts = lives.map(|(gallery, who)| plain_of(gallery, who, |out, p, n, v| format::encode_put(out, p, n, v)));
+                let mut texts = lives.map(|(gallery, who)| plain_of(gallery, who, format::encode_put));
                 // A change adds; the snapshot has what was there before too.
                 let length = JOURNAL_HEADER_BYTES + SESSION_BYTES;
                 let whole = 4 * DIMENSION.get();
@@ -117,7 +117,7 @@ fn no_two_files_of_two_lives_are_sealed_by_one_key_and_nonce() {
             let (two, other) = resumed(&one, &disk);
             let lives = [(&one, "cyd"), (&two, "dan")];
             both(fresh, lives, act);
-            let texts = lives.map(|(gallery, who)| plain_of(gallery, who, |out, p, n, v| format::encode_entry(out, p, n, v)));
+            let texts = lives.map(|(gallery, who)| plain_of(gallery, who, format::encode_entry));
             let record = |disk: &Simulated| disk.files()[FILE][HEADER_BYTES + LENGTH_BYTES..][..texts[0].len()].to_vec();
             let sealed = (record(&disk), record(&other));
             assert!(!is_one_stream((&sealed.0, &sealed.1), (&texts[0], &texts[1])), "{fresh:?}, way {number}");

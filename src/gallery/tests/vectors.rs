@@ -477,7 +477,7 @@ fn kept_backup(name: &str, signed: Option<&'static str>) {
     use super::super::seal::age::{Identity, Lock, Unlock};
     let (path, identity) = (folder().join(format!("{name}.age")), folder().join(format!("{name}.identity")));
     let sign = move |_: &[u8; 32]| signed.unwrap_or_default().to_owned();
-    let signature: Option<&dyn Fn(&[u8; 32]) -> String> = signed.is_some().then_some(&sign);
+    let signature: Option<Signer<'_>> = signed.is_some().then_some(&sign);
     let history = history(512);
     if writes() && !path.exists() {
         let key = Identity::generate().unwrap();
