@@ -236,7 +236,8 @@ fn history(bytes: &[u8]) -> (usize, Vec<(Step, Moment)>) {
                 let track = tracks_before + dice.of(if policy == 3 { 2 } else { 6 })? as u64;
                 let delay = dice.mostly(&[40, 990, 1100])?.min(ms);
                 let captured = ms - delay;
-                let first = *first_seen.entry((camera, track)).or_insert(captured);
+                let before = dice.one(&[0, 0, 1200])?;
+                let first = *first_seen.entry((camera, track)).or_insert(captured.saturating_sub(before));
                 Step::See(Box::new(seen(&mut dice, camera, track, (captured, first.min(captured)), (now, policy == 3))?))
             }
         };
