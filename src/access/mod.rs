@@ -193,6 +193,7 @@ pub struct Decider {
     /// Where the side comes from that nobody can foresee; without it a challenge is failed.
     sides: Option<Sides>,
     changed: bool,
+    charged: bool,
 }
 
 /// Gives a side that nobody can foresee, or none where the system has no randomness.
@@ -240,6 +241,7 @@ impl Decider {
             recognised: Vec::new(),
             sides: None,
             changed: false,
+            charged: false,
             rules,
         }
     }
@@ -348,6 +350,16 @@ impl Decider {
     /// Whether [`Decider::state`] has changed since this was last asked.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
+    }
+
+    /// Whether failures were counted that are not written down yet: they may be, a moment later.
+    pub fn has_charged(&self) -> bool {
+        self.charged
+    }
+
+    /// They are written down.
+    pub fn forget_charged(&mut self) {
+        self.charged = false;
     }
 
     /// What is to be kept for the next run.
@@ -488,10 +500,14 @@ impl Decider {
         self.changed |= self.passback.pass(door, company, jti, now);
     }
 
+    /// A block that begins is kept at once; a failure that leads to none may wait a moment, and one that changes nothing is nothing.
     fn charge(&mut self, door: &DoorId, weight: u32, now: Moment) {
         if weight > 0 {
-            self.throttle.charge(door, weight, ms(now.monotonic));
-            self.changed = true;
+            let at = ms(now.monotonic);
+            let (before, was_blocked) = (self.throttle.state(at), self.throttle.is_blocked(door, at));
+            self.throttle.charge(door, weight, at);
+            self.changed |= self.throttle.is_blocked(door, at) != was_blocked;
+            self.charged |= self.throttle.state(at) != before;
         }
     }
 

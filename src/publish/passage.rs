@@ -51,21 +51,16 @@ struct Told {
     claim: String,
 }
 
-/// Believes passages or refuses them.
-pub struct Passages {
+/// Tells what a door's controller signed from what nobody did. Whether it was said before is [`Passages`]' to say.
+#[derive(Debug, Clone)]
+pub struct PassageJudge {
     device: DeviceId,
     keys: BTreeMap<DoorId, KeySet>,
-    seen: Seen,
 }
 
-impl Passages {
-    /// For this device, with the keys of each door's controller. `memory` is the file of used ids.
-    pub fn new(device: DeviceId, keys: BTreeMap<DoorId, KeySet>, memory: &Path) -> Result<Self, SeenError> {
-        Ok(Self { device, keys, seen: Seen::open(memory)? })
-    }
-
-    /// A message on `door/<door>/passage`. Its id is durable as used before this returns it.
-    pub fn admit(&mut self, door: &DoorId, message: &Received, now: Wall) -> Result<PassageClaim, PassageRefusal> {
+impl PassageJudge {
+    /// A message on `door/<door>/passage`, believed but for its id.
+    pub fn check(&self, door: &DoorId, message: &Received, now: Wall) -> Result<PassageClaim, PassageRefusal> {
         let malformed = |why| PassageRefusal::Unsigned(GrantError::Malformed(why));
         if message.retained {
             return Err(PassageRefusal::Retained);
@@ -86,6 +81,30 @@ impl Passages {
         if !is_timely || !(1..=PASSAGE_LIFETIME_S).contains(&lifetime) {
             return Err(PassageRefusal::Untimely);
         }
+        Ok(claim)
+    }
+}
+
+/// Believes passages or refuses them.
+pub struct Passages {
+    judge: PassageJudge,
+    seen: Seen,
+}
+
+impl Passages {
+    /// For this device, with the keys of each door's controller. `memory` is the file of used ids.
+    pub fn new(device: DeviceId, keys: BTreeMap<DoorId, KeySet>, memory: &Path) -> Result<Self, SeenError> {
+        Ok(Self { judge: PassageJudge { device, keys }, seen: Seen::open(memory)? })
+    }
+
+    /// What it believes passages by.
+    pub fn judge(&self) -> &PassageJudge {
+        &self.judge
+    }
+
+    /// A message on `door/<door>/passage`. Its id is durable as used before this returns it.
+    pub fn admit(&mut self, door: &DoorId, message: &Received, now: Wall) -> Result<PassageClaim, PassageRefusal> {
+        let claim = self.judge.check(door, message, now)?;
         self.seen.take(&claim.jti, claim.exp, now)?;
         Ok(claim)
     }

@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
@@ -17,12 +18,18 @@ use rumqttc::v5::mqttbytes::v5::{Filter, LastWill, Packet, PubAckReason, Publish
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use tokio::sync::Notify;
 
-use super::connect::{self, Problem};
+use super::connect::{self, Course, MAX_PACKET_BYTES, Problem};
 use super::settings::Settings;
-use crate::system::Backoff;
+use super::wire::Wire;
+use crate::system::clock;
 
-/// Notices that wait for the reader; when it is that slow, the newest are dropped: a grant that would wait behind so many is late.
-const QUEUE: usize = 4096;
+/// How much the messages that wait for the reader may weigh together, in bytes; when it is that slow, the newest are dropped: a grant that
+/// would wait behind so many is late, and a broker that sends faster than anybody reads must not fill the memory.
+const QUEUE_BYTES: usize = 4 * 1024 * 1024;
+/// What a message weighs at least.
+const LEAST_BYTES: usize = 1024;
+/// Notices that wait: messages, and room that they cannot take for what is told of the connection.
+const QUEUE: usize = QUEUE_BYTES / LEAST_BYTES + 256;
 /// What may wait to be said while there is no connection; beyond it the oldest goes.
 const LINE: usize = 64;
 /// The client's own queue: subscriptions, the line and a state for each topic of ours.
@@ -45,6 +52,14 @@ pub struct Received {
     pub correlation: Option<Vec<u8>>,
 }
 
+impl Received {
+    /// How much memory it takes while it waits.
+    fn weight(&self) -> usize {
+        let texts = self.response_topic.as_ref().map_or(0, String::len) + self.correlation.as_ref().map_or(0, Vec::len);
+        (size_of::<Notice>() + self.topic.len() + self.payload.len() + texts).max(LEAST_BYTES)
+    }
+}
+
 /// What a subscriber tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
@@ -54,7 +69,8 @@ pub enum Notice {
     Message(Received),
     /// The broker has confirmed what was said with this receipt.
     Taken(u64),
-    /// There is no connection; the next try comes by itself. Told once until it is another problem.
+    /// There is no connection; the next try comes by itself. Told of each connection that ended, and of tries that failed once until it
+    /// is another problem; [`super::News`] tells what is worth a line.
     Problem(Problem),
 }
 
@@ -67,6 +83,8 @@ pub struct Wants {
     pub client_id: Option<String>,
     /// Topic and text that the broker publishes, retained, when this client is lost.
     pub will: Option<(String, String)>,
+    /// The longest packet that it takes, in bytes, where the usual one is more than it ever needs.
+    pub most_bytes: Option<u32>,
 }
 
 /// One thing to say.
@@ -97,6 +115,8 @@ struct Mouth {
 /// A running subscription; dropping it disconnects.
 pub struct Subscriber {
     notices: Receiver<Notice>,
+    /// The weight of the messages among them.
+    waiting: Arc<AtomicUsize>,
     mouth: Arc<Mutex<Mouth>>,
     quit: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
@@ -122,6 +142,8 @@ impl Subscriber {
             .build()
             .map_err(|error| Problem::Setup(error.to_string()))?;
         let (sender, notices) = sync_channel(QUEUE);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let weight = waiting.clone();
         let quit = Arc::new(Notify::new());
         let mouth = Arc::new(Mutex::new(Mouth::default()));
         let (leave, settings, ears) = (quit.clone(), settings.clone(), mouth.clone());
@@ -129,18 +151,24 @@ impl Subscriber {
             .name("mqtt-watch".into())
             .spawn(move || {
                 runtime.block_on(async {
-                    let mut listener = Listener { settings, wants, notices: sender, mouth: ears, online: false, told: None };
+                    let course = Course::new(&settings, &client_id);
+                    let online = None;
+                    let mut listener = Listener { settings, wants, notices: sender, waiting: weight, mouth: ears, online, course };
                     listener.run(options, &leave).await;
                 });
                 runtime.shutdown_background();
             })
             .map_err(|error| Problem::Setup(error.to_string()))?;
-        Ok(Self { notices, mouth, quit, thread: Some(thread) })
+        Ok(Self { notices, waiting, mouth, quit, thread: Some(thread) })
     }
 
     /// The next notice, waiting for at most `wait`; `None` when there was none.
     pub fn next(&self, wait: Duration) -> Option<Notice> {
-        self.notices.recv_timeout(wait).ok()
+        let notice = self.notices.recv_timeout(wait).ok()?;
+        if let Notice::Message(message) = &notice {
+            self.waiting.fetch_sub(message.weight(), Ordering::Relaxed);
+        }
+        Some(notice)
     }
 
     /// Says it now, or after the next connection.
@@ -196,41 +224,43 @@ struct Listener {
     settings: Settings,
     wants: Wants,
     notices: SyncSender<Notice>,
+    waiting: Arc<AtomicUsize>,
     mouth: Arc<Mutex<Mouth>>,
-    online: bool,
-    told: Option<Problem>,
+    online: Option<Instant>,
+    course: Course,
 }
 
 impl Listener {
     /// Connects again and again, each time with a fresh client that remembers nothing.
     async fn run(&mut self, options: MqttOptions, leave: &Notify) {
-        let floor = Duration::from_millis(u64::from(self.settings.retry_floor_ms));
-        let ceiling = Duration::from_millis(u64::from(self.settings.retry_ceiling_ms));
-        let mut backoff = Backoff::new(floor, ceiling);
         loop {
             let ended = tokio::select! {
-                () = self.listen(options.clone(), &mut backoff) => false,
-                () = leave.notified() => true,
+                problem = self.listen(options.clone()) => Some(problem),
+                () = leave.notified() => None,
             };
             lock(&self.mouth).client = None;
-            if ended {
-                return;
+            let Some(problem) = ended else { return };
+            let online = self.online.take().map(|since| since.elapsed());
+            let (problem, is_news) = self.course.ended(problem, online, clock::monotonic());
+            // Whoever counts on the connection must hear of each that ended.
+            if is_news || online.is_some() {
+                let _ = self.notices.try_send(Notice::Problem(problem));
             }
             tokio::select! {
-                () = tokio::time::sleep(backoff.next_delay()) => {}
+                () = tokio::time::sleep(self.course.next_delay()) => {}
                 () = leave.notified() => return,
             }
         }
     }
 
-    /// One connection. It ends without a goodbye, so that the broker publishes the will: nobody knows the state of a door whose
-    /// controller has left.
-    async fn listen(&mut self, options: MqttOptions, backoff: &mut Backoff) {
-        let (client, mut events) = AsyncClient::new(options, CLIENT_QUEUE);
+    /// One connection, and why it ended. It ends without a goodbye, so that the broker publishes the will: nobody knows the state of a
+    /// door whose controller has left.
+    async fn listen(&mut self, options: MqttOptions) -> Problem {
+        let (client, mut wire) = Wire::new(options, CLIENT_QUEUE, self.wants.most_bytes.unwrap_or(MAX_PACKET_BYTES));
         // By packet id: what was sent and not confirmed yet, and what the client holds back because its id is still in use.
         let (mut sent, mut held) = (HashMap::new(), HashMap::new());
         loop {
-            match events.poll().await {
+            match wire.next().await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => self.connected(&client),
                 Ok(Event::Outgoing(Outgoing::Publish(id))) => {
                     let receipt = held.remove(&id).or_else(|| lock(&self.mouth).handed.pop_front());
@@ -251,7 +281,6 @@ impl Listener {
                     }
                 }
                 Ok(Event::Incoming(Packet::SubAck(answer))) => {
-                    backoff.reset();
                     let taken = answer.return_codes.iter().all(|code| matches!(code, SubscribeReasonCode::Success(_)));
                     let broker = format!("{}:{}", self.settings.host, self.settings.port);
                     let detail = format!("it lets this user not read {}", self.wants.filters.join(", "));
@@ -259,25 +288,29 @@ impl Listener {
                     let _ = self.notices.try_send(if taken { Notice::Subscribed } else { refused });
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
-                    let _ = self.notices.try_send(Notice::Message(received(&publish)));
+                    self.tell(received(&publish));
                 }
                 Ok(_) => {}
-                Err(error) => {
-                    let problem = connect::problem(&error, &self.settings, self.online);
-                    self.online = false;
-                    if self.told.as_ref() != Some(&problem) {
-                        let _ = self.notices.try_send(Notice::Problem(problem.clone()));
-                        self.told = Some(problem);
-                    }
-                    return;
-                }
+                Err(error) => return connect::problem(&error, &self.settings, self.online.is_some()),
+            }
+        }
+    }
+
+    /// Hands a message on, or drops it where the reader is too slow.
+    fn tell(&self, message: Received) {
+        let weight = message.weight();
+        let has_room = self.waiting.load(Ordering::Relaxed).saturating_add(weight) <= QUEUE_BYTES;
+        if has_room {
+            // Before it can be taken out.
+            self.waiting.fetch_add(weight, Ordering::Relaxed);
+            if self.notices.try_send(Notice::Message(message)).is_err() {
+                self.waiting.fetch_sub(weight, Ordering::Relaxed);
             }
         }
     }
 
     fn connected(&mut self, client: &AsyncClient) {
-        self.online = true;
-        self.told = None;
+        self.online = Some(Instant::now());
         // QoS 1, so that a decision is not lost on the last yards; the queue is empty at this moment.
         let filters = self.wants.filters.iter().map(|filter| Filter::new(filter.as_str(), QoS::AtLeastOnce));
         if client.try_subscribe_many(filters).is_err() {
@@ -295,13 +328,13 @@ impl Listener {
 }
 
 pub(super) fn received(publish: &Publish) -> Received {
-    let properties = publish.properties.clone().unwrap_or_default();
+    let properties = publish.properties.as_ref();
     Received {
         topic: String::from_utf8_lossy(&publish.topic).into_owned(),
         payload: publish.payload.to_vec(),
         retained: publish.retain,
-        expiry_s: properties.message_expiry_interval,
-        response_topic: properties.response_topic,
-        correlation: properties.correlation_data.map(|data| data.to_vec()),
+        expiry_s: properties.and_then(|properties| properties.message_expiry_interval),
+        response_topic: properties.and_then(|properties| properties.response_topic.clone()),
+        correlation: properties.and_then(|properties| properties.correlation_data.as_ref()).map(|data| data.to_vec()),
     }
 }

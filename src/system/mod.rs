@@ -8,6 +8,7 @@ pub mod messages;
 pub mod metrics;
 pub mod notify;
 pub mod process;
+pub mod quota;
 pub mod secret;
 pub mod seen;
 pub mod stop;
@@ -18,5 +19,6 @@ pub mod timekeeping;
 pub mod walk;
 
 pub use backoff::Backoff;
+pub use quota::Quota;
 pub use stop::{Stop, StopHandle};
 pub use timekeeping::{ClockQuality, clock_quality};

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail as its tests do")]
 
 mod doubles;
+mod floods;
 mod gpio;
+#[path = "../support/hostile.rs"]
+mod hostile;
 mod independent;
 #[path = "../support/mosquitto.rs"]
 #[allow(dead_code, reason = "each test target uses a part of it")]
@@ -36,6 +39,8 @@ struct Scene {
     controller: Option<Controller>,
     /// Every grant's id that any controller of this scene has admitted: its log says each.
     admitted: Arc<Mutex<Vec<String>>>,
+    /// How many lines they have logged.
+    logged: floods::Logged,
     environment: Vec<(&'static str, PathBuf)>,
 }
 
@@ -94,7 +99,8 @@ impl Scene {
         let device = Subscriber::start(&settings(broker.port), folder.path(), "faceid/gate/door/+/state").unwrap();
         wait_for("our own subscription", || (device.next(PATIENCE)? == Notice::Subscribed).then_some(()));
         let environment = environment(folder.path());
-        let mut scene = Self { broker, wire, folder, key, device, controller: None, admitted: Arc::default(), environment };
+        let (admitted, logged) = (Arc::default(), Arc::default());
+        let mut scene = Self { broker, wire, folder, key, device, controller: None, admitted, logged, environment };
         scene.start_again();
         scene
     }
@@ -130,9 +136,10 @@ impl Scene {
             }
         });
         let log = BufReader::new(child.stderr.take().unwrap());
-        let admitted = self.admitted.clone();
+        let (admitted, logged) = (self.admitted.clone(), self.logged.clone());
         std::thread::spawn(move || {
             for line in log.lines().map_while(Result::ok) {
+                logged.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                 if let Some((_, jti)) = line.split_once(" granted door=front person=p0 jti=") {
                     admitted.lock().unwrap().push(jti.to_owned());
                 }

@@ -256,6 +256,22 @@ fn failures_block_a_door_for_everybody_also_after_a_restart_and_nobody_there_cos
     assert_eq!(decide(&mut again, &visit("front", 2, "ada", 20_100)), GRANTED);
 }
 
+#[test]
+fn a_failure_is_written_down_soon_a_block_at_once_and_what_changes_nothing_not_at_all() {
+    let mut site = site("");
+    let mut fail = |ms| {
+        let credential = Credential::Number(CredentialNumber::new("0000-x"));
+        let read = CredentialRead { door: door("front"), kind: Factor::Card, credential, at: at(ms) };
+        assert!(site.take(Input::Credential(read), at(ms)).is_err());
+        let urgent = (site.take_changed(), site.has_charged());
+        site.forget_charged();
+        urgent
+    };
+    let told: Vec<_> = (0..5).map(|n| fail(n * 1000)).collect();
+    assert_eq!(told, [[(false, true); 4].as_slice(), &[(true, true)]].concat(), "the fifth blocks the door");
+    assert!((5..1000).all(|n| fail(4000 + n) == (false, false)), "a door that is blocked is not blocked more");
+}
+
 /// A probe of face `who`, or of nobody else's.
 fn probe_of(who: usize) -> Option<Probe> {
     let values = (0..8).map(|n| if n == who { 1.0 } else { 0.0 }).collect();
