@@ -132,6 +132,6 @@ mod tests {
                 }
             }
         }
-        assert!(decision_line(&json).contains(r"x\n1970-01-01  DOOR FRONT  GRANTED\u{1b}[2J"), "{}", decision_line(&json));
+        assert!(decision_line(&json).contains(r"x\n1970-01-01  door front  GRANTED\u{1b}[2J"), "{}", decision_line(&json));
     }
 }
