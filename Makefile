@@ -3,7 +3,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 export ORT_DYLIB_PATH ?= $(wildcard $(CURDIR)/.cache/onnxruntime/libonnxruntime.so)
 
-.PHONY: deps test-deps build demo test lint deny skipped bench check-features package test-package \
+.PHONY: deps test-deps build demo test floods lint deny skipped bench check-features package test-package \
 	build-arm64 test-arm64 package-arm64 test-package-arm64
 
 # Installs the Debian packages that are missing, and ONNX Runtime's library for tests.
@@ -50,6 +50,10 @@ test: test-deps skipped
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --locked --all-targets -- -D warnings
 	ORT_DYLIB_PATH=$$(ls $(CURDIR)/.cache/onnxruntime/libonnxruntime.so 2>/dev/null) $(CARGO) test --release --locked
+
+# What `make test` does for seconds, for ten minutes: a hostile broker, and what it costs daemon and door.
+floods:
+	FACEID_FLOOD_SECONDS=600 $(CARGO) test --release --locked --test mqtt --test door floods -- --nocapture --test-threads=1
 
 # Search over synthetic templates, and the demo's clips through the pipeline. Beside the Python stack: models/bench-peer.toml and
 # PROJECT_REPORT.md.

@@ -57,7 +57,8 @@ impl Decider {
                 Some(holder) => (Some(holder.person.clone()), holder.duress),
                 None if in_block => (None, false),
                 None => {
-                    self.changed |= self.readers.charge(&door, 1, ms(now.monotonic));
+                    let is_counted = self.readers.charge(&door, 1, ms(now.monotonic));
+                    self.note_charge(is_counted, self.readers.is_blocked(&door, ms(now.monotonic)));
                     return Err(InputError::UnknownCredential(door));
                 }
             },
@@ -146,7 +147,14 @@ impl Decider {
 
     /// Charges a door for faces that failed there.
     pub(super) fn charge(&mut self, door: &DoorId, weight: u32, now: Moment) {
-        self.changed |= self.throttle.charge(door, weight, ms(now.monotonic));
+        let is_counted = self.throttle.charge(door, weight, ms(now.monotonic));
+        self.note_charge(is_counted, self.throttle.is_blocked(door, ms(now.monotonic)));
+    }
+
+    /// A block that begins is kept at once; a failure that leads to none may wait a moment, and one that changes nothing is nothing.
+    fn note_charge(&mut self, is_counted: bool, is_blocked: bool) {
+        self.changed |= is_counted && is_blocked;
+        self.charged |= is_counted;
     }
 
     /// What is left to tell and to charge of a refusal that names nobody, when another camera of the door may have told of it: a face

@@ -206,6 +206,8 @@ pub struct Decider {
     sides: Option<Sides>,
     vouching: Vouching,
     changed: bool,
+    /// Failures were counted that block nothing.
+    charged: bool,
 }
 
 /// Whether somebody outside has to say first that this device's state is not an older one put back.
@@ -267,6 +269,7 @@ impl Decider {
             sides: None,
             vouching: Vouching::NotAsked,
             changed: false,
+            charged: false,
             rules,
         }
     }
@@ -362,6 +365,16 @@ impl Decider {
     /// Whether [`Decider::state`] has changed since this was last asked.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
+    }
+
+    /// Whether failures were counted that are not written down yet: they may be, a moment later.
+    pub fn has_charged(&self) -> bool {
+        self.charged
+    }
+
+    /// They are written down.
+    pub fn forget_charged(&mut self) {
+        self.charged = false;
     }
 
     /// What is to be kept for the next run.

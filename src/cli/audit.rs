@@ -122,7 +122,7 @@ fn kept(context: &Context) -> Result<HeadClaim> {
                     "it keeps none on {topic}, or this user may not read it there (its access rules must let the device read audit/head)"
                 );
             }
-            Some(Notice::Problem(what)) => problem = what.to_string(),
+            Some(Notice::Problem(what) | Notice::Refused(what)) => problem = what.to_string(),
             _ => {}
         }
     }

@@ -8,8 +8,8 @@ use super::context::Context;
 use super::run::OPERATOR_KEY;
 use super::{Failure, Places, Result, code, say, say_json};
 use crate::access::grant::GrantKey;
-use crate::publish::command::{Command, Verb};
-use crate::publish::{Notice, Said, Subscriber};
+use crate::publish::command::{Command, OPERATORS, Verb};
+use crate::publish::{News, Notice, Said, Subscriber};
 use crate::system::{clock, secret};
 
 /// `faceid command`
@@ -62,17 +62,18 @@ pub(super) fn command(places: &Places, args: &Args) -> Result {
         return Ok(code::YES);
     }
     let root = config.publish.topic_root(&config.device);
-    let answers = format!("faceid-operator/{}", command.nonce);
+    let answers = format!("{OPERATORS}{}", command.nonce);
     let topic = format!("{root}/cmd/{}", args.verb.as_str());
     let subscriber = Subscriber::beside(&config.publish, &config.secrets_dir, &config.device, &answers);
     let subscriber = subscriber.map_err(Failure::unavailable)?;
     let started = clock::monotonic();
-    let mut sent = false;
+    let (mut sent, mut news) = (false, News::default());
     while clock::monotonic().since(started) < Duration::from_secs(u64::from(args.lifetime)) {
         match subscriber.next(Duration::from_millis(200)) {
             // The subscription stands, so the answer cannot be missed; a second sending would be a replay.
             Some(Notice::Subscribed) if !sent => {
                 sent = true;
+                news.connected(clock::monotonic());
                 let answer = Some((answers.clone(), command.nonce.clone().into_bytes()));
                 subscriber.say(Said { topic: topic.clone(), payload: token.clone(), answer, ..Said::default() });
             }
@@ -81,7 +82,11 @@ pub(super) fn command(places: &Places, args: &Args) -> Result {
                 say_json(&reply);
                 return Ok(if reply["ok"] == true { code::YES } else { code::NO });
             }
-            Some(Notice::Problem(problem) | Notice::Refused(problem)) => super::complain(problem),
+            Some(Notice::Problem(problem) | Notice::Refused(problem)) => {
+                if news.is_news(&problem, clock::monotonic()) {
+                    super::complain(problem);
+                }
+            }
             Some(Notice::Message(_) | Notice::Subscribed | Notice::Taken(_)) | None => {}
         }
     }

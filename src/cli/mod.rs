@@ -13,6 +13,9 @@ mod door;
 mod editor;
 mod eval;
 mod explain;
+#[cfg(any(test, feature = "fuzzing"))]
+#[expect(clippy::expect_used, reason = "it is there to panic")]
+pub mod fuzzing;
 mod gallery;
 mod import;
 #[cfg(test)]
@@ -32,6 +35,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::inference::{BackendChoice, Precision};
+use crate::system::logging;
 
 /// Exit codes, after sysexits.h where it has one.
 pub mod code {
@@ -236,14 +240,21 @@ fn say(line: impl std::fmt::Display) {
     let _ = out.flush();
 }
 
-/// One line to standard error.
+/// One line of what came from outside, which must neither start another nor steer a terminal.
+fn say_outside(line: &str) {
+    say(logging::escape(line));
+}
+
+/// To standard error. Whatever is told may quote what came from outside, and steers no terminal.
 fn complain(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr().lock(), "faceid: {line}");
+    let line = line.to_string();
+    let lines: Vec<String> = line.split('\n').map(logging::escape).collect();
+    let _ = writeln!(std::io::stderr().lock(), "faceid: {}", lines.join("\n"));
 }
 
 /// A value as one line of JSON to standard output.
 fn say_json(value: &serde_json::Value) {
-    say(value);
+    say(logging::escape_json(&value.to_string()));
 }
 
 /// A progress bar on a terminal, and none in a pipe.

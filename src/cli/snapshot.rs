@@ -53,13 +53,18 @@ pub(super) fn snapshot(places: &Places, args: &Args) -> Result {
         .map_err(|_| Failure::new(code::PERMISSION, format!("secret `{}` is no key: it must have 32 bytes", args.key)))?;
     let wrong = |why: &dyn std::fmt::Display| Failure::data(format!("{}: {why}", args.message.display()));
     let text = std::fs::read(&args.message).map_err(|error| wrong(&error))?;
-    let Message { door, camera, track, sealed } = serde_json::from_slice(&text).map_err(|error| wrong(&error))?;
-    let sealed = URL_SAFE_NO_PAD.decode(sealed).map_err(|error| wrong(&error))?;
-    let jpeg = Recipient::new(secret).open(&format!("{door} {camera} {track}"), &sealed);
-    let jpeg = jpeg.ok_or_else(|| wrong(&"it is sealed to another recipient, or was changed"))?;
+    let jpeg = open(&text, &Recipient::new(secret)).map_err(|why| wrong(&why))?;
     write_private(&args.out, &jpeg)?;
     say(format!("wrote {}", args.out.display()));
     Ok(code::YES)
+}
+
+/// The picture in a message that anybody may have written.
+pub(super) fn open(message: &[u8], recipient: &Recipient) -> std::result::Result<Vec<u8>, String> {
+    let Message { door, camera, track, sealed } = serde_json::from_slice(message).map_err(|error| error.to_string())?;
+    let sealed = URL_SAFE_NO_PAD.decode(sealed).map_err(|error| error.to_string())?;
+    let jpeg = recipient.open(&format!("{door} {camera} {track}"), &sealed);
+    jpeg.ok_or_else(|| "it is sealed to another recipient, or was changed".to_owned())
 }
 
 /// Makes the key and prints its public half; with `only_public`, that of the one that is there.

@@ -5,13 +5,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::context::Context;
-use super::{Failure, Places, Result, code, say};
-use crate::publish::{Notice, Received, Subscriber};
+use super::{Failure, Places, Result, code, say_outside};
+use crate::publish::{News, Notice, Received, Subscriber};
+use crate::system::{clock, logging};
 
 /// `faceid watch`
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Print topics and payloads as they are
+    /// Print topics and payloads as they are, control characters spelled out
     #[arg(long)]
     raw: bool,
     /// Leave after this many decisions
@@ -28,26 +29,29 @@ pub(super) fn watch(places: &Places, args: &Args) -> Result {
     let filter = format!("{}/#", config.publish.topic_root(&config.device));
     let subscriber = Subscriber::beside(&config.publish, &config.secrets_dir, &config.device, &filter);
     let subscriber = subscriber.map_err(Failure::unavailable)?;
-    let started = crate::system::clock::monotonic();
-    let mut decisions = 0;
+    let started = clock::monotonic();
+    let (mut decisions, mut news) = (0, News::default());
     loop {
-        let age = crate::system::clock::monotonic().since(started);
+        let age = clock::monotonic().since(started);
         if args.seconds.is_some_and(|limit| age >= Duration::from_secs(limit)) {
             return Ok(code::YES);
         }
         let message = match subscriber.next(Duration::from_millis(500)) {
             Some(Notice::Message(message)) => message,
             Some(Notice::Problem(problem) | Notice::Refused(problem)) => {
-                super::complain(problem);
+                if news.is_news(&problem, clock::monotonic()) {
+                    super::complain(problem);
+                }
                 continue;
             }
-            Some(Notice::Subscribed | Notice::Taken(_)) | None => continue,
+            Some(Notice::Subscribed) => {
+                news.connected(clock::monotonic());
+                continue;
+            }
+            Some(Notice::Taken(_)) | None => continue,
         };
-        if args.raw {
-            say(format!("{} {}", message.topic, String::from_utf8_lossy(&message.payload)));
-        } else if let Some(line) = readable(&message) {
-            say(line);
-        }
+        let line = if args.raw { Some(raw(&message)) } else { readable(&message) };
+        line.iter().for_each(|line| say_outside(line));
         decisions += u64::from(message.topic.ends_with("/decision"));
         if args.count.is_some_and(|count| decisions >= count) {
             return Ok(code::YES);
@@ -55,8 +59,18 @@ pub(super) fn watch(places: &Places, args: &Args) -> Result {
     }
 }
 
-/// One line for a person; `None` for what only machines read.
+/// Topic and payload, on one line.
+pub(super) fn raw(message: &Received) -> String {
+    logging::escape(&format!("{} {}", message.topic, String::from_utf8_lossy(&message.payload)))
+}
+
+/// One line for a person; `None` for what only machines read. Anybody who may write to the broker can have anything in it, so nothing of
+/// it starts another line or steers a terminal.
 pub(super) fn readable(message: &Received) -> Option<String> {
+    told(message).map(|line| logging::escape(&line))
+}
+
+fn told(message: &Received) -> Option<String> {
     let payload = String::from_utf8_lossy(&message.payload);
     let Ok(value) = serde_json::from_str::<Value>(&payload) else {
         return Some(format!("{}: {payload}", message.topic));
@@ -79,14 +93,14 @@ pub(super) fn readable(message: &Received) -> Option<String> {
     (!is_for_machines).then(|| format!("{}: {payload}", message.topic))
 }
 
-/// A decision as one line.
+/// A decision as one line, as harmless as [`readable`]'s.
 pub(super) fn decision_line(event: &Value) -> String {
     let data = event.get("data").unwrap_or(event);
     let text = |key: &str| data.get(key).and_then(Value::as_str).unwrap_or("-").to_owned();
     let time = event.get("time").and_then(Value::as_str).unwrap_or("-");
     let frames = data.pointer("/evidence/frames").and_then(Value::as_u64).unwrap_or(0);
     let band = |name: &str| data.pointer(&format!("/evidence/{name}")).and_then(Value::as_str).unwrap_or("-").to_owned();
-    format!(
+    let line = format!(
         "{time}  door {}  {:<7}  {:<18}  person {}  track {}  {frames} frames, match {}, liveness {}",
         text("door"),
         text("outcome").to_uppercase(),
@@ -95,5 +109,30 @@ pub(super) fn decision_line(event: &Value) -> String {
         data.get("track").and_then(Value::as_u64).unwrap_or(0),
         band("match_band"),
         band("liveness_band"),
-    )
+    );
+    logging::escape(&line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_publisher_writes_starts_a_line_or_steers_a_terminal() {
+        let forged = "x\n1970-01-01  door front  GRANTED\u{1b}[2J\u{9b}2J\r\u{202e}";
+        let json = serde_json::json!({
+            "time": forged, "data": { "door": forged, "outcome": forged, "reason": forged, "person": forged, "camera": forged,
+            "status": forged, "faces": 1, "evidence": { "match_band": forged, "liveness_band": forged } },
+        });
+        for end in ["door/front/decision", "camera/c/status", "camera/c/presence", "camera/c/attempt", "alarm/x", "a\u{1b}[2J\nb"] {
+            for payload in [json.to_string(), forged.to_owned()] {
+                let topic = format!("faceid/gate/{end}");
+                let message = Received { topic, payload: payload.into_bytes(), ..Received::default() };
+                for line in [readable(&message).unwrap_or_default(), raw(&message)] {
+                    assert!(!line.contains(|c: char| c.is_control() || c == '\u{202e}'), "{line:?}");
+                }
+            }
+        }
+        assert!(decision_line(&json).contains(r"x\n1970-01-01  door front  GRANTED\u{1b}[2J"), "{}", decision_line(&json));
+    }
 }

@@ -16,9 +16,9 @@ use super::supervisor::{WorkerContext, WorkerError};
 use crate::access;
 use crate::gallery::{Allowed, Gallery, Rule};
 use crate::publish::command::{Command, Refusal, Verb, answer_to};
-use crate::publish::{Audit, Event, Publisher, Received, Reply, audit};
-use crate::system::{clock, clock_quality, messages};
-use crate::types::{CameraId, DoorId, Embedding, GroupId, Monotonic, Person, PersonId, Score, Wall};
+use crate::publish::{Audit, Event, Inlet, Publisher, Received, Reply, audit};
+use crate::system::{Quota, clock, clock_quality, messages};
+use crate::types::{CameraId, DoorId, Embedding, GroupId, Person, PersonId, Score, Wall};
 
 /// How long a message is waited for before the worker beats.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -28,14 +28,10 @@ const WHILE_ENROLLING: Duration = Duration::from_millis(100);
 const ORDER_DEADLINE: Duration = Duration::from_secs(5);
 /// Decisions of one answer to `replay`; more would not fit into a packet.
 const MOST_REPLAYED: usize = 64;
-/// Refused messages that are audited one by one within [`FLOOD_SPAN`]; beyond it their number is: nobody fills the trail from outside.
-const MOST_REFUSED: u32 = 30;
-const FLOOD_SPAN: Duration = Duration::from_secs(60);
-
 /// The worker that obeys.
 pub(super) struct Commands {
     pub(super) inbox: Inbox,
-    pub(super) messages: Receiver<Received>,
+    pub(super) messages: Inlet,
     pub(super) publisher: Publisher,
     pub(super) audit: Arc<Audit>,
     /// To the decider, which knows what is locked down and keeps it over a restart.
@@ -48,8 +44,10 @@ pub(super) struct Commands {
     /// A face as alike as this to somebody's is that person's.
     pub(super) matching: Score,
     pub(super) enrolling: Option<Enrolling>,
-    pub(super) refused: u32,
-    pub(super) refused_since: Monotonic,
+    /// Refused messages that are audited one by one: nobody fills the trail from outside.
+    pub(super) refused: Quota,
+    /// What readers said and nobody heard, in the log.
+    pub(super) unheard: Quota,
 }
 
 /// An enrolment under way: who waits for its end.
@@ -104,6 +102,7 @@ impl Commands {
             context.beat();
             self.inbox.look(clock::now(), clock_quality().is_synced);
             self.end_enrolment();
+            self.tell_unlisted();
             match self.messages.recv_timeout(if self.enrolling.is_some() { WHILE_ENROLLING } else { PATIENCE }) {
                 Ok(message) => self.hear(&message),
                 Err(RecvTimeoutError::Timeout) if !context.stop().is_asked() => {}
@@ -124,10 +123,10 @@ impl Commands {
             Heard::Read(read) => {
                 let door = read.door.clone();
                 if self.decider.try_send(Report::Presented(read)).is_err() {
-                    unheard(&door, "too much waits");
+                    self.unheard(&door, "too much waits");
                 }
             }
-            Heard::ReadRefused(door, why) => unheard(&door, why),
+            Heard::ReadRefused(door, why) => self.unheard(&door, why),
             // Its id is used up: unlike a frame it would not come again.
             Heard::Passed(passage) => drop(self.decider.send(Report::Passed(passage))),
             Heard::PassageRefused(door, refusal) => {
@@ -162,16 +161,27 @@ impl Commands {
 
     /// Whether one more refusal is written down on its own.
     fn is_listed(&mut self) -> bool {
+        self.tell_unlisted();
+        self.refused.is_listed(clock::monotonic())
+    }
+
+    /// Writes down how many were not written down one by one.
+    fn tell_unlisted(&mut self) {
         let now = clock::monotonic();
-        if now.since(self.refused_since) >= FLOOD_SPAN {
-            if self.refused > MOST_REFUSED {
-                self.note("refused", json!({ "not_listed": self.refused - MOST_REFUSED }));
-            }
-            self.refused_since = now;
-            self.refused = 0;
+        if let Some(unlisted) = self.refused.unlisted(now) {
+            self.note("refused", json!({ "not_listed": unlisted }));
         }
-        self.refused = self.refused.saturating_add(1);
-        self.refused <= MOST_REFUSED
+        if let Some(unlisted) = self.unheard.unlisted(now) {
+            log::warn!("what readers said was not heard {unlisted} more times");
+        }
+    }
+
+    /// What a reader said reaches no log, and that it was not understood does.
+    fn unheard(&mut self, door: &DoorId, why: &str) {
+        self.tell_unlisted();
+        if self.unheard.is_listed(clock::monotonic()) {
+            log::warn!(door = door.as_str(); "what a reader said was not heard: {why}");
+        }
     }
 
     fn refuse(&mut self, word: &str, message: &Received, refusal: &Refusal) {
@@ -211,7 +221,8 @@ impl Commands {
             payload["code"] = json!(code);
         }
         let payload = payload.to_string();
-        let (asked, correlation) = answer_to(&self.inbox.root, message);
+        // A nonce is a command's that was admitted: only an operator chooses where an answer goes.
+        let (asked, correlation) = answer_to(&self.inbox.root, message, nonce.is_some());
         let reply =
             |topic: String, elsewhere| Reply { topic, elsewhere, payload: payload.clone(), correlation: correlation.clone() };
         self.publisher.publish(Event::Reply(reply(format!("cmd/{word}/reply"), false)));
@@ -379,9 +390,4 @@ impl Commands {
 
 fn pong() -> Value {
     json!({ "version": env!("CARGO_PKG_VERSION") })
-}
-
-/// What a reader said reaches no log, and that it was not understood does.
-fn unheard(door: &DoorId, why: &str) {
-    log::warn!(door = door.as_str(); "what a reader said was not heard: {why}");
 }

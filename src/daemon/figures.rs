@@ -20,6 +20,10 @@ pub(super) fn text(api: &Api) -> String {
     blocks(&mut text, api);
     times(&mut text, api);
     plain(&mut text, api);
+    text.family("faceid_messages_dropped_total", "counter", "Messages from the broker that were dropped because too many came");
+    for (kind, count) in api.publisher.dropped() {
+        text.sample("faceid_messages_dropped_total", &[("kind", kind)], count);
+    }
     text.family("process_cpu_seconds_total", "counter", "CPU time of the process");
     text.sample("process_cpu_seconds_total", &[], process::cpu_time().as_secs_f64());
     let sensors = process::temperatures();

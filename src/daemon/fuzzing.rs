@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
 
 use super::birth_witness;
 use super::control;
@@ -12,7 +12,7 @@ use crate::access::grant::{GrantKey, KeySet};
 use crate::gallery;
 use crate::publish::command::{Gate, Verb};
 use crate::publish::passage::Passages;
-use crate::publish::{Context, Models, Publisher, Received, Settings, Worker, discovery};
+use crate::publish::{Context, Inlet, Models, Publisher, Received, Settings, Worker, discovery, lanes};
 use crate::types::{DeviceId, DoorId, Moment, Wall};
 
 const NOW: Wall = Wall(1_700_000_000_000);
@@ -21,8 +21,9 @@ const ROOT: &str = "faceid/gate";
 /// A daemon's ear without a broker: the MQTT worker that hears, and the inbox that judges.
 pub struct Ear {
     worker: Worker,
-    queue: Receiver<Received>,
+    inlet: Inlet,
     inbox: Inbox,
+    now: Moment,
     /// An operator's, and the door's.
     key: GrantKey,
     keys: KeySet,
@@ -37,14 +38,14 @@ impl Ear {
         let (device, door) = (DeviceId::new("gate").expect("a plain name"), DoorId::new("front").expect("a plain name"));
         let now = Moment { wall: NOW, ..Moment::default() };
         let gate = Gate::new(device.clone(), Some(keys.clone()), (&folder.join("nonces"), true), now).expect("the folder is sound");
-        let pinned = BTreeMap::from([(door, keys.clone())]);
+        let pinned = BTreeMap::from([(door.clone(), keys.clone())]);
         let passages = Passages::new(device.clone(), pinned, (&folder.join("passages"), true), now).expect("the folder is sound");
         let context = Context { device, boot_id: uuid::Uuid::nil(), first_sequence: 1, models: Models::new(), person_names: false };
         let (publisher, mut worker) = Publisher::new(Settings::default(), context, folder);
-        let (sender, queue) = sync_channel(1);
-        worker.hear_commands(sender);
+        let (lanes, inlet) = lanes(ROOT, [door], gate.judge().clone(), passages.judge().clone());
+        worker.hear_commands(lanes);
         let inbox = Inbox { root: ROOT.to_owned(), gate, passages };
-        Self { worker, queue, inbox, key, keys, _publisher: publisher }
+        Self { worker, inlet, inbox, now, key, keys, _publisher: publisher }
     }
 
     /// A payload on every topic that is subscribed to, as the client hands it over: nothing that was not signed is obeyed or believed,
@@ -87,9 +88,12 @@ impl Ear {
 
     fn hear(&mut self, topic: &str, payload: &[u8], retained: bool) -> Heard {
         let message = Received { topic: topic.to_owned(), payload: payload.to_vec(), retained, ..Received::default() };
-        self.worker.heard(message);
-        let Ok(message) = self.queue.try_recv() else { return Heard::Nothing };
-        self.inbox.judge(&message, Moment { wall: NOW, ..Moment::default() })
+        // Each as if after a long silence: a budget that is used up would let nothing be judged any more.
+        self.now.monotonic = self.now.monotonic.plus(Duration::from_secs(60));
+        self.worker.heard(message, self.now);
+        let message = self.inlet.recv_timeout(Duration::ZERO);
+        assert!(self.inlet.recv_timeout(Duration::ZERO).is_err(), "one message became two");
+        message.map_or(Heard::Nothing, |message| self.inbox.judge(&message, self.now))
     }
 }
 

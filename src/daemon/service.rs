@@ -44,7 +44,7 @@ use crate::publish::{self, Audit, Birth, Discovery, Event, Journal, KeptEar, Pub
 use crate::system::notify::Notifier;
 use crate::system::secret::SecretError;
 use crate::system::seen::SeenError;
-use crate::system::{Stop, StopHandle, clock, files, messages};
+use crate::system::{Quota, Stop, StopHandle, clock, files, messages};
 use crate::types::{CameraId, ModelId, Monotonic, Presence, Score};
 use crate::vision::VisionError;
 use crate::vision::stack::Stack;
@@ -60,8 +60,6 @@ const COURIER_RETRY: Role = Role::Restartable { floor: Duration::from_secs(1), c
 const CAMERA_RETRY: Role = Role::Restartable { floor: Duration::from_secs(1), ceiling: Duration::from_secs(4) };
 /// One frame's stages take well under a second on the slowest board; a first run of an engine may take longer.
 const STALE_AFTER: Duration = Duration::from_secs(20);
-/// Courier → commands. When full, the newest is dropped: its sender gets no answer.
-const COMMANDS: usize = 16;
 /// The gallery's door is opened again after an error.
 const CONTROL_RETRY: Role = Role::Restartable { floor: Duration::from_millis(100), ceiling: Duration::from_secs(10) };
 /// How long a start waits for a command line that is changing the gallery.
@@ -280,9 +278,10 @@ impl Service {
         service.timings = pipeline.timings();
         let wires = reports::wires();
         let snapshots = Snapshots::new(config.publish.snapshot_recipient.as_deref()).map_err(DaemonError::Recipient)?;
+        let inbox = Inbox { root: config.publish.topic_root(&config.device), gate: record.gate, passages: record.passages };
         let commands = Commands {
-            inbox: Inbox { root: config.publish.topic_root(&config.device), gate: record.gate, passages: record.passages },
-            messages: commanded(&mut courier),
+            messages: commanded(&mut courier, config, &inbox),
+            inbox,
             publisher: service.publisher.clone(),
             audit: service.audit.clone(),
             decider: wires.0.reports.clone(),
@@ -292,8 +291,8 @@ impl Service {
             cameras: guards::enrolling_cameras(config),
             matching: at_doors.matching,
             enrolling: None,
-            refused: 0,
-            refused_since: clock::monotonic(),
+            refused: Quota::default(),
+            unheard: Quota::default(),
         };
         service.spawn_commands(commands)?;
         service.spawn_witness(config, (boot_id, kept), state.number(), wires.0.reports.clone())?;
@@ -413,6 +412,7 @@ impl Service {
             standing: std::collections::HashMap::new(),
             snapshots: snapshots.clone(),
             blocks: Default::default(),
+            saved_at: None,
         };
         let mut vision = Vision {
             pipeline,
@@ -578,11 +578,12 @@ fn discovery_event(config: &Config) -> Event {
     Event::Discovery(Box::new(Discovery { topic: discovery::topic(&config.device), payload }))
 }
 
-/// The queue that the courier puts commands into.
-fn commanded(courier: &mut publish::Worker) -> std::sync::mpsc::Receiver<publish::Received> {
-    let (queue, inbox) = std::sync::mpsc::sync_channel(COMMANDS);
-    courier.hear_commands(queue);
-    inbox
+/// The lanes that the courier puts commands into, and what doors say.
+fn commanded(courier: &mut publish::Worker, config: &Config, inbox: &Inbox) -> publish::Inlet {
+    let doors = config.doors.iter().map(|door| door.id.clone());
+    let (lanes, inlet) = publish::lanes(&inbox.root, doors, inbox.gate.judge().clone(), inbox.passages.judge().clone());
+    courier.hear_commands(lanes);
+    inlet
 }
 
 /// What is said at the start, but for what is the gallery's.

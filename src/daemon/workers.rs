@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A worker that fails on this many frames in a row will not recover by itself.
 const MOST_FAILURES: u32 = 30;
+/// How often failures that block no door are written down.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
 
 /// What the workers count, for `stats` and for the demo's summary.
 #[derive(Default)]
@@ -272,6 +274,8 @@ pub(super) struct Decisions {
     pub(super) standing: HashMap<CameraId, Standing>,
     pub(super) snapshots: Snapshots,
     pub(super) blocks: Blocks,
+    /// When the state was written down last.
+    pub(super) saved_at: Option<Monotonic>,
 }
 
 impl Decisions {
@@ -283,6 +287,8 @@ impl Decisions {
                 Err(RecvTimeoutError::Timeout) if !context.stop().is_asked() => {}
                 Err(_) => {
                     self.clock.keep();
+                    self.saved_at = None;
+                    self.keep_state(clock::now());
                     return Ok(());
                 }
             }
@@ -474,11 +480,18 @@ impl Decisions {
         if kept { Ok(()) } else { Err("it is in force, but could not be written down: a restart would forget it".to_owned()) }
     }
 
-    /// Before anything that depends on it is published. Whether everything is written down.
+    /// Before anything that depends on it is published. Whether everything is written down: failures that block no door yet are once a
+    /// second, or whoever makes them wears the flash and keeps the decider from its work.
     fn keep_state(&mut self, now: Moment) -> bool {
-        if self.decider.take_changed()
-            && let Err(error) = self.state.save(&self.decider.state(now))
-        {
+        let is_due = self.saved_at.is_none_or(|at| now.monotonic.since(at) >= SAVE_EVERY);
+        let must = self.decider.take_changed();
+        if must || is_due && self.decider.has_charged() {
+            self.saved_at = Some(now.monotonic);
+            self.decider.forget_charged();
+        } else {
+            return true;
+        }
+        if let Err(error) = self.state.save(&self.decider.state(now)) {
             log::error!("{}: {error}; a restart would forget blocks, lock-downs and who is where", self.state.path().display());
             return false;
         }

@@ -17,16 +17,20 @@ use super::presenting::{Outcome, Presenting};
 use super::settings::{Settings, UnsureClock};
 use crate::access::grant::{GrantKey, KeySet, MAX_JWK_SET_BYTES, PASSAGE_LIFETIME_S, PassageClaim};
 use crate::publish::{
-    self, Alarm, AlarmKind, CONTRACT_VERSION, Context, Event, Notice, Problem, Received, Said, StateKey, Subscriber, Wants,
+    self, Alarm, AlarmKind, CONTRACT_VERSION, Context, Event, News, Notice, Problem, Received, Said, StateKey, Subscriber, Wants,
 };
 use crate::system::seen::SeenError;
-use crate::system::{Stop, clock, clock_quality, secret};
+use crate::system::{Quota, Stop, clock, clock_quality, secret};
 use crate::types::{DeviceId, DoorId, PersonId};
 
 /// How long a message is waited for before inputs and time are looked at.
 const TICK: Duration = Duration::from_millis(50);
 /// A clock that goes back by more seconds than a time service slews is spoken of.
 const CLOCK_BACK_S: u64 = 1;
+/// How many messages are looked at before that, when they wait.
+const MOST_AT_ONCE: usize = 64;
+/// The longest packet that is taken from the broker, in bytes: a decision has some 3 kB, the published keys [`MAX_JWK_SET_BYTES`] at most.
+const MOST_BYTES: u32 = 32 * 1024;
 /// People whose grants wait for the door to be opened; more do not pass within one opening.
 const MOST_GUESTS: usize = 16;
 /// The name of the key that passages are signed with among the secrets; `faceid keygen --door` makes it.
@@ -64,6 +68,12 @@ struct Controller {
     diary: Diary,
     /// Whether the broker hears us: between its first word on a subscription, whatever that is, and the next problem.
     online: bool,
+    /// Which of the broker's problems are worth a line.
+    news: News,
+    /// The same for the topics that it lets us not read: the decisions, and the keys.
+    refused: [News; 2],
+    /// Lines about messages that open nothing: anybody who may write to the broker can have them written.
+    noise: Quota,
     link: Subscriber,
 }
 
@@ -141,7 +151,11 @@ impl Controller {
         }
         let client_id = client_id::of(places, &door)?;
         let will = Some((state, DoorState::Unknown.as_str().to_owned()));
-        let link = Subscriber::start_as(places.broker, places.secrets, Wants { filters, client_id: Some(client_id), will })?;
+        let link = Subscriber::start_as(
+            places.broker,
+            places.secrets,
+            Wants { filters, client_id: Some(client_id), will, most_bytes: Some(MOST_BYTES) },
+        )?;
         let context = Context {
             device: places.device.clone(),
             boot_id: Uuid::new_v4(),
@@ -165,42 +179,24 @@ impl Controller {
             guests: Vec::new(),
             diary,
             online: false,
+            news: News::default(),
+            refused: Default::default(),
+            noise: Quota::default(),
             link,
         })
     }
 
-    /// One message or one tick, then the inputs.
+    /// What the broker has brought or one tick, then the inputs. Of a flood a handful at a time: a grant in it waits for little, and
+    /// neither do the inputs wait for it.
     fn turn(&mut self) {
         self.look_at_clock();
-        match self.link.next(TICK) {
-            Some(Notice::Message(message)) => self.hear(&message),
-            Some(Notice::Subscribed) => {
-                log::info!(door = self.door.as_str(); "listening for decisions");
-                if !self.online {
-                    self.diary.reconnected();
-                }
-                self.online = true;
-            }
-            // The connection stands: what we say is taken, and what is refused is tried again by itself.
-            Some(Notice::Refused(problem)) => {
-                let is_keys = matches!(&problem, Problem::Unreadable { topic, .. } if topic.ends_with("/keys"));
-                if is_keys {
-                    log::warn!(door = self.door.as_str(); "{problem}. Only keys that are pinned open the door");
-                } else {
-                    log::error!(door = self.door.as_str(); "{problem}. No grant is heard: the door stays locked");
-                }
-                if !self.online {
-                    self.diary.reconnected();
-                }
-                self.online = true;
-            }
-            Some(Notice::Taken(number)) => self.diary.confirmed(number),
-            Some(Notice::Problem(problem)) => {
-                log::warn!("{problem}; the door stays locked");
-                self.online = false;
-            }
-            None => {}
+        let mut wait = TICK;
+        for _ in 0..MOST_AT_ONCE {
+            let Some(notice) = self.link.next(wait) else { break };
+            self.take(notice);
+            wait = Duration::ZERO;
         }
+        self.tell_noise();
         self.hear_panel();
         let readings = self.hardware.inputs.read();
         if self.hardware.inputs.has_sensor() {
@@ -227,6 +223,43 @@ impl Controller {
         self.is_behind = behind > CLOCK_BACK_S;
     }
 
+    fn take(&mut self, notice: Notice) {
+        match notice {
+            Notice::Message(message) => self.hear(&message),
+            Notice::Subscribed => {
+                log::info!(door = self.door.as_str(); "listening for decisions");
+                self.refused = Default::default();
+                self.heard_by_the_broker();
+            }
+            // The connection stands: what we say is taken, and what is refused is tried again by itself.
+            Notice::Refused(problem) => {
+                let is_keys = matches!(&problem, Problem::Unreadable { topic, .. } if topic.ends_with("/keys"));
+                let (level, so) = if is_keys {
+                    (log::Level::Warn, "Only keys that are pinned open the door")
+                } else {
+                    (log::Level::Error, "No grant is heard: the door stays locked")
+                };
+                let is_news = self.refused[usize::from(is_keys)].is_news(&problem, clock::monotonic());
+                log::log!(if is_news { level } else { log::Level::Debug }, door = self.door.as_str(); "{problem}. {so}");
+                self.heard_by_the_broker();
+            }
+            Notice::Taken(number) => self.diary.confirmed(number),
+            Notice::Problem(problem) => {
+                let is_news = self.news.is_news(&problem, clock::monotonic());
+                log::log!(if is_news { log::Level::Warn } else { log::Level::Debug }, "{problem}; the door stays locked");
+                self.online = false;
+            }
+        }
+    }
+
+    fn heard_by_the_broker(&mut self) {
+        if !self.online {
+            self.news.connected(clock::monotonic());
+            self.diary.reconnected();
+        }
+        self.online = true;
+    }
+
     fn say_diary(&mut self) {
         while self.online
             && let Some(note) = self.diary.hand_out()
@@ -241,7 +274,8 @@ impl Controller {
         if self.learns && message.topic == format!("{}/keys", self.root) {
             match self.admission.learn(&message.payload, now) {
                 Ok(kids) => kids.iter().for_each(|kid| log::info!(kid = kid.as_str(); "a pinned key endorses a new one")),
-                Err(error) => log::warn!("the published keys are passed over: {error}"),
+                Err(error) if self.is_listed() => log::warn!("the published keys are passed over: {error}"),
+                Err(_) => {}
             }
             return;
         }
@@ -251,9 +285,22 @@ impl Controller {
                 self.let_in(permit);
             }
             Err(Refusal::NoGrant) => {}
+            Err(_) if !self.is_listed() => {}
             // QoS 1 may bring one message twice.
             Err(error @ Refusal::Seen(SeenError::Again)) => log::info!(door = self.door.as_str(); "opens nothing: {error}"),
             Err(error) => log::warn!(door = self.door.as_str(); "opens nothing: {error}"),
+        }
+    }
+
+    /// Whether one more message that opens nothing is told of on its own.
+    fn is_listed(&mut self) -> bool {
+        self.tell_noise();
+        self.noise.is_listed(clock::monotonic())
+    }
+
+    fn tell_noise(&mut self) {
+        if let Some(unlisted) = self.noise.unlisted(clock::monotonic()) {
+            log::warn!(door = self.door.as_str(); "{unlisted} more messages opened nothing");
         }
     }
 

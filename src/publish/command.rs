@@ -132,35 +132,21 @@ pub enum Refusal {
     Replayed(#[from] SeenError),
 }
 
-/// Believes commands or refuses them.
-pub struct Gate {
+/// Tells what an operator signed from what nobody did. Whether it was given before is the [`Gate`]'s to say.
+#[derive(Debug, Clone)]
+pub struct Judge {
     device: DeviceId,
     operators: Option<KeySet>,
-    seen: Seen,
 }
 
-impl Gate {
-    /// A gate for this device; without operators it refuses everything. `memory` is the file of used nonces, and whether this is the
-    /// device's very first start: see [`Seen`] for what becomes of one that is lost.
-    pub fn new(device: DeviceId, operators: Option<KeySet>, memory: (&Path, bool), now: Moment) -> Result<Self, SeenError> {
-        let (path, is_new) = memory;
-        let owner = format!("{device}/commands");
-        let seen = Seen::open(path, Terms { owner: &owner, kind: Kind::Messages, is_new, leeway: LEEWAY }, now)?;
-        Ok(Self { device, operators, seen })
+impl Judge {
+    /// For this device; without operators everything is refused.
+    pub fn new(device: DeviceId, operators: Option<KeySet>) -> Self {
+        Self { device, operators }
     }
 
-    /// Takes a look at the clocks, often: see [`Seen::look`].
-    pub fn look(&mut self, now: Moment, is_synced: bool) {
-        self.seen.look(now, is_synced);
-    }
-
-    /// The end of the program: see [`Seen::keep`].
-    pub fn keep(&mut self) {
-        self.seen.keep();
-    }
-
-    /// A message on `cmd/<word>`. Its nonce is durable as used before this returns it.
-    pub fn admit(&mut self, word: &str, message: &Received, now: Wall) -> Result<Command, Refusal> {
+    /// A message on `cmd/<word>`, believed but for its nonce.
+    pub fn check(&self, word: &str, message: &Received, now: Wall) -> Result<Command, Refusal> {
         if message.retained {
             return Err(Refusal::Retained);
         }
@@ -179,11 +165,51 @@ impl Gate {
         if !is_timely || !(1..=MAX_LIFETIME_S).contains(&lifetime) {
             return Err(Refusal::Untimely);
         }
+        Ok(command)
+    }
+}
+
+/// Believes commands or refuses them.
+pub struct Gate {
+    judge: Judge,
+    seen: Seen,
+}
+
+impl Gate {
+    /// A gate for this device; without operators it refuses everything. `memory` is the file of used nonces, and whether this is the
+    /// device's very first start: see [`Seen`] for what becomes of one that is lost.
+    pub fn new(device: DeviceId, operators: Option<KeySet>, memory: (&Path, bool), now: Moment) -> Result<Self, SeenError> {
+        let (path, is_new) = memory;
+        let owner = format!("{device}/commands");
+        let seen = Seen::open(path, Terms { owner: &owner, kind: Kind::Messages, is_new, leeway: LEEWAY }, now)?;
+        Ok(Self { judge: Judge::new(device, operators), seen })
+    }
+
+    /// What it believes commands by.
+    pub fn judge(&self) -> &Judge {
+        &self.judge
+    }
+
+    /// Takes a look at the clocks, often: see [`Seen::look`].
+    pub fn look(&mut self, now: Moment, is_synced: bool) {
+        self.seen.look(now, is_synced);
+    }
+
+    /// The end of the program: see [`Seen::keep`].
+    pub fn keep(&mut self) {
+        self.seen.keep();
+    }
+
+    /// A message on `cmd/<word>`. Its nonce is durable as used before this returns it.
+    pub fn admit(&mut self, word: &str, message: &Received, now: Wall) -> Result<Command, Refusal> {
+        let command = self.judge.check(word, message, now)?;
         self.seen.take(&command.nonce, command.issued_at, command.expires_at, now)?;
         Ok(command)
     }
 }
 
+/// Below this topic whoever asks is answered, an operator or not: nothing that acts listens there.
+pub const OPERATORS: &str = "faceid-operator/";
 /// The longest response topic that is answered on, in bytes.
 const MAX_TOPIC_BYTES: usize = 256;
 /// The most correlation data that is brought back, in bytes. Whoever writes here needs no signature to be answered.
@@ -192,9 +218,11 @@ const MAX_CORRELATION_BYTES: usize = 1024;
 /// Where the answer to a message on `<root>/cmd/<word>` goes besides `cmd/<word>/reply`, and the correlation data that it brings back.
 ///
 /// It goes to the message's response topic (MQTT 5, 4.10), unless that would let a stranger speak in our name, another node's or to Home
-/// Assistant, or is no topic at all: what lies below the base topic of `root` is the nodes' own. Correlation data that is longer than
+/// Assistant, or is no topic at all: what lies below the base topic of `root` is the nodes' own. What no operator signed, or was refused
+/// for another reason (a copy of a command has any response topic that its copier likes), is answered below [`OPERATORS`] alone: else
+/// anybody could have this device say something on any topic that it may write. Correlation data that is longer than
 /// 1 KiB is not brought back, and its sender, who could not tell its answer from another's, is answered on `cmd/<word>/reply` alone.
-pub fn answer_to(root: &str, message: &Received) -> (Option<String>, Option<Vec<u8>>) {
+pub fn answer_to(root: &str, message: &Received, is_admitted: bool) -> (Option<String>, Option<Vec<u8>>) {
     if message.correlation.as_ref().is_some_and(|data| data.len() > MAX_CORRELATION_BYTES) {
         return (None, None);
     }
@@ -203,7 +231,8 @@ pub fn answer_to(root: &str, message: &Received) -> (Option<String>, Option<Vec<
     let topic = message.response_topic.as_ref().filter(|topic| {
         let is_topic = !topic.is_empty() && topic.len() <= MAX_TOPIC_BYTES && !topic.contains(['+', '#']);
         let is_plain = is_topic && !topic.starts_with('$') && !topic.contains(char::is_control);
-        is_plain && !is_the_nodes(topic) && *topic != "homeassistant" && !topic.starts_with("homeassistant/")
+        let is_ours_to_write = is_admitted || topic.starts_with(OPERATORS);
+        is_plain && is_ours_to_write && !is_the_nodes(topic) && *topic != "homeassistant" && !topic.starts_with("homeassistant/")
     });
     (topic.cloned(), message.correlation.clone())
 }
@@ -337,14 +366,24 @@ mod tests {
             ["site/faceid/gate/door/front/decision", "site/faceid/gate", "site/faceid/gates/door/front/decision", "site/faceid"];
         let others = ["homeassistant/x", "homeassistant", "$SYS/x", "a/#", "a/+", "", "a\0", "a\u{1b}", &long];
         for topic in own.into_iter().chain(others) {
-            assert_eq!(answer_to("site/faceid/gate", &asked(topic, 4)), (None, Some(vec![0xff; 4])), "{topic}");
+            assert_eq!(answer_to("site/faceid/gate", &asked(topic, 4), true), (None, Some(vec![0xff; 4])), "{topic}");
         }
         for topic in ["site/faceid-operator/7", "site/desk", "desk/7", &long[1..]] {
-            assert_eq!(answer_to("site/faceid/gate", &asked(topic, 4)), (Some(topic.to_owned()), Some(vec![0xff; 4])), "{topic}");
+            assert_eq!(
+                answer_to("site/faceid/gate", &asked(topic, 4), true),
+                (Some(topic.to_owned()), Some(vec![0xff; 4])),
+                "{topic}"
+            );
         }
-        assert!(answer_to("faceid/gate", &asked("desk/7", MAX_CORRELATION_BYTES)).1.is_some());
-        assert_eq!(answer_to("faceid/gate", &asked("desk/7", MAX_CORRELATION_BYTES + 1)), (None, None));
-        assert_eq!(answer_to("faceid/gate", &Received::default()), (None, None));
+        // What nobody signed is answered where nothing acts on it.
+        for topic in ["zigbee2mqtt/frontdoor/set", "site/desk", "faceid-operator", "faceid-operators/7", "site/faceid-operator/7"] {
+            assert_eq!(answer_to("site/faceid/gate", &asked(topic, 4), false), (None, Some(vec![0xff; 4])), "{topic}");
+        }
+        let operators = "faceid-operator/7";
+        assert_eq!(answer_to("faceid/gate", &asked(operators, 4), false).0.as_deref(), Some(operators));
+        assert!(answer_to("faceid/gate", &asked("desk/7", MAX_CORRELATION_BYTES), true).1.is_some());
+        assert_eq!(answer_to("faceid/gate", &asked("desk/7", MAX_CORRELATION_BYTES + 1), true), (None, None));
+        assert_eq!(answer_to("faceid/gate", &Received::default(), true), (None, None));
     }
 
     #[test]

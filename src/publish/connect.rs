@@ -5,19 +5,26 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttc::v5::mqttbytes::v5::{ConnectProperties, ConnectReturnCode};
+use rumqttc::v5::mqttbytes::v5::ConnectReturnCode;
 use rumqttc::v5::{ConnectionError, MqttOptions, StateError};
 use rumqttc::{TlsConfiguration, Transport};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{AlertDescription, ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use thiserror::Error as ThisError;
 
 use super::settings::Settings;
-use crate::system::secret;
+use super::wire::Breach;
+use crate::system::{Backoff, secret};
+use crate::types::{Monotonic, Wall};
 
-/// The largest packet that we take from a broker, in bytes.
+/// The largest packet that we take from a broker, in bytes: pictures, and decisions of old in one answer.
 pub(super) const MAX_PACKET_BYTES: u32 = 256 * 1024;
+/// A connection that lasted this long was a good one: the next failure waits short again, and is news.
+const GOOD_CONNECTION: Duration = Duration::from_secs(5);
+/// So many connections in a row that ended sooner are no accident.
+const SHORT_CONNECTIONS: u32 = 3;
+const AT_ONCE: &str = "each connection ends at once";
 /// The most messages that are under way at once. rumqttc keeps a table of this size, and its default of 65,535 costs megabytes.
 const MAX_INFLIGHT: u16 = 32;
 
@@ -52,6 +59,14 @@ pub enum Problem {
         /// Host and port.
         broker: String,
         /// What is wrong with it.
+        detail: String,
+    },
+    /// The broker's certificate is not good at this time.
+    #[error("the certificate of broker {broker} {detail}")]
+    Untimely {
+        /// Host and port.
+        broker: String,
+        /// When it is, and what to do.
         detail: String,
     },
     /// The broker does not take our certificate, or wants one.
@@ -108,6 +123,88 @@ pub enum Problem {
     },
 }
 
+impl Problem {
+    /// What makes it the same problem again: its text without its numbers, which may be seconds that go by. Connections that end at once
+    /// are one problem, closed or reset.
+    fn kind(&self) -> String {
+        let text = self.to_string();
+        text.find(AT_ONCE)
+            .map_or(text.as_str(), |at| &text[at..])
+            .split(|c: char| c.is_ascii_digit())
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join("0")
+    }
+}
+
+/// Which problems are news to whoever reads them: one that comes again and again is one line, until a connection was good in between.
+#[derive(Debug, Default)]
+pub struct News {
+    told: Option<String>,
+    online_since: Option<Monotonic>,
+}
+
+impl News {
+    /// There is a connection now.
+    pub fn connected(&mut self, now: Monotonic) {
+        self.online_since = Some(now);
+    }
+
+    /// Whether this is to be told.
+    pub fn is_news(&mut self, problem: &Problem, now: Monotonic) -> bool {
+        let was_good = self.online_since.take().is_some_and(|since| now.since(since) >= GOOD_CONNECTION);
+        let kind = problem.kind();
+        let is_news = was_good || self.told.as_ref() != Some(&kind);
+        self.told = Some(kind);
+        is_news
+    }
+}
+
+/// One connection after another: when the next may be tried, and what is to be thought of how they ended.
+pub(super) struct Course {
+    backoff: Backoff,
+    client_id: String,
+    news: News,
+    /// Connections in a row that were over at once.
+    short: u32,
+}
+
+impl Course {
+    pub(super) fn new(settings: &Settings, client_id: &str) -> Self {
+        let ms = |ms| Duration::from_millis(u64::from(ms));
+        let backoff = Backoff::new(ms(settings.retry_floor_ms), ms(settings.retry_ceiling_ms));
+        Self { backoff, client_id: client_id.to_owned(), news: News::default(), short: 0 }
+    }
+
+    /// A try or a connection has ended; `online` is how long it had lasted since the broker took us. Gives the problem, with what many
+    /// short connections mean, and whether it is news.
+    pub(super) fn ended(&mut self, problem: Problem, online: Option<Duration>, now: Monotonic) -> (Problem, bool) {
+        let lasted = online.is_some_and(|lasted| lasted >= GOOD_CONNECTION);
+        if lasted {
+            self.backoff.reset();
+            self.short = 0;
+        } else if online.is_some() {
+            self.short = self.short.saturating_add(1);
+        }
+        let problem = match problem {
+            Problem::Lost { broker, detail } if self.short >= SHORT_CONNECTIONS => {
+                let why = format!("is another program or another controller running with the client id `{}`?", self.client_id);
+                Problem::Lost { broker, detail: format!("{detail}; {AT_ONCE}: {why}") }
+            }
+            problem => problem,
+        };
+        if lasted {
+            self.news = News::default();
+        }
+        let is_news = self.news.is_news(&problem, now);
+        (problem, is_news)
+    }
+
+    pub(super) fn next_delay(&mut self) -> Duration {
+        self.backoff.next_delay()
+    }
+}
+
 /// The options of a connection of ours; reads secrets and certificates anew, so that rotated ones are taken up by the next try.
 pub(super) fn options(settings: &Settings, secrets: &Path, client_id: &str) -> Result<MqttOptions, Problem> {
     let mut options = MqttOptions::new(client_id, settings.host.as_str(), settings.port);
@@ -117,7 +214,6 @@ pub(super) fn options(settings: &Settings, secrets: &Path, client_id: &str) -> R
     options.set_outgoing_inflight_upper_limit(MAX_INFLIGHT);
     // Each connection starts clean: what is pending is the outbox's to say, never the client's or the broker's.
     options.set_clean_start(true);
-    options.set_connect_properties(ConnectProperties { max_packet_size: Some(MAX_PACKET_BYTES), ..ConnectProperties::new() });
     let mut network = options.network_options();
     network.set_tcp_nodelay(true);
     options.set_network_options(network);
@@ -184,6 +280,11 @@ pub(super) fn problem(error: &ConnectionError, settings: &Settings, was_online: 
     if let Some(tls) = find_tls(error) {
         return tls_problem(&tls, broker);
     }
+    if let ConnectionError::Io(error) = error
+        && let Some(breach) = error.get_ref().and_then(|inner| inner.downcast_ref::<Breach>())
+    {
+        return Problem::Lost { broker, detail: breach.to_string() };
+    }
     let detail = match error {
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => {
             format!("the broker says {reason_code:?}; `SessionTakenOver` means that another client uses our client id")
@@ -206,7 +307,18 @@ pub(super) fn problem(error: &ConnectionError, settings: &Settings, was_online: 
 
 fn tls_problem(error: &rustls::Error, broker: String) -> Problem {
     let detail = error.to_string();
+    let date = |seconds: u64| Wall(i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX)).rfc3339();
     match error {
+        rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { time, not_after }) => {
+            let (ended, now) = (date(not_after.as_secs()), date(time.as_secs()));
+            let detail = format!("expired on {ended}, and this device's clock says {now}: renew it, or set the clock");
+            Problem::Untimely { broker, detail }
+        }
+        rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { time, not_before }) => {
+            let (begins, now) = (date(not_before.as_secs()), date(time.as_secs()));
+            let detail = format!("is not valid before {begins}, and this device's clock says {now}: set the clock");
+            Problem::Untimely { broker, detail }
+        }
         rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => Problem::Untrusted { broker, detail },
         rustls::Error::AlertReceived(
             AlertDescription::CertificateRequired
@@ -238,4 +350,68 @@ fn find_tls(error: &ConnectionError) -> Option<rustls::Error> {
         };
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::UnixTime;
+
+    use super::*;
+
+    fn lost(detail: &str) -> Problem {
+        Problem::Lost { broker: "b:1883".into(), detail: detail.into() }
+    }
+
+    fn course() -> Course {
+        Course::new(&Settings { retry_floor_ms: 100, retry_ceiling_ms: 10_000, ..Settings::default() }, "faceid-door-gate-front")
+    }
+
+    #[test]
+    fn a_storm_is_backed_off_from_is_two_lines_and_names_its_cause() {
+        let (mut course, now) = (course(), Monotonic::default());
+        let mut told = Vec::new();
+        let mut waited = Duration::ZERO;
+        for n in 0..50 {
+            let how = if n < 3 || n % 2 == 0 { "closed" } else { "reset" };
+            let (problem, is_news) = course.ended(lost(how), Some(Duration::from_millis(100)), now);
+            told.extend(is_news.then(|| problem.to_string()));
+            waited = course.next_delay();
+        }
+        assert!(waited >= Duration::from_secs(5), "{waited:?}");
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[1].contains("another controller running with the client id `faceid-door-gate-front`"), "{told:?}");
+        // One that was good makes the next failure short, plain and news.
+        let (problem, is_news) = course.ended(lost("closed"), Some(GOOD_CONNECTION), now);
+        assert_eq!((problem, is_news), (lost("closed"), true));
+        assert!(course.next_delay() <= Duration::from_millis(100));
+        assert!(!course.ended(lost("closed"), None, now).1);
+        assert!(course.ended(lost("another"), None, now).1);
+    }
+
+    #[test]
+    fn what_a_reader_was_told_is_told_again_after_a_good_connection_alone() {
+        let (mut news, start) = (News::default(), Monotonic::default());
+        assert!(news.is_news(&lost("a"), start) && !news.is_news(&lost("a"), start) && news.is_news(&lost("b"), start));
+        news.connected(start);
+        assert!(!news.is_news(&lost("b"), start.plus(Duration::from_secs(1))));
+        news.connected(start);
+        assert!(news.is_news(&lost("b"), start.plus(GOOD_CONNECTION)));
+    }
+
+    #[test]
+    fn a_certificate_out_of_its_time_is_one_problem_with_dates_and_the_right_remedy() {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let expired = |now| {
+            let error = CertificateError::ExpiredContext { time: at(now), not_after: at(1_769_817_600) };
+            tls_problem(&rustls::Error::InvalidCertificate(error), "b:8883".into())
+        };
+        let said = expired(1_772_323_200).to_string();
+        assert!(said.contains("expired on 2026-01-31T00:00:00") && said.contains("renew it"), "{said}");
+        assert_ne!(expired(1_772_323_200), expired(1_772_323_207));
+        assert_eq!(expired(1_772_323_200).kind(), expired(1_772_323_207).kind(), "seconds that go by are no other problem");
+        let error = CertificateError::NotValidYetContext { time: at(946_684_800), not_before: at(1_769_817_600) };
+        let said = tls_problem(&rustls::Error::InvalidCertificate(error), "b:8883".into()).to_string();
+        assert!(said.contains("not valid before 2026-01-31") && said.contains("clock says 2000-01-01"), "{said}");
+        assert!(said.ends_with("set the clock") && !said.contains("ca-file"), "{said}");
+    }
 }

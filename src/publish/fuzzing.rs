@@ -1,10 +1,14 @@
-//! What the fuzz target `sealed` feeds (`tests/fuzz`), and what a seeded walk feeds in every test run: records of the outbox and of the
-//! audit trail as they are once they have been opened. Only what was sealed under the device's key comes so far: whoever has stolen it,
-//! or a version that wrote something else. Each function takes any bytes at all and panics when a promise is broken.
+//! What the fuzz targets `sealed` and `packets` feed (`tests/fuzz`), and what a seeded walk feeds in every test run: the packets of a
+//! broker, and records of the outbox and of the audit trail as they are once they have been opened. Of these, only what was sealed under
+//! the device's key comes so far: whoever has stolen it, or a version that wrote something else. Each function takes any bytes at all and
+//! panics when a promise is broken.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::BytesMut;
+use rumqttc::v5::mqttbytes::v5::Packet;
+use rumqttc::v5::{Event, MqttState};
 use serde_json::json;
 
 use super::audit::{self, Audit};
@@ -12,6 +16,7 @@ use super::journal::{self, Journal};
 use super::outbox::{Outbox, Ticket};
 use super::payload::{Context, Models};
 use super::sealed::{self, Limits, Location, SealedLog, StateKey};
+use super::{subscribe, wire};
 use crate::types::{DeviceId, Moment, Wall};
 
 const NOW: Wall = Wall(1_700_000_000_000);
@@ -141,6 +146,45 @@ impl Shelf {
     }
 }
 
+/// What a broker sends, through the very reader and state that rumqttc uses: no panic, nothing is read that is longer than we take, and
+/// whatever rumqttc would keep to the connection's end is seen and ends the connection.
+pub fn packets(bytes: &[u8]) {
+    const MOST: u32 = 4096;
+    // In two parts, as a socket may bring it.
+    let at = bytes.first().map_or(0, |byte| usize::from(*byte) % bytes.len());
+    let (mut arrived, mut late) = (BytesMut::from(&bytes[..at]), Some(&bytes[at..]));
+    let mut state = MqttState::new(8, false);
+    let mut is_greeted = false;
+    loop {
+        let before = arrived.len();
+        match Packet::read(&mut arrived, Some(MOST)) {
+            Ok(packet) => {
+                assert!(before - arrived.len() <= MOST as usize + 5, "a packet that is longer than we take");
+                if state.handle_incoming_packet(packet).is_err() {
+                    return;
+                }
+            }
+            Err(rumqttc::v5::mqttbytes::Error::InsufficientBytes(_)) => match late.take() {
+                Some(more) => arrived.extend_from_slice(more),
+                None => return,
+            },
+            Err(_) => return,
+        }
+        while let Some(event) = state.events.pop_front() {
+            let Event::Incoming(packet) = event else { continue };
+            if wire::check(&packet, is_greeted).is_err() {
+                return;
+            }
+            is_greeted |= matches!(packet, Packet::ConnAck(_));
+            if let Packet::Publish(publish) = packet {
+                assert!(publish.properties.as_ref().is_none_or(|properties| properties.topic_alias.is_none()));
+                let received = subscribe::received(&publish);
+                assert!(!received.topic.is_empty() && received.payload.len() <= MOST as usize);
+            }
+        }
+    }
+}
+
 /// Records, each with its length before it.
 fn framed(records: &[Vec<u8>]) -> Vec<u8> {
     let frame = |record: &Vec<u8>| [&[u8::try_from(record.len()).unwrap_or(0)], &record[..]].concat();
@@ -164,6 +208,15 @@ fn edited(sound: &[u8], input: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::system::walk::walk;
+
+    #[test]
+    fn a_seeded_walk_over_packets_breaks_no_promise() {
+        let publish: &[u8] = b"\x32\x11\x00\x04gate\x00\x01\x03\x23\x00\x07hello";
+        let accepted: &[u8] = b"\x20\x09\x00\x00\x06\x21\x00\x10\x13\x00\x00";
+        let mut more = accepted.to_vec();
+        more.extend_from_slice(b"\x30\x0e\x00\x04gate\x00payload\x90\x04\x00\x01\x00\x01\xd0\x00\x40\x02\x00\x01\xe0\x01\x8e");
+        walk("packets", &[publish, accepted, &more], 60_000, packets);
+    }
 
     #[test]
     fn a_seeded_walk_over_opened_records_breaks_no_promise() {

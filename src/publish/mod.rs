@@ -2,7 +2,8 @@
 //!
 //! [`Publisher::publish`] puts an [`Event`] into a bounded outbox and returns; one thread ([`Worker::run`]) owns the connection and
 //! delivers. [`payload`] says how an event looks from outside and is pure; [`outbox`] says what is kept until when and knows no
-//! network; [`journal`] is its disk, [`sealed`] the sealed log that journal and [`audit`] trail are kept in; [`mqtt`] moves messages between the two. [`kept`] is what the broker keeps of us. `rumqttc` is named in [`connect`], [`filters`], [`mqtt`] and [`subscribe`] only.
+//! network; [`journal`] is its disk, [`sealed`] the sealed log that journal and [`audit`] trail are kept in; [`mqtt`] moves messages between the two; [`lanes`] keeps what comes in apart by kind; [`wire`] is
+//! every connection's end at the broker, and judges what comes. [`kept`] is what the broker keeps of us. `rumqttc` is named in [`connect`], [`filters`], [`mqtt`], [`subscribe`] and [`wire`] only.
 
 pub mod audit;
 #[cfg(feature = "demo-broker")]
@@ -17,6 +18,7 @@ pub mod filters;
 pub mod fuzzing;
 pub mod journal;
 pub mod kept;
+pub mod lanes;
 pub mod mqtt;
 pub mod outbox;
 pub mod passage;
@@ -24,11 +26,13 @@ pub mod payload;
 pub mod sealed;
 pub mod settings;
 pub mod subscribe;
+mod wire;
 
 pub use audit::Audit;
-pub use connect::Problem;
+pub use connect::{News, Problem};
 pub use journal::Journal;
 pub use kept::{Kept, KeptEar};
+pub use lanes::{Inlet, Lanes, lanes};
 pub use mqtt::{Publisher, State, Worker};
 pub use outbox::Counts;
 pub use payload::{

@@ -10,27 +10,29 @@ mod hearing;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnAck, Filter, LastWill, Packet, PubAck, PubAckReason, PublishProperties, SubAck};
-use rumqttc::v5::{AsyncClient, Event as Happening, EventLoop, MqttOptions};
+use rumqttc::v5::{AsyncClient, Event as Happening, MqttOptions};
 use tokio::sync::Notify;
 
-use super::connect::{self, Problem};
+use super::connect::{self, Course, MAX_PACKET_BYTES, Problem};
 use super::discovery;
 use super::filters::Filters;
 use super::journal::Journal;
 use super::kept::{self, Kept, KeptEar, KeptMouth};
+use super::lanes::{Dropped, Lanes};
 use super::outbox::{Counts, Message, Outbox, Ticket};
 use super::payload::{Context, Event};
 use super::settings::Settings;
 use super::subscribe::{self, Received};
+use super::wire::Wire;
+use crate::system::Stop;
 use crate::system::clock;
-use crate::system::{Backoff, Stop};
+use crate::types::Moment;
 
 /// How many messages may be with the client and not confirmed. More than a door ever has; a flood after an outage moves at this
 /// many a round trip.
@@ -39,8 +41,6 @@ const WINDOW: usize = 16;
 const CLIENT_QUEUE: usize = WINDOW + 8;
 /// How often the feeding future looks at the stop signal and beats when nothing else wakes it.
 const TICK: Duration = Duration::from_millis(100);
-/// A connection that lasted this long was a good one: the next failure waits short again.
-const GOOD_CONNECTION: Duration = Duration::from_secs(5);
 /// What a packet may have besides topic, payload and correlation data: header and other properties.
 const PACKET_OVERHEAD_BYTES: usize = 128;
 
@@ -64,6 +64,7 @@ struct Shared {
     outbox: Mutex<Outbox>,
     state: Mutex<State>,
     wake: Notify,
+    dropped: Mutex<Arc<Dropped>>,
 }
 
 impl Shared {
@@ -105,9 +106,10 @@ impl Publisher {
     fn over(outbox: Outbox, settings: Settings, context: &Context, secrets: &Path) -> (Self, Worker) {
         let root = settings.topic_root(&context.device);
         let client_id = settings.client_id(&context.device);
-        let shared = Arc::new(Shared { outbox: Mutex::new(outbox), state: Mutex::new(State::Connecting), wake: Notify::new() });
+        let (outbox, state) = (Mutex::new(outbox), Mutex::new(State::Connecting));
+        let shared = Arc::new(Shared { outbox, state, wake: Notify::new(), dropped: Mutex::default() });
         let worker =
-            Worker { shared: shared.clone(), settings, secrets: secrets.to_owned(), root, client_id, commands: None, kept: None };
+            Worker { shared: shared.clone(), settings, secrets: secrets.to_owned(), root, client_id, lanes: None, kept: None };
         (Self(shared), worker)
     }
 
@@ -133,6 +135,11 @@ impl Publisher {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What came from the broker and was dropped for want of room, by kind.
+    pub fn dropped(&self) -> Vec<(&'static str, u64)> {
+        self.0.dropped.lock().unwrap_or_else(PoisonError::into_inner).counts().collect()
+    }
+
     /// What waits, was delivered, and was lost.
     pub fn counts(&self) -> Counts {
         self.0.outbox().counts()
@@ -150,7 +157,7 @@ pub struct Worker {
     secrets: PathBuf,
     root: String,
     client_id: String,
-    commands: Option<SyncSender<Received>>,
+    lanes: Option<Mutex<Lanes>>,
     kept: Option<KeptMouth>,
 }
 
@@ -185,36 +192,29 @@ impl Session {
 }
 
 impl Worker {
-    /// From now on messages on `cmd/<verb>` go into this queue; what it has no room for is dropped and logged, for a command that is late
-    /// is none. Home Assistant's start is heard too.
-    pub fn hear_commands(&mut self, queue: SyncSender<Received>) {
-        self.commands = Some(queue);
+    /// From now on what comes on `cmd/<verb>` and from doors goes into these lanes. Home Assistant's start is heard too.
+    pub fn hear_commands(&mut self, lanes: Lanes) {
+        *self.shared.dropped.lock().unwrap_or_else(PoisonError::into_inner) = lanes.dropped();
+        self.lanes = Some(Mutex::new(lanes));
     }
 
     /// Delivers until told to stop, then says `offline` if it can within the time of the settings. `beat` is called at least once a
     /// second.
     pub fn run(&self, stop: &Stop, beat: &dyn Fn()) {
-        let floor = Duration::from_millis(u64::from(self.settings.retry_floor_ms));
-        let ceiling = Duration::from_millis(u64::from(self.settings.retry_ceiling_ms));
-        let mut backoff = Backoff::new(floor, ceiling);
-        let mut told: Option<Problem> = None;
+        let mut course = Course::new(&self.settings, &self.client_id);
         self.warn_of_open_password();
         while !stop.is_asked() {
             match self.run_once(stop, beat) {
                 End::Stopped => break,
                 End::Failed(problem, online) => {
                     self.tell_kept(|| Kept::Ended);
-                    if online.is_some_and(|lasted| lasted >= GOOD_CONNECTION) {
-                        backoff.reset();
-                    }
-                    // A broker that is away for a night makes one line, not thousands.
-                    let is_news = online.is_some() || told.as_ref() != Some(&problem);
+                    // A broker that is away for a night makes one line, not thousands; so does one that throws us out at once.
+                    let (problem, is_news) = course.ended(problem, online, clock::monotonic());
                     log::log!(if is_news { log::Level::Warn } else { log::Level::Debug }, "{problem}");
-                    self.shared.set_state(State::Failed(problem.clone()));
-                    told = Some(problem);
+                    self.shared.set_state(State::Failed(problem));
                 }
             }
-            if wait(backoff.next_delay(), stop, beat) {
+            if wait(course.next_delay(), stop, beat) {
                 break;
             }
         }
@@ -237,9 +237,9 @@ impl Worker {
         };
         let session = RefCell::new(Session::default());
         let end = runtime.block_on(async {
-            let (client, mut events) = AsyncClient::new(options, CLIENT_QUEUE);
+            let (client, mut wire) = Wire::new(options, CLIENT_QUEUE, MAX_PACKET_BYTES);
             tokio::select! {
-                end = self.listen(&mut events, &client, &session) => end,
+                end = self.listen(&mut wire, &client, &session) => end,
                 end = self.feed(&client, &session, stop, beat) => end,
             }
         });
@@ -269,9 +269,9 @@ impl Worker {
     }
 
     /// Polls the client and takes in what happened, until the connection ends.
-    async fn listen(&self, events: &mut EventLoop, client: &AsyncClient, session: &RefCell<Session>) -> End {
+    async fn listen(&self, wire: &mut Wire, client: &AsyncClient, session: &RefCell<Session>) -> End {
         loop {
-            match events.poll().await {
+            match wire.next().await {
                 Ok(Happening::Incoming(Packet::ConnAck(connected))) => {
                     self.connected(&connected, &mut session.borrow_mut(), client);
                 }
@@ -285,7 +285,7 @@ impl Worker {
                 }
                 Ok(Happening::Outgoing(Outgoing::Subscribe(id))) => session.borrow_mut().filters.sent(id),
                 Ok(Happening::Incoming(Packet::SubAck(answer))) => self.subscribed(&answer, &mut session.borrow_mut()),
-                Ok(Happening::Incoming(Packet::Publish(publish))) => self.heard(subscribe::received(&publish)),
+                Ok(Happening::Incoming(Packet::Publish(publish))) => self.heard(subscribe::received(&publish), clock::now()),
                 Ok(Happening::Outgoing(Outgoing::Disconnect)) => return End::Stopped,
                 Ok(_) => {}
                 Err(error) => {
@@ -309,7 +309,7 @@ impl Worker {
     }
 
     /// Takes in what the broker brought: Home Assistant's word here, everything else for whoever hears commands.
-    pub(crate) fn heard(&self, message: Received) {
+    pub(crate) fn heard(&self, message: Received, now: Moment) {
         if message.topic == discovery::BIRTH_TOPIC {
             if message.payload == b"online" {
                 self.shared.outbox().again(|event| matches!(event, Event::Discovery(_)));
@@ -317,10 +317,8 @@ impl Worker {
             }
         } else if message.topic.strip_prefix(&self.root) == Some("/birth") {
             self.tell_kept(|| Kept::Message(message));
-        } else if let Some(queue) = &self.commands
-            && queue.try_send(message).is_err()
-        {
-            log::warn!("a command was dropped: too many wait");
+        } else if let Some(lanes) = &self.lanes {
+            lanes.lock().unwrap_or_else(PoisonError::into_inner).take(message, now);
         }
     }
 
@@ -369,6 +367,9 @@ impl Worker {
         let mut goodbye: Option<Goodbye> = None;
         loop {
             beat();
+            if let Some(lanes) = &self.lanes {
+                lanes.lock().unwrap_or_else(PoisonError::into_inner).tell(clock::monotonic());
+            }
             let online = session.borrow().online_since.is_some();
             if stop.is_asked() && !online {
                 return End::Stopped;

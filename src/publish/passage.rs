@@ -51,10 +51,47 @@ struct Told {
     claim: String,
 }
 
-/// Believes passages or refuses them.
-pub struct Passages {
+/// Tells what a door's controller signed from what nobody did. Whether it was said before is [`Passages`]' to say.
+#[derive(Debug, Clone)]
+pub struct PassageJudge {
     device: DeviceId,
     keys: BTreeMap<DoorId, KeySet>,
+}
+
+fn leeway_s() -> i64 {
+    i64::try_from(LEEWAY.as_secs()).unwrap_or(0)
+}
+
+impl PassageJudge {
+    /// A message on `door/<door>/passage`, believed but for its id.
+    pub fn check(&self, door: &DoorId, message: &Received, now: Wall) -> Result<PassageClaim, PassageRefusal> {
+        let malformed = |why| PassageRefusal::Unsigned(GrantError::Malformed(why));
+        if message.retained {
+            return Err(PassageRefusal::Retained);
+        }
+        let keys = self.keys.get(door).ok_or(PassageRefusal::NoKeys)?;
+        if message.payload.len() > MAX_BYTES {
+            return Err(malformed("it is too long"));
+        }
+        let Told { claim } = serde_json::from_slice(&message.payload).map_err(|_| malformed("it has no claim"))?;
+        let claim = grant::open_passage(&claim, keys).map_err(PassageRefusal::Unsigned)?;
+        if claim.iss != *door || claim.aud != self.device {
+            return Err(PassageRefusal::Misdirected);
+        }
+        let leeway = leeway_s();
+        let seconds = now.unix_seconds();
+        let lifetime = claim.exp.checked_sub(claim.iat).ok_or(PassageRefusal::Untimely)?;
+        let is_timely = claim.iat <= seconds.saturating_add(leeway) && seconds < claim.exp.saturating_add(leeway);
+        if !is_timely || !(1..=PASSAGE_LIFETIME_S).contains(&lifetime) {
+            return Err(PassageRefusal::Untimely);
+        }
+        Ok(claim)
+    }
+}
+
+/// Believes passages or refuses them.
+pub struct Passages {
+    judge: PassageJudge,
     seen: Seen,
 }
 
@@ -65,7 +102,12 @@ impl Passages {
         let (path, is_new) = memory;
         let owner = format!("{device}/passages");
         let seen = Seen::open(path, Terms { owner: &owner, kind: Kind::Messages, is_new, leeway: LEEWAY }, now)?;
-        Ok(Self { device, keys, seen })
+        Ok(Self { judge: PassageJudge { device, keys }, seen })
+    }
+
+    /// What it believes passages by.
+    pub fn judge(&self) -> &PassageJudge {
+        &self.judge
     }
 
     /// Takes a look at the clocks, often: see [`Seen::look`].
@@ -80,27 +122,8 @@ impl Passages {
 
     /// A message on `door/<door>/passage`. Its id is durable as used before this returns it.
     pub fn admit(&mut self, door: &DoorId, message: &Received, now: Wall) -> Result<PassageClaim, PassageRefusal> {
-        let malformed = |why| PassageRefusal::Unsigned(GrantError::Malformed(why));
-        if message.retained {
-            return Err(PassageRefusal::Retained);
-        }
-        let keys = self.keys.get(door).ok_or(PassageRefusal::NoKeys)?;
-        if message.payload.len() > MAX_BYTES {
-            return Err(malformed("it is too long"));
-        }
-        let Told { claim } = serde_json::from_slice(&message.payload).map_err(|_| malformed("it has no claim"))?;
-        let claim = grant::open_passage(&claim, keys).map_err(PassageRefusal::Unsigned)?;
-        if claim.iss != *door || claim.aud != self.device {
-            return Err(PassageRefusal::Misdirected);
-        }
-        let leeway = i64::try_from(LEEWAY.as_secs()).unwrap_or(0);
-        let seconds = now.unix_seconds();
-        let lifetime = claim.exp.checked_sub(claim.iat).ok_or(PassageRefusal::Untimely)?;
-        let is_timely = claim.iat <= seconds.saturating_add(leeway) && seconds < claim.exp.saturating_add(leeway);
-        if !is_timely || !(1..=PASSAGE_LIFETIME_S).contains(&lifetime) {
-            return Err(PassageRefusal::Untimely);
-        }
-        self.seen.take(&claim.jti, claim.iat, claim.exp.saturating_add(leeway), now)?;
+        let claim = self.judge.check(door, message, now)?;
+        self.seen.take(&claim.jti, claim.iat, claim.exp.saturating_add(leeway_s()), now)?;
         Ok(claim)
     }
 }

@@ -7,25 +7,33 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, LastWill, Packet, PubAckReason, Publish, PublishProperties};
-use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use tokio::sync::Notify;
 
-use super::connect::{self, Problem};
+use super::connect::{self, Course, MAX_PACKET_BYTES, Problem};
 use super::filters::Filters;
 use super::settings::Settings;
-use crate::system::Backoff;
+use super::wire::Wire;
+use crate::system::clock;
 use crate::types::DeviceId;
 
-/// Notices that wait for the reader; when it is that slow, the newest are dropped: a grant that would wait behind so many is late.
-const QUEUE: usize = 4096;
+/// How much the messages that wait for the reader may weigh together, in bytes; when it is that slow, the newest are dropped: a grant that
+/// would wait behind so many is late, and a broker that sends faster than anybody reads must not fill the memory.
+const QUEUE_BYTES: usize = 4 * 1024 * 1024;
+/// What a message weighs at least.
+const LEAST_BYTES: usize = 1024;
+/// Notices that wait: messages, and room that they cannot take for what is told of the connection.
+const QUEUE: usize = QUEUE_BYTES / LEAST_BYTES + 256;
 /// What may wait to be said while there is no connection; beyond it the oldest goes.
 const LINE: usize = 64;
 /// How often what was refused is looked after.
@@ -50,6 +58,14 @@ pub struct Received {
     pub correlation: Option<Vec<u8>>,
 }
 
+impl Received {
+    /// How much memory it takes while it waits.
+    fn weight(&self) -> usize {
+        let texts = self.response_topic.as_ref().map_or(0, String::len) + self.correlation.as_ref().map_or(0, Vec::len);
+        (size_of::<Notice>() + self.topic.len() + self.payload.len() + texts).max(LEAST_BYTES)
+    }
+}
+
 /// What a subscriber tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
@@ -61,7 +77,8 @@ pub enum Notice {
     Message(Received),
     /// The broker has confirmed what was said with this receipt.
     Taken(u64),
-    /// There is no connection; the next try comes by itself. Told once until it is another problem.
+    /// There is no connection; the next try comes by itself. Told of each connection that ended, and of tries that failed once until it
+    /// is another problem; [`super::News`] tells what is worth a line.
     Problem(Problem),
 }
 
@@ -74,6 +91,8 @@ pub struct Wants {
     pub client_id: Option<String>,
     /// Topic and text that the broker publishes, retained, when this client is lost.
     pub will: Option<(String, String)>,
+    /// The longest packet that it takes, in bytes, where the usual one is more than it ever needs.
+    pub most_bytes: Option<u32>,
 }
 
 /// One thing to say.
@@ -110,6 +129,8 @@ struct Handed {
 /// A running subscription; dropping it disconnects.
 pub struct Subscriber {
     notices: Receiver<Notice>,
+    /// The weight of the messages among them.
+    waiting: Arc<AtomicUsize>,
     mouth: Arc<Mutex<Mouth>>,
     quit: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
@@ -138,15 +159,17 @@ impl Subscriber {
         let (sender, notices) = sync_channel(QUEUE);
         let quit = Arc::new(Notify::new());
         let mouth = Arc::new(Mutex::new(Mouth::default()));
+        let waiting = Arc::new(AtomicUsize::new(0));
         let mut listener = Listener {
+            course: Course::new(settings, &client_id),
             settings: settings.clone(),
             secrets: secrets.to_owned(),
             client_id,
             wants,
             notices: sender,
+            waiting: waiting.clone(),
             mouth: mouth.clone(),
-            online: false,
-            told: None,
+            online: None,
         };
         listener.options()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -161,12 +184,16 @@ impl Subscriber {
                 runtime.shutdown_background();
             })
             .map_err(|error| Problem::Setup(error.to_string()))?;
-        Ok(Self { notices, mouth, quit, thread: Some(thread) })
+        Ok(Self { notices, waiting, mouth, quit, thread: Some(thread) })
     }
 
     /// The next notice, waiting for at most `wait`; `None` when there was none.
     pub fn next(&self, wait: Duration) -> Option<Notice> {
-        self.notices.recv_timeout(wait).ok()
+        let notice = self.notices.recv_timeout(wait).ok()?;
+        if let Notice::Message(message) = &notice {
+            self.waiting.fetch_sub(message.weight(), Ordering::Relaxed);
+        }
+        Some(notice)
     }
 
     /// Says it now, or after the next connection.
@@ -224,28 +251,30 @@ struct Listener {
     client_id: String,
     wants: Wants,
     notices: SyncSender<Notice>,
+    waiting: Arc<AtomicUsize>,
     mouth: Arc<Mutex<Mouth>>,
-    online: bool,
-    told: Option<Problem>,
+    online: Option<Instant>,
+    course: Course,
 }
 
 impl Listener {
     /// Connects again and again, each time with a fresh client that remembers nothing.
     async fn run(&mut self, leave: &Notify) {
-        let floor = Duration::from_millis(u64::from(self.settings.retry_floor_ms));
-        let ceiling = Duration::from_millis(u64::from(self.settings.retry_ceiling_ms));
-        let mut backoff = Backoff::new(floor, ceiling);
         loop {
             let ended = tokio::select! {
-                () = self.try_once(&mut backoff) => false,
-                () = leave.notified() => true,
+                problem = self.try_once() => Some(problem),
+                () = leave.notified() => None,
             };
             lock(&self.mouth).client = None;
-            if ended {
-                return;
+            let Some(problem) = ended else { return };
+            let online = self.online.take().map(|since| since.elapsed());
+            let (problem, is_news) = self.course.ended(problem, online, clock::monotonic());
+            // Whoever counts on the connection must hear of each that ended.
+            if is_news || online.is_some() {
+                let _ = self.notices.try_send(Notice::Problem(problem));
             }
             tokio::select! {
-                () = tokio::time::sleep(backoff.next_delay()) => {}
+                () = tokio::time::sleep(self.course.next_delay()) => {}
                 () = leave.notified() => return,
             }
         }
@@ -260,42 +289,31 @@ impl Listener {
         Ok(options)
     }
 
-    async fn try_once(&mut self, backoff: &mut Backoff) {
-        match self.options() {
-            Ok(options) => {
-                let (client, events) = AsyncClient::new(options, CLIENT_QUEUE);
-                let filters = RefCell::new(Filters::default());
-                // Beside the polling, which must not be broken off.
-                let look_after = async {
-                    loop {
-                        tokio::time::sleep(LOOK).await;
-                        filters.borrow_mut().ask_again(&client);
-                    }
-                };
-                tokio::select! {
-                    () = self.listen(&client, events, &filters, backoff) => {}
-                    () = look_after => {}
-                }
+    /// One try, and why it ended.
+    async fn try_once(&mut self) -> Problem {
+        let options = match self.options() {
+            Ok(options) => options,
+            Err(problem) => return problem,
+        };
+        let (client, wire) = Wire::new(options, CLIENT_QUEUE, self.wants.most_bytes.unwrap_or(MAX_PACKET_BYTES));
+        let filters = RefCell::new(Filters::default());
+        let mut listening = pin!(self.listen(&client, wire, &filters));
+        loop {
+            // Beside the polling, which must not be broken off.
+            tokio::select! {
+                problem = &mut listening => return problem,
+                () = tokio::time::sleep(LOOK) => filters.borrow_mut().ask_again(&client),
             }
-            Err(problem) => self.tell(problem),
         }
     }
 
-    /// Tells a problem once, until it is another.
-    fn tell(&mut self, problem: Problem) {
-        if self.told.as_ref() != Some(&problem) {
-            let _ = self.notices.try_send(Notice::Problem(problem.clone()));
-            self.told = Some(problem);
-        }
-    }
-
-    /// One connection. It ends without a goodbye, so that the broker publishes the will: nobody knows the state of a door whose
-    /// controller has left.
-    async fn listen(&mut self, client: &AsyncClient, mut events: EventLoop, filters: &RefCell<Filters>, backoff: &mut Backoff) {
+    /// One connection, and why it ended. It ends without a goodbye, so that the broker publishes the will: nobody knows the state of a
+    /// door whose controller has left.
+    async fn listen(&mut self, client: &AsyncClient, mut wire: Wire, filters: &RefCell<Filters>) -> Problem {
         // By packet id: what was sent and not confirmed yet, and what the client holds back because its id is still in use.
         let (mut sent, mut held) = (HashMap::new(), HashMap::new());
         loop {
-            match events.poll().await {
+            match wire.next().await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => self.connected(client, &mut filters.borrow_mut()),
                 Ok(Event::Outgoing(Outgoing::Subscribe(id))) => filters.borrow_mut().sent(id),
                 Ok(Event::Outgoing(Outgoing::Publish(id))) => {
@@ -322,9 +340,9 @@ impl Listener {
                     }
                 }
                 Ok(Event::Incoming(Packet::SubAck(answer))) => {
-                    backoff.reset();
                     let answers = filters.borrow_mut().answered(&answer);
-                    if filters.borrow().is_whole() {
+                    // A packet that answers nothing of ours says nothing.
+                    if !answers.is_empty() && filters.borrow().is_whole() {
                         let _ = self.notices.try_send(Notice::Subscribed);
                     }
                     for answer in answers.into_iter().filter(|answer| answer.is_news) {
@@ -335,21 +353,29 @@ impl Listener {
                     }
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
-                    let _ = self.notices.try_send(Notice::Message(received(&publish)));
+                    self.tell(received(&publish));
                 }
                 Ok(_) => {}
-                Err(error) => {
-                    let problem = connect::problem(&error, &self.settings, self.online);
-                    self.online = false;
-                    return self.tell(problem);
-                }
+                Err(error) => return connect::problem(&error, &self.settings, self.online.is_some()),
+            }
+        }
+    }
+
+    /// Hands a message on, or drops it where the reader is too slow.
+    fn tell(&self, message: Received) {
+        let weight = message.weight();
+        let has_room = self.waiting.load(Ordering::Relaxed).saturating_add(weight) <= QUEUE_BYTES;
+        if has_room {
+            // Before it can be taken out.
+            self.waiting.fetch_add(weight, Ordering::Relaxed);
+            if self.notices.try_send(Notice::Message(message)).is_err() {
+                self.waiting.fetch_sub(weight, Ordering::Relaxed);
             }
         }
     }
 
     fn connected(&mut self, client: &AsyncClient, filters: &mut Filters) {
-        self.online = true;
-        self.told = None;
+        self.online = Some(Instant::now());
         // QoS 1, so that a decision is not lost on the last yards; the queue is empty at this moment.
         let wanted = self.wants.filters.iter().map(|filter| Filter::new(filter.as_str(), QoS::AtLeastOnce));
         if !filters.ask(client, wanted.collect()) {
@@ -367,13 +393,13 @@ impl Listener {
 }
 
 pub(super) fn received(publish: &Publish) -> Received {
-    let properties = publish.properties.clone().unwrap_or_default();
+    let properties = publish.properties.as_ref();
     Received {
         topic: String::from_utf8_lossy(&publish.topic).into_owned(),
         payload: publish.payload.to_vec(),
         retained: publish.retain,
-        expiry_s: properties.message_expiry_interval,
-        response_topic: properties.response_topic,
-        correlation: properties.correlation_data.map(|data| data.to_vec()),
+        expiry_s: properties.and_then(|properties| properties.message_expiry_interval),
+        response_topic: properties.and_then(|properties| properties.response_topic.clone()),
+        correlation: properties.and_then(|properties| properties.correlation_data.as_ref()).map(|data| data.to_vec()),
     }
 }

@@ -229,14 +229,33 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
+/// JSON with its control characters, line separators and direction marks spelled out as JSON spells them (`\u202e`): the same value, and
+/// nothing that steers a terminal. Between its values JSON has none of them but the ends of its own lines, which stay.
+pub fn escape_json(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if steers(c) && c != '\n' {
+            // Each of them is in the first plane.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+/// Whether it starts a line, steers a terminal, or turns the direction of what is read.
+fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 struct Escaping<'a>(&'a mut String);
 
 impl fmt::Write for Escaping<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
-            let steers = c.is_control()
-                || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            if steers {
+            if steers(c) {
                 self.0.extend(c.escape_default());
             } else {
                 self.0.push(c);
@@ -270,6 +289,16 @@ mod tests {
         assert_eq!(line.matches('\n').count(), 1, "{line}");
         assert!(!line.contains(['\u{1b}', '\u{202e}']), "{line}");
         assert!(line.contains(r"x\n1970") && line.contains(r"\u{1b}[2J\u{202e}"), "{line}");
+    }
+
+    #[test]
+    fn json_that_is_printed_is_the_same_value_and_steers_no_terminal() {
+        let value = serde_json::json!({ "a\u{9b}": "\u{1b}[2J\u{202e}\u{85}\r\n\u{7f}", "b": ["plain é"] });
+        for text in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
+            let shown = escape_json(&text);
+            assert!(!shown.chars().any(|c| steers(c) && c != '\n'), "{shown:?}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod notify;
 pub mod owner;
 pub mod process;
+pub mod quota;
 pub mod secret;
 pub mod seen;
 pub mod stop;
@@ -22,5 +23,6 @@ pub mod timekeeping;
 pub mod walk;
 
 pub use backoff::Backoff;
+pub use quota::Quota;
 pub use stop::{Stop, StopHandle};
 pub use timekeeping::{ClockQuality, clock_quality};

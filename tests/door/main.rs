@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail as its tests do")]
 
 mod doubles;
+mod floods;
 mod gpio;
+#[path = "../support/hostile.rs"]
+mod hostile;
 #[path = "../support/hurdle.rs"]
 #[allow(dead_code, reason = "each test target uses a part of it")]
 mod hurdle;
@@ -42,6 +45,8 @@ struct Scene {
     admitted: Arc<Mutex<Vec<String>>>,
     /// What opened nothing, and why.
     refusals: Arc<Mutex<Vec<String>>>,
+    /// How many lines they have logged.
+    logged: floods::Logged,
     environment: Vec<(&'static str, PathBuf)>,
 }
 
@@ -109,6 +114,7 @@ impl Scene {
             controller: None,
             admitted: Arc::default(),
             refusals: Arc::default(),
+            logged: Arc::default(),
             environment,
         };
         scene.start_again();
@@ -146,9 +152,10 @@ impl Scene {
             }
         });
         let log = BufReader::new(child.stderr.take().unwrap());
-        let (admitted, refusals) = (self.admitted.clone(), self.refusals.clone());
+        let (admitted, refusals, logged) = (self.admitted.clone(), self.refusals.clone(), self.logged.clone());
         std::thread::spawn(move || {
             for line in log.lines().map_while(Result::ok) {
+                logged.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                 if line.contains("opens nothing: ") {
                     refusals.lock().unwrap().push(line.clone());
                 }

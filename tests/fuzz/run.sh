@@ -18,7 +18,7 @@ cargo "+$toolchain" build --release --locked --target "$triple" --config "profil
 seeds_of() {
     case $1 in
     gallery_format | gallery_journal | gallery_epoch) find ../store/vectors -type f ;;
-    grant | messages) find ../golden/payloads -type f ;;
+    grant | messages | printed) find ../golden/payloads -type f ;;
     policy) find ../../data/config ../cli/config -name '*.toml' ;;
     picture) find ../../data/demo/people -name '*_0001.jpg' ;;
     manifest) find ../../models -name '*.toml' ;;

@@ -2,8 +2,11 @@
 //! that came, unless the topic is one on which nobody may be answered, and a refusal is answered like anything else.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::mosquitto::{Mosquitto, PATIENCE, wait_for};
 use super::{MINUTE, Running, next, next_decision, nowhere, settings, wait_until_subscribed};
@@ -12,18 +15,20 @@ use serde_json::Value;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-/// Everybody may read all and write a node's topics and the operators'; a desk is not among them.
-const RULES: &str = "topic read #\ntopic write faceid/#\ntopic write faceid-operator/#\n";
+/// Everybody may read all and write a node's topics, the operators' and those of other locks; a desk is not among them.
+const RULES: &str = "topic read #\ntopic write faceid/#\ntopic write faceid-operator/#\ntopic write zigbee2mqtt/#\n";
 
-struct Daemon {
+pub(super) struct Daemon {
     folder: TempDir,
-    child: Option<Child>,
+    pub(super) child: Option<Child>,
+    /// How many lines it has logged.
+    pub(super) logged: Arc<AtomicUsize>,
 }
 
 impl Daemon {
     /// A daemon whose camera is away, with an operator of its own.
-    fn start(broker: u16) -> Self {
-        let mut daemon = Self { folder: tempfile::tempdir().unwrap(), child: None };
+    pub(super) fn start(broker: u16) -> Self {
+        let mut daemon = Self { folder: tempfile::tempdir().unwrap(), child: None, logged: Arc::default() };
         daemon.succeed(&["keygen"]);
         let operators = daemon.folder.path().join("operators.json");
         std::fs::write(
@@ -42,7 +47,15 @@ impl Daemon {
         let path = daemon.folder.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        daemon.child = Some(daemon.command(&["run"]).env("NOTIFY_SOCKET", &path).spawn().unwrap());
+        let mut child = daemon.command(&["run"]).env("NOTIFY_SOCKET", &path).stderr(Stdio::piped()).spawn().unwrap();
+        let (log, logged) = (BufReader::new(child.stderr.take().unwrap()), daemon.logged.clone());
+        std::thread::spawn(move || {
+            for line in log.lines().map_while(Result::ok) {
+                logged.fetch_add(1, Ordering::SeqCst);
+                eprintln!("{line}");
+            }
+        });
+        daemon.child = Some(child);
         let mut buffer = [0; 4096];
         while !String::from_utf8_lossy(&buffer).contains("READY=1") {
             let length = socket.recv(&mut buffer).expect("the daemon is not ready");
@@ -68,14 +81,14 @@ impl Daemon {
         command
     }
 
-    fn succeed(&self, words: &[&str]) -> String {
+    pub(super) fn succeed(&self, words: &[&str]) -> String {
         let output = self.command(words).output().unwrap();
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// A command that an operator signed.
-    fn signed(&self, verb: &str) -> String {
+    pub(super) fn signed(&self, verb: &str) -> String {
         self.succeed(&["command", verb, "--print"]).trim().to_owned()
     }
 }
@@ -150,6 +163,13 @@ fn a_command_is_answered_where_and_as_its_sender_asks_unless_nobody_may_be_answe
     say("lockdown", &daemon.signed("ping"), "faceid-operator/desk", &[0, 0xff, 4]);
     is_answered(&[0, 0xff, 4], false, "another device or verb", "lockdown");
 
+    // What no operator signed, or was refused, is answered below `faceid-operator/` alone: nobody chooses for us what else we write. A
+    // copy of a command has the response topic that its copier likes.
+    for (verb, payload, number) in [("ping", "ping", 5), ("release", "UNLOCK", 6), ("ping", token.as_str(), 7)] {
+        say(verb, payload, "faceid-operator", &[0, 0xff, number]);
+        say(verb, payload, "zigbee2mqtt/frontdoor/set", &[0, 0xff, number]);
+    }
+
     // Where nobody is answered: the nodes' own topics, ours and another's, Home Assistant's, the broker's, what is no topic (mosquitto
     // hands on even wildcards), and, by the broker's rules alone, a desk. What may be answered elsewhere is answered on our own topic, and the next one is answered as asked.
     let long = "x".repeat(257);
@@ -176,9 +196,17 @@ fn a_command_is_answered_where_and_as_its_sender_asks_unless_nobody_may_be_answe
     }
     assert_eq!(topics(&[]), ["faceid/unit/cmd/ping/reply"], "more correlation data than is brought back");
     assert_eq!(topics(&[0, 0xff, 99]), ["faceid/unit/cmd/ping/reply", "faceid-operator/desk"]);
-    assert_eq!(heard.len(), refused.len() + 2);
-    let is_obeyed = |m: &Received| serde_json::from_slice::<Value>(&m.payload).unwrap()["ok"] == true;
-    assert!(heard.values().flatten().all(is_obeyed), "where the answer goes does not change what is done");
+    for number in [5, 6, 7] {
+        let own = topics(&[0, 0xff, number]);
+        assert!(own.len() == 2 && own.iter().all(|topic| topic.starts_with("faceid/unit/cmd/")), "{own:?}");
+    }
+    assert_eq!(heard.len(), refused.len() + 2 + 3);
+    let is_obeyed = |m: &&Received| serde_json::from_slice::<Value>(&m.payload).unwrap()["ok"] == true;
+    let late = heard.iter().filter(|(correlation, _)| !matches!(correlation.as_slice(), [0, 0xff, 5..=7]));
+    assert!(
+        late.flat_map(|(_, answers)| answers).all(|answer| is_obeyed(&answer)),
+        "where the answer goes does not change what is done"
+    );
 }
 
 #[test]

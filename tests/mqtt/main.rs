@@ -4,6 +4,12 @@
 #[cfg(feature = "gstreamer")]
 mod answers;
 mod durable;
+#[cfg(feature = "gstreamer")]
+mod floods;
+#[cfg(feature = "gstreamer")]
+#[path = "../support/hostile.rs"]
+#[allow(dead_code, reason = "each test target uses a part of it")]
+mod hostile;
 #[path = "../support/mosquitto.rs"]
 mod mosquitto;
 mod shipped;
@@ -15,9 +21,11 @@ use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use faceid_plus::publish::command::Judge;
+use faceid_plus::publish::passage::Passages;
 use faceid_plus::publish::{
     Alarm, AlarmKind, Birth, CameraStatus, CameraWord, Clock, Context, DecisionEvent, Discovery, Event, Notice, Policy,
-    PresenceEvent, Problem, Publisher, Received, Said, Settings, State, Subscriber, Tls, discovery,
+    PresenceEvent, Problem, Publisher, Received, Said, Settings, State, Subscriber, Tls, discovery, lanes,
 };
 use faceid_plus::system::stop::{self, StopHandle};
 use faceid_plus::types::{
@@ -555,8 +563,11 @@ fn what_home_assistant_shows_as_a_state_awaits_whoever_comes_late_and_no_event_d
 fn home_assistants_start_brings_the_discovery_again_and_its_end_does_not() {
     let broker = Mosquitto::open();
     let (publisher, mut worker) = Publisher::new(settings(broker.port), context(), nowhere());
-    let (queue, _inbox) = std::sync::mpsc::sync_channel(4);
-    worker.hear_commands(queue);
+    let (passages, folder) = (BTreeMap::new(), tempfile::tempdir().unwrap());
+    let device = DeviceId::new("gate").unwrap();
+    let passages = Passages::new(device.clone(), passages, (&folder.path().join("passages"), true), now()).unwrap();
+    let (lanes, _inlet) = lanes("faceid/gate", [], Judge::new(device, None), passages.judge().clone());
+    worker.hear_commands(lanes);
     let (handle, stop) = stop::pair();
     let thread = std::thread::spawn(move || worker.run(&stop, &|| {}));
     let running = Running { publisher, stop: handle, thread: Some(thread) };

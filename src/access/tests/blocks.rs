@@ -115,7 +115,7 @@ fn strangers_who_pass_by_are_no_attempts_and_those_who_come_near_and_stay_are() 
         let mut site = site("");
         assert!(decide(&mut site, &seen).is_some(), "{why}");
         assert_eq!(site.throttle.weighs(&front()), weight, "{why}");
-        assert_eq!(site.take_changed(), weight > 0, "{why}");
+        assert_eq!((site.take_changed(), site.has_charged()), (false, weight > 0), "{why}");
     }
     let mut street = site("");
     for n in 0..100 {
@@ -211,12 +211,13 @@ fn a_blocked_reader_takes_the_right_number_beside_its_owners_clear_face_alone_an
         let mut site = site(TWO_FACTOR);
         for n in 0..5 {
             assert_eq!(site.take(read("0000-x", n), moment(n)), Err(InputError::UnknownCredential(front())));
-            assert!(site.take_changed());
+            assert_eq!((site.take_changed(), site.has_charged()), (n == 4, true), "the fifth blocks it");
+            site.forget_charged();
         }
         assert_eq!(site.blocks(moment(10))[0].credentials, Some(moment(30_004)));
         for number in ["0000-x", "4711-a", "0000-x"] {
             assert_eq!(site.take(read(number, 10), moment(10)), Ok(()), "the reader is told nothing");
-            assert!(!site.take_changed(), "and nothing is written down");
+            assert!(!site.take_changed() && !site.has_charged(), "and nothing is written down");
         }
         site
     };

@@ -266,6 +266,35 @@ fn a_door_for_two_opens_for_the_second_of_two_different_people_within_the_window
     assert_eq!(decide(&mut site, &visit("front", 6, "ada", 29_000)), denied(Reason::TooFewPeople), "too late");
 }
 
+#[test]
+fn a_failure_is_written_down_soon_a_block_at_once_and_what_changes_nothing_not_at_all() {
+    let urgency = |site: &mut Decider| {
+        let urgent = (site.take_changed(), site.has_charged());
+        site.forget_charged();
+        urgent
+    };
+    let expected = [[(false, true); 4].as_slice(), &[(true, true)]].concat();
+    let mut site = site("");
+    let mut fail = |ms| {
+        let credential = Credential::Number(CredentialNumber::new("0000-x"));
+        let read = CredentialRead { door: door("front"), kind: Factor::Card, credential, at: at(ms) };
+        assert_eq!(site.take(Input::Credential(read), at(ms)).is_err(), ms <= 4000, "a reader that is blocked is told nothing");
+        urgency(&mut site)
+    };
+    let told: Vec<_> = (0..5).map(|n| fail(n * 1000)).collect();
+    assert_eq!(told, expected, "the fifth blocks the reader");
+    assert!((1..1000).all(|n| fail(4000 + n) == (false, false)), "a reader that is blocked is not blocked more");
+    // The door's own block is another one.
+    let mut fail = |track, ms| {
+        let unknown = Observation { candidates: vec![candidate("x", 0.1)], ..visit("front", track, "x", ms) };
+        decide(&mut site, &unknown);
+        urgency(&mut site)
+    };
+    let told: Vec<_> = (0..5).map(|n| fail(n, 4000 + n * 1000)).collect();
+    assert_eq!(told, expected, "the fifth blocks the door");
+    assert!((1..100).all(|n| fail(4 + n, 8000 + n) == (false, false)), "a door that is blocked is not blocked more");
+}
+
 /// A probe of face `who`, or of nobody else's.
 fn probe_of(who: usize) -> Option<Probe> {
     let values = (0..8).map(|n| if n == who { 1.0 } else { 0.0 }).collect();

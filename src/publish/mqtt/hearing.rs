@@ -16,7 +16,7 @@ impl Worker {
         if self.kept.as_ref().is_some_and(KeptMouth::is_open) {
             filters.push(self.kept_filter());
         }
-        if self.commands.is_some() {
+        if self.lanes.is_some() {
             // What a reader read is worth nothing later: at QoS 0 no broker keeps it for when we come back.
             filters.extend([
                 Filter::new(self.topic("cmd/+"), QoS::AtLeastOnce),

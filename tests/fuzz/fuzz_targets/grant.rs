@@ -50,7 +50,9 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(!matches!(scene.keys.learn(text, &scene.device, NOW, LEEWAY), Ok(Some(_))));
         let _ = KeySet::from_jwk_set(text);
         let asked = Received { response_topic: Some(text.to_owned()), correlation: Some(bytes.to_vec()), ..Received::default() };
-        let (topic, _) = answer_to("faceid/gate", &asked);
+        let (topic, _) = answer_to("faceid/gate", &asked, true);
         assert!(topic.is_none_or(|topic| topic != "faceid" && !topic.starts_with("faceid/")));
+        let (topic, _) = answer_to("faceid/gate", &asked, false);
+        assert!(topic.is_none_or(|topic| topic.starts_with("faceid-operator/")));
     }
 });
