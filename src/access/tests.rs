@@ -172,7 +172,7 @@ fn review_is_only_ever_a_shut_door() {
 fn nothing_is_granted_before_the_broker_is_heard_nor_by_what_was_seen_before_that() {
     let seen = |at: u64| Observation { captured_at: moment(at), ..observation(vec![candidate("ann", 0.9)], Some(0.9)) };
     let ask = |decider: &mut Decider, observation: &Observation, now: u64| {
-        let decisions = decider.decide(observation, moment(now), &mut || "id".into());
+        let decisions = decider.decide_on_one_face(observation, moment(now), &mut || "id".into());
         decisions.first().map(|d| (d.outcome, d.reason, d.grant.is_some()))
     };
     let strict = || decider(Settings::default()).with_vouching(Duration::ZERO, moment(0));

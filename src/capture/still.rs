@@ -434,11 +434,12 @@ mod tests {
         // 3 bytes for each of 6 million pixels, 18 MB: 16 bits and transparency take 8.
         let limit = 6_000_000;
         let of = |side: u32, image: fn(u32, u32) -> DynamicImage| encoded(&image(side, side), ImageFormat::Png);
-        let kinds: [(fn(u32, u32) -> DynamicImage, u32); 4] = [
-            (|w, h| DynamicImage::new_rgba16(w, h), 1500),
-            (|w, h| DynamicImage::new_rgba8(w, h), 2121),
-            (|w, h| DynamicImage::new_rgb8(w, h), 2449),
-            (|w, h| DynamicImage::new_luma8(w, h), 2449),
+        type Kind = fn(u32, u32) -> DynamicImage;
+        let kinds: [(Kind, u32); 4] = [
+            (DynamicImage::new_rgba16, 1500),
+            (DynamicImage::new_rgba8, 2121),
+            (DynamicImage::new_rgb8, 2449),
+            (DynamicImage::new_luma8, 2449),
         ];
         for (kind, most) in kinds {
             let picture = decode_picture_within(&of(most, kind), limit).unwrap();

@@ -250,17 +250,22 @@ pub(super) struct Control {
     path: PathBuf,
 }
 
+/// What callers are answered by, besides the gallery.
+pub(super) struct Terms {
+    pub(super) counts: Arc<Counts>,
+    /// A face as alike as this to somebody's is that person's.
+    pub(super) matching: Score,
+    /// The device's own: whose backups are believed.
+    pub(super) keys: KeySet,
+    pub(super) word: Arc<BrokerWord>,
+}
+
 /// What every caller is served with.
 struct Desk {
     gallery: Arc<Gallery>,
     /// Into the audit trail: who (the user's number) did what.
     trail: Box<dyn Fn(u32, Value) + Send + Sync>,
-    counts: Arc<Counts>,
-    /// A face as alike as this to somebody's is that person's.
-    matching: Score,
-    /// The device's own.
-    keys: KeySet,
-    word: Arc<BrokerWord>,
+    terms: Terms,
 }
 
 impl Control {
@@ -271,10 +276,7 @@ impl Control {
         gallery: Arc<Gallery>,
         publisher: Publisher,
         audit: Arc<Audit>,
-        counts: Arc<Counts>,
-        matching: Score,
-        keys: KeySet,
-        word: Arc<BrokerWord>,
+        terms: Terms,
     ) -> io::Result<Self> {
         let path = state.join(SOCKET);
         match std::fs::remove_file(&path) {
@@ -286,7 +288,7 @@ impl Control {
         files::set_mode(&path, 0o600)?;
         set_socket_timeout(&listener, Timeout::Recv, Some(PATIENCE))?;
         let trail = Box::new(move |by, what| events::note(&audit, &publisher, "control", json!({"uid": by, "what": what})));
-        Ok(Self { desk: Desk { gallery, trail, counts, matching, keys, word }, listener, path })
+        Ok(Self { desk: Desk { gallery, trail, terms }, listener, path })
     }
 
     /// Answers callers until told to stop, each on a thread of its own: one that dawdles hinders nobody. When [`CALLERS`] are there, the
@@ -365,7 +367,7 @@ impl Desk {
         let not_done = |code: u8, error: &dyn std::fmt::Display| Reply::Refused { code, message: error.to_string() };
         let done = match request {
             Request::Witness => return self.witness(),
-            Request::Blocked => return Reply::Blocked(self.counts.blocked.in_force()),
+            Request::Blocked => return Reply::Blocked(self.terms.counts.blocked.in_force()),
             Request::Enroll { model, people, allowed } => return self.enroll(&model, people, allowed, by),
             Request::RestorePart(more) => {
                 if !text.push(more.into_bytes(), self.gallery.snapshot().dimension()) {
@@ -378,7 +380,7 @@ impl Desk {
                     Ok(backup) => backup,
                     Err(error) => return not_done(error.exit_code(), &error),
                 };
-                let origin = match restoring::judge(&backup, &self.keys, &trust) {
+                let origin = match restoring::judge(&backup, &self.terms.keys, &trust) {
                     Ok(origin) => origin,
                     Err(error) => return not_done(restoring::NOT_BELIEVED, &error),
                 };
@@ -390,7 +392,7 @@ impl Desk {
     }
 
     fn witness(&self) -> Reply {
-        match self.word.get().why_unheard() {
+        match self.terms.word.get().why_unheard() {
             None => Reply::Done,
             Some(why) => Reply::Refused {
                 code: 69,
@@ -457,7 +459,7 @@ impl Desk {
             Ok(people) => people,
             Err(error) => return refused(&error),
         };
-        let (admissions, done) = self.gallery.admit(people, &Rule { matching: self.matching, allowed });
+        let (admissions, done) = self.gallery.admit(people, &Rule { matching: self.terms.matching, allowed });
         if is_made(&done) {
             let enrolled: Vec<&str> = deeds::of_enrolled(&admissions).map(|admission| admission.person.as_str()).collect();
             for some in enrolled.chunks(events::IDS_AN_ENTRY) {
@@ -516,9 +518,8 @@ fn refused(error: &GalleryError) -> Reply {
 /// ask, each question is answered, and no backup is believed that this device did not sign.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn judge(gallery: Gallery, mut bytes: &[u8]) {
-    let (counts, keys) = (Arc::default(), KeySet::default());
-    let desk =
-        Desk { gallery: Arc::new(gallery), trail: Box::new(|_, _| ()), counts, matching: Score::MAX, keys, word: Arc::default() };
+    let terms = Terms { counts: Arc::default(), matching: Score::MAX, keys: KeySet::default(), word: Arc::default() };
+    let desk = Desk { gallery: Arc::new(gallery), trail: Box::new(|_, _| ()), terms };
     let mut text = restoring::Text::default();
     while let Ok(question) = receive(&mut bytes, || Ok(())) {
         if let Ok(Request::Restore { trust, .. }) = postcard::from_bytes(&question)

@@ -5,6 +5,8 @@
 //!
 //! A sequence is drawn from a seed that a failure names; `FACEID_SEQUENCE_SEED` looks at it again.
 
+mod blind;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use crate::gallery::{self, Gallery};
 use crate::pipeline::{self, Gated, Pipeline, Stages, Witness};
 use crate::types::*;
 use crate::vision::VisionError;
+use blind::{ALL_BLIND, Blind, perceived};
 
 /// Sequences of the long run, and those within which a blind version must be caught.
 const SEQUENCES: u64 = 4_000;
@@ -28,71 +31,6 @@ const DIMENSION: usize = 16;
 const PEOPLE: [&str; 2] = ["ada", "bob"];
 const CAMERA: &str = "cam";
 const BESIDE: &str = "beside";
-
-/// Ways to be blind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Blind {
-    // What the decider is told of samples.
-    EveryFrameIsThePersons,
-    LivenessOfTheVisit,
-    LivenessOfTheNewest,
-    LivenessOfTheBest,
-    LivenessOfTheFrameBefore,
-    LivenessOfTheFrameAfter,
-    YawOfTheNewest,
-    YawOfWhoeverTurned,
-    FramesCountedThrice,
-    RivalsUnseen,
-    NearlyAlike,
-    CrowdUnseen,
-    // What the networks say.
-    FaceOfTheFrameBefore,
-    LivenessOfTheLastFace,
-    LivenessOfAnybodyInView,
-    FaceOfAnybodyInView,
-    FaceKeptByPlace,
-    // What the site asks for.
-    OneFrame,
-    OneLiveFrame,
-    NoLiveness,
-    LowThreshold,
-    NoChallenge,
-    OtherSide,
-    NoSecondCamera,
-    SecondCameraSeesPictures,
-    SecondCameraSeesThemElsewhere,
-    ManyFaces,
-}
-
-const ALL_BLIND: [Blind; 27] = [
-    Blind::EveryFrameIsThePersons,
-    Blind::LivenessOfTheVisit,
-    Blind::LivenessOfTheNewest,
-    Blind::LivenessOfTheBest,
-    Blind::LivenessOfTheFrameBefore,
-    Blind::LivenessOfTheFrameAfter,
-    Blind::YawOfTheNewest,
-    Blind::YawOfWhoeverTurned,
-    Blind::FramesCountedThrice,
-    Blind::RivalsUnseen,
-    Blind::NearlyAlike,
-    Blind::CrowdUnseen,
-    Blind::FaceOfTheFrameBefore,
-    Blind::LivenessOfTheLastFace,
-    Blind::LivenessOfAnybodyInView,
-    Blind::FaceOfAnybodyInView,
-    Blind::FaceKeptByPlace,
-    Blind::OneFrame,
-    Blind::OneLiveFrame,
-    Blind::NoLiveness,
-    Blind::LowThreshold,
-    Blind::NoChallenge,
-    Blind::OtherSide,
-    Blind::NoSecondCamera,
-    Blind::SecondCameraSeesPictures,
-    Blind::SecondCameraSeesThemElsewhere,
-    Blind::ManyFaces,
-];
 
 /// What a door asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -383,59 +321,6 @@ fn decider(site: Site, blind: Option<Blind>) -> Decider {
     };
     let device = DeviceId::new("unit").unwrap();
     Decider::new(device, settings, thresholds, &[door], Rules::new(&policy).unwrap(), key).with_sides(Box::new(sides))
-}
-
-/// What a blind version makes of an observation.
-fn perceived(seen: &Observation, blind: Option<Blind>) -> Observation {
-    let mut told = seen.clone();
-    let liveness: Vec<Option<PadScore>> = seen.samples.iter().map(|sample| sample.liveness).collect();
-    let best = liveness.iter().flatten().copied().max_by(|a, b| a.value().total_cmp(&b.value()));
-    let newest = seen.samples.last().cloned();
-    let lucky = |told: &mut Observation| told.liveness = best;
-    match blind {
-        Some(Blind::EveryFrameIsThePersons) => {
-            let fused: Vec<Score> = seen.candidates.iter().map(|candidate| candidate.score).collect();
-            told.samples.iter_mut().for_each(|sample| sample.scores.clone_from(&fused));
-        }
-        Some(Blind::LivenessOfTheVisit) => told.samples.iter_mut().for_each(|sample| sample.liveness = seen.liveness),
-        Some(Blind::LivenessOfTheNewest) => {
-            told.samples.iter_mut().for_each(|sample| sample.liveness = newest.as_ref().and_then(|newest| newest.liveness));
-        }
-        Some(Blind::LivenessOfTheBest) => {
-            told.samples.iter_mut().for_each(|sample| sample.liveness = best);
-            lucky(&mut told);
-        }
-        Some(Blind::LivenessOfTheFrameBefore) => {
-            told.samples.iter_mut().skip(1).zip(&liveness).for_each(|(sample, before)| sample.liveness = *before);
-        }
-        Some(Blind::LivenessOfTheFrameAfter) => {
-            told.samples.iter_mut().zip(liveness.iter().skip(1)).for_each(|(sample, after)| sample.liveness = *after);
-        }
-        Some(Blind::YawOfTheNewest) => {
-            told.samples.iter_mut().for_each(|sample| sample.yaw = newest.as_ref().and_then(|newest| newest.yaw));
-        }
-        Some(Blind::YawOfWhoeverTurned) => {
-            let angle = |sample: &&FaceSample| sample.yaw.unwrap_or(0.0).abs();
-            let turned = seen.samples.iter().max_by(|a, b| angle(a).total_cmp(&angle(b))).and_then(|sample| sample.yaw);
-            told.samples.iter_mut().for_each(|sample| sample.yaw = turned);
-        }
-        Some(Blind::FramesCountedThrice) => {
-            told.samples = seen.samples.iter().flat_map(|sample| vec![sample.clone(); 3]).collect();
-        }
-        Some(Blind::RivalsUnseen) => {
-            for sample in &mut told.samples {
-                sample.scores.iter_mut().skip(1).for_each(|score| *score = Score::MIN);
-            }
-        }
-        Some(Blind::NearlyAlike) => {
-            for sample in &mut told.samples {
-                sample.scores.iter_mut().for_each(|score| *score = Score::saturating(score.value() + 0.15));
-            }
-        }
-        Some(Blind::CrowdUnseen) => told.samples.iter_mut().for_each(|sample| sample.faces_in_view = 1),
-        _ => {}
-    }
-    told
 }
 
 /// A grant, when it fell, and what had been asked by then.

@@ -20,7 +20,7 @@ use super::broker_word::{BrokerWord, Word};
 use super::care::Care;
 use super::clock_watch::{self, ClockWatch};
 use super::commands::Commands;
-use super::control::Control;
+use super::control::{self, Control};
 use super::enrol::{self, Enrolments, SHOTS};
 use super::events;
 use super::guards;
@@ -435,8 +435,8 @@ impl Service {
         let (gallery, audit) = (self.gallery.clone(), self.audit.clone());
         let mut care = Care::new(gallery.clone(), self.publisher.clone(), audit.clone(), &config.gallery);
         let (counts, word) = (self.counts.clone(), self.word.clone());
-        let control =
-            Control::open(&config.state_dir, gallery, self.publisher.clone(), audit, counts, matching, self.keys.public(), word);
+        let terms = control::Terms { counts, matching, keys: self.keys.public(), word };
+        let control = Control::open(&config.state_dir, gallery, self.publisher.clone(), audit, terms);
         let mut control = control.map_err(io("the control socket in the state folder"))?;
         self.supervisor.spawn("control", CONTROL_RETRY, 1, move |context| control.run(context)).map_err(io("control"))?;
         self.supervisor.spawn("gallery", CONTROL_RETRY, 1, move |context| care.run(context)).map_err(io("gallery"))?;

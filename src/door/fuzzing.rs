@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::{Admission, ClockTerms};
 use crate::access::grant::{Claims, GrantKey, KeySet};
 use crate::publish::Received;
-use crate::types::{DeviceId, DoorId, Moment, PersonId, Wall};
+use crate::types::{DeviceId, DoorId, Moment, Monotonic, PersonId, Wall};
 
-const NOW: Moment = Moment { monotonic: crate::types::Monotonic(0), wall: Wall(1_700_000_000_000) };
+const NOW: Moment = Moment { monotonic: Monotonic(1_000_000_000_000), wall: Wall(1_700_000_000_000) };
 const LEEWAY: Duration = Duration::from_secs(2);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -37,7 +37,7 @@ impl Listener {
         let path = self.folder.join("front.seen");
         let clock = ClockTerms { leeway: LEEWAY, needs_source: false };
         // It has stood there for a while: what was signed before its first start opens nothing.
-        let before = Moment { wall: Wall(NOW.wall.0 - 100_000), ..NOW };
+        let before = Moment { monotonic: Monotonic(NOW.monotonic.0 - 100_000_000_000), wall: Wall(NOW.wall.0 - 100_000) };
         let memory = (path.as_path(), !path.exists());
         Admission::new(self.device.clone(), door, pinned, clock, memory, before).expect("the folder is ours")
     }

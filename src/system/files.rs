@@ -36,7 +36,7 @@ fn itself(path: &Path) -> PathBuf {
 /// Closes a folder to group and others; a link in its place is refused.
 pub fn close_folder(folder: &Path) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = rustix::fs::open(&itself(folder), flags, Mode::empty()).map_err(told)?;
+    let open = rustix::fs::open(itself(folder), flags, Mode::empty()).map_err(told)?;
     if rustix::fs::fstat(&open)?.st_mode & 0o077 != 0 {
         rustix::fs::fchmod(&open, Mode::from_raw_mode(0o700))?;
     }
@@ -182,7 +182,7 @@ pub(crate) mod planted {
         let target = tempfile::tempdir().unwrap();
         std::fs::set_permissions(target.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         std::os::unix::fs::symlink(target.path(), place).unwrap();
-        let error = write().err().expect("a link in a folder's place was followed").to_string();
+        let error = write().expect_err("a link in a folder's place was followed").to_string();
         assert!(error.contains("link"), "{error}");
         assert_eq!(target.path().metadata().unwrap().permissions().mode() & 0o777, 0o755);
         assert_eq!(std::fs::read_dir(target.path()).unwrap().count(), 0);

@@ -359,6 +359,7 @@ fn a_new_key_opens_only_when_a_pinned_one_vouches_for_it() {
     scene.say("keys", both.published(vec![scene.key.endorse(&both, &device(), clock::wall(), Duration::from_secs(60), 2)]), true);
     scene.publish("front", &next.sign(&claims("front")));
     assert_eq!(scene.line(PATIENCE).as_deref(), Some("door front: unlock"), "vouched for");
+    assert_eq!(scene.line(PATIENCE).as_deref(), Some("door front: lock"), "vouched for");
     let old = both.published(vec![scene.key.endorse(&both, &device(), clock::wall(), Duration::from_secs(60), 2)]);
     let alone = KeySet::new([scene.key.public()]);
     scene.say("keys", alone.published(vec![scene.key.endorse(&alone, &device(), clock::wall(), Duration::from_secs(60), 3)]), true);

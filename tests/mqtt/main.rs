@@ -24,7 +24,7 @@ use std::time::Duration;
 use faceid_plus::publish::command::Judge;
 use faceid_plus::publish::passage::Passages;
 use faceid_plus::publish::{
-    Alarm, AlarmKind, Birth, CameraStatus, CameraWord, Clock, Context, DecisionEvent, Discovery, Event, Notice, Policy,
+    Alarm, AlarmKind, Birth, CameraStatus, CameraWord, Clock, Context, DecisionEvent, Discovery, DoorBlock, Event, Notice, Policy,
     PresenceEvent, Problem, Publisher, Received, Said, Settings, State, Subscriber, Tls, discovery, lanes,
 };
 use faceid_plus::system::stop::{self, StopHandle};
@@ -501,6 +501,7 @@ fn what_home_assistant_shows_as_a_state_awaits_whoever_comes_late_and_no_event_d
     let presence = Presence { camera: porch.clone(), faces: 1, people: Vec::new() };
     running.publisher.publish(camera(CameraWord::Online));
     running.publisher.publish(Event::Presence(PresenceEvent { presence, at: Wall(0) }));
+    running.publisher.publish(Event::DoorBlock(DoorBlock { door: front.clone(), faces: None, credentials: None, at: Wall(0) }));
     running.decide(1, MINUTE);
     let detail = String::new();
     running.publisher.publish(Event::Alarm(Alarm {
@@ -525,11 +526,11 @@ fn what_home_assistant_shows_as_a_state_awaits_whoever_comes_late_and_no_event_d
         });
         heard
     };
-    let mut live = heard(&listener, 6);
+    let mut live = heard(&listener, 7);
     live.retain(|_, retained| !*retained);
     running.wait_until_delivered(1);
     let late = subscriber(&settings(broker.port), nowhere());
-    let kept = heard(&late, 4);
+    let kept = heard(&late, 5);
     // Nothing else comes: the broker hands out what it keeps before it answers to a later word.
     late.say(Said { topic: "faceid/gate/end".into(), payload: "end".into(), ..Said::default() });
     wait_for("the end of what is kept", || match late.next(PATIENCE)? {
