@@ -231,7 +231,7 @@ fn a_photo_that_stands_on_its_head_or_lies_on_its_side_is_refused_with_the_turn_
             let is_told = said.contains(turn) && said.contains("turn it");
             let is_unseen = said.contains("no face") || said.contains("is refused") || said.contains("no usable");
             assert!(is_told || is_unseen, "{person} turned, {turn}: {said}");
-            assert_eq!(identity(&house_with(&house, person), text(&file)), None, "{person} turned, {turn}");
+            assert_eq!(identity(house_with(&house, person), text(&file)), None, "{person} turned, {turn}");
         }
         assert_eq!(people(&house).len(), 1);
         house.succeed(&["people", "remove", person]);
