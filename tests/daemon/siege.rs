@@ -123,7 +123,7 @@ fn eight_clients_with_the_costliest_pictures_take_no_more_memory_than_a_board_ha
         (jpeg(5000, 4990, Some(6)), 200),
         (webp.into_inner(), 200),
         // Nothing but bytes, as many as are taken.
-        (vec![0x55; 8 << 20], 400),
+        (vec![0x55; (8 << 20) - 4096], 400),
     ];
     std::thread::scope(|scope| {
         for client in 0..8 {
