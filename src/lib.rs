@@ -17,6 +17,12 @@
 //! person's card, and the panel may have the last word. What the controller must tell of alarms and passages is on disk first
 //! ([`door::diary`]); passages tell anti-passback whether a grant was used.
 //!
+//! What keeps an attacker out besides: one rule for every way to enrol ([`gallery`]'s `enrolment.rs`); a block of a door concerns faces that
+//! failed, never whom the door knows (`access/barred.rs`); nothing is granted before the broker has told what it keeps of this device
+//! (`daemon/broker_word.rs`); messages come in by lanes, signed ones first, and whoever breaks the protocol is left ([`publish::lanes`],
+//! [`publish::wire`]); the latest time that was shown is remembered ([`system::highwater`]); no link that was planted is followed, and root
+//! becomes the owner of what it writes ([`system::files`], [`system::owner`]).
+//!
 //! [`http`] is the local API: it knows requests, tokens and answers, and asks the daemon's own recogniser between two frames, for a quarter
 //! of its time at most; people are enrolled and removed through it by the daemon, the gallery's one writer.
 //!
