@@ -3,9 +3,9 @@
 //! Start: log and config (the caller's), keys, gallery, models, publisher, workers, the first heartbeat of each vital worker, READY.
 //! Stop: STOPPING, cameras, vision, decider, the publisher's outbox with the offline message. One deadline; the late are named.
 
+mod opening;
 mod stats;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::SyncSender;
@@ -30,24 +30,23 @@ use super::reports::{self, Report, Reporter};
 use super::snapshots::Snapshots;
 use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
 use super::workers::{self, CameraWatcher, Counts, DecisionWatcher, Decisions, FrameWatcher, Vision};
-use crate::access::grant::{GrantError, KeySet};
+use crate::access::grant::GrantError;
 use crate::access::rules::PolicyError;
-use crate::access::{Decider, DoorSettings, Rules, Thresholds};
+use crate::access::{Decider, Rules, Thresholds};
 use crate::capture::Slots;
 use crate::config::{Config, ConfigError};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
 use crate::inference::{self, InferenceError};
 use crate::pipeline::{Pipeline, Terms, Timings};
-use crate::publish::command::Gate;
-use crate::publish::passage::Passages;
-use crate::publish::{self, Audit, Birth, Discovery, Event, Journal, KeptEar, Publisher, SealedError, StateKey, discovery};
+use crate::publish::{self, Audit, Birth, Discovery, Event, KeptEar, Publisher, SealedError, discovery};
 use crate::system::notify::Notifier;
 use crate::system::secret::SecretError;
 use crate::system::seen::SeenError;
-use crate::system::{Quota, Stop, StopHandle, clock, files, messages};
+use crate::system::{Quota, Stop, StopHandle, clock, messages};
 use crate::types::{CameraId, ModelId, Monotonic, Presence, Score};
 use crate::vision::VisionError;
 use crate::vision::stack::Stack;
+use opening::{Record, lock_state, open_gallery};
 
 /// The name of the grant-signing key among the secrets.
 pub const GRANT_KEY: &str = "grant.key";
@@ -530,46 +529,6 @@ impl Service {
     }
 }
 
-/// What the daemon remembers on disk besides the gallery.
-struct Record {
-    journal: Journal,
-    audit: Arc<Audit>,
-    gate: Gate,
-    passages: Passages,
-    key: StateKey,
-}
-
-impl Record {
-    fn open(config: &Config) -> Result<Self, DaemonError> {
-        const MIB: u64 = 1 << 20;
-        let key = StateKey::read(&config.secrets_dir)?;
-        let settings = &config.publish;
-        let age = Duration::from_secs(u64::from(settings.outbox_days) * 24 * 3600);
-        let journal = Journal::open(&config.state_dir.join("outbox"), &key, u64::from(settings.outbox_mib) * MIB, age)?;
-        let audit = Audit::open(&config.state_dir.join("audit"), &key, settings.audit_bytes())?;
-        let audit = audit.signed_by(config.device.clone(), read_grant_key(&config.secrets_dir)?);
-        let operators = settings.operator_keys.as_deref().map(|path| pinned("[publish] operator-keys", path)).transpose()?;
-        // Without a trail of an earlier run there is nothing that could have been used.
-        let (is_new, now) = (!audit.has_run(), clock::now());
-        let gate = Gate::new(config.device.clone(), operators, (&config.state_dir.join("nonces"), is_new), now)?;
-        let pinned_at = |door: &DoorSettings| {
-            let path = door.controller_keys.as_deref()?;
-            Some(pinned(&format!("[[doors]] {} controller-keys", door.id), path).map(|keys| (door.id.clone(), keys)))
-        };
-        let controllers = config.doors.iter().filter_map(pinned_at).collect::<Result<_, _>>()?;
-        let memory = config.state_dir.join("passages");
-        let passages = Passages::new(config.device.clone(), controllers, (&memory, is_new), now)?;
-        Ok(Self { journal, audit: Arc::new(audit), gate, passages, key })
-    }
-}
-
-/// The keys that the config pins under `key`.
-fn pinned(key: &str, path: &Path) -> Result<KeySet, DaemonError> {
-    let wrong = |what: String| DaemonError::Pinned(format!("{key}: {}: {what}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    KeySet::from_jwk_set(&text).map_err(|error| wrong(error.to_string()))
-}
-
 fn discovery_event(config: &Config) -> Event {
     let cameras: Vec<CameraId> = config.cameras.iter().map(|camera| camera.id.clone()).collect();
     let doors: Vec<_> = config.doors.iter().map(|door| door.id.clone()).collect();
@@ -599,34 +558,5 @@ fn birth(config: &Config, provider: &str) -> Birth {
         doors: config.doors.iter().map(|door| door.id.clone()).collect(),
         clock: events::clock_quality(),
         at: clock::wall(),
-    }
-}
-
-/// The daemon is the gallery's writer. Where it may not write it follows what is there; a command line that is at work is waited for.
-fn open_gallery(config: &Config, key: SealingKey, stack: &Stack, stop: &Stop) -> Result<Gallery, GalleryError> {
-    let (model, dimension) = (stack.embedder.model(), stack.embedder.dimension());
-    let began = Instant::now();
-    loop {
-        match Gallery::create_or_open(&config.gallery, &key, model, dimension) {
-            Err(GalleryError::Locked { .. }) if began.elapsed() < GALLERY_PATIENCE && !stop.sleep(Duration::from_millis(50)) => {}
-            Err(GalleryError::ReadOnly { path, source }) => {
-                log::warn!("{} cannot be written ({source}): the gallery is only read", path.display());
-                return Gallery::follow(&config.gallery, key, model, dimension);
-            }
-            other => return other,
-        }
-    }
-}
-
-/// One daemon a state folder: the second is told so.
-fn lock_state(folder: &Path) -> Result<std::fs::File, DaemonError> {
-    use std::os::unix::fs::DirBuilderExt;
-    let io = |source| DaemonError::Io { what: folder.display().to_string(), source };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
-    let file = files::open_or_make(&folder.join("daemon.lock"), 0o600).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(DaemonError::SecondDaemon(folder.display().to_string())),
-        Err(std::fs::TryLockError::Error(source)) => Err(io(source)),
     }
 }

@@ -357,9 +357,11 @@ fn a_new_key_opens_only_when_a_pinned_one_vouches_for_it() {
     scene.expect_only_a_fresh_grant_opens("a key that nobody vouches for");
 
     scene.say("keys", both.published(vec![scene.key.endorse(&both, &device(), clock::wall(), Duration::from_secs(60), 2)]), true);
-    scene.publish("front", &next.sign(&claims("front")));
+    let vouched = claims("front");
+    scene.publish("front", &next.sign(&vouched));
     assert_eq!(scene.line(PATIENCE).as_deref(), Some("door front: unlock"), "vouched for");
     assert_eq!(scene.line(PATIENCE).as_deref(), Some("door front: lock"), "vouched for");
+    scene.expect_admitted(&vouched.jti, "before it was vouched for, a grant");
     let old = both.published(vec![scene.key.endorse(&both, &device(), clock::wall(), Duration::from_secs(60), 2)]);
     let alone = KeySet::new([scene.key.public()]);
     scene.say("keys", alone.published(vec![scene.key.endorse(&alone, &device(), clock::wall(), Duration::from_secs(60), 3)]), true);
