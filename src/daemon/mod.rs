@@ -47,6 +47,7 @@ use crate::system::{logging, messages, process, stop};
 /// Runs the daemon until it is told to stop or a vital worker fails. HUP reads the log's settings from `config_path` again and looks at
 /// the gallery at once; everything else of the config needs a restart.
 pub fn run(config: &Config, config_path: Option<PathBuf>, accept_lost_state: bool) -> Result<(), DaemonError> {
+    process::give_back_large_memory();
     if let Err(error) = process::forbid_core_dumps() {
         log::warn!("a crash could leave a core dump: {error}");
     }

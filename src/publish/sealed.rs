@@ -7,6 +7,8 @@
 //! with one segment, and with other salts: so no key and nonce ever seal two texts. A crash can tear the last record only; what reads
 //! goes as far as records are authentic and says where it stopped.
 
+mod names;
+
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -23,6 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::system::secret::{self, SecretError};
 use crate::system::{clock, files};
+pub(super) use names::{list, path};
 
 /// The name of the key among the secrets.
 pub const STATE_KEY: &str = "state.key";
@@ -49,7 +52,6 @@ const TAG_BYTES: usize = 16;
 pub(super) const MAX_RECORD_BYTES: usize = 256 * 1024;
 /// The largest segment that is read.
 const MAX_SEGMENT_BYTES: u64 = 256 << 20;
-const EXTENSION: &str = "log";
 
 /// Why a log cannot be used.
 #[derive(Debug, Error)]
@@ -549,22 +551,6 @@ pub(super) fn segment_of_before(key: &StateKey, purpose: &str, segment: u64, rec
         file.extend([&u32::try_from(text.len()).unwrap_or(0).to_le_bytes()[..], &sealed, &tag].concat());
         file
     })
-}
-
-pub(super) fn path(folder: &Path, segment: u64) -> PathBuf {
-    folder.join(format!("{segment:012}.{EXTENSION}"))
-}
-
-/// The numbers of a folder's segments, in order.
-pub(super) fn list(folder: &Path) -> io::Result<Vec<u64>> {
-    let mut segments = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".log")).and_then(|digits| digits.parse::<u64>().ok());
-        segments.extend(number);
-    }
-    segments.sort_unstable();
-    Ok(segments)
 }
 
 /// Shows every record of a segment; gives its length, or the place of its damage after showing what is before it.
