@@ -28,6 +28,11 @@ const AT_ONCE: &str = "each connection ends at once";
 /// The most messages that are under way at once. rumqttc keeps a table of this size, and its default of 65,535 costs megabytes.
 const MAX_INFLIGHT: u16 = 32;
 
+/// What the system keeps of a connection that we have not read yet, in bytes (Linux doubles it). Left to itself it grows to megabytes, and
+/// with it the broker's own: somebody who sends faster than we read then puts a hundred thousand short messages, half a minute of a busy
+/// machine, before each confirmation and each operator's command. A broker that cannot send keeps what is confirmed and drops the rest.
+const RECEIVE_BUFFER_BYTES: u32 = 32 * 1024;
+
 /// Why there is no connection to the broker. Neither a password nor a payload is ever in it.
 #[derive(Debug, Clone, PartialEq, Eq, ThisError)]
 pub enum Problem {
@@ -216,6 +221,7 @@ pub(super) fn options(settings: &Settings, secrets: &Path, client_id: &str) -> R
     options.set_clean_start(true);
     let mut network = options.network_options();
     network.set_tcp_nodelay(true);
+    network.set_tcp_recv_buffer_size(RECEIVE_BUFFER_BYTES);
     options.set_network_options(network);
     if let Some(user) = &settings.user {
         let password = match &settings.password_secret {

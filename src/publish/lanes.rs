@@ -10,13 +10,14 @@
 //! So a confirmation says nothing; the answer on `cmd/<verb>/reply` is what an operator waits for.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::command::{Judge, Verb};
-use super::passage::PassageJudge;
+use super::command::{Judge, Refusal, Verb};
+use super::passage::{PassageJudge, PassageRefusal};
 use super::subscribe::Received;
 use crate::system::Quota;
 use crate::types::{DoorId, Moment, Monotonic};
@@ -25,6 +26,8 @@ use crate::types::{DoorId, Moment, Monotonic};
 const MOST_BYTES: usize = 16 * 1024;
 /// Nonces of signed messages that were let in. Only who holds a key adds to them.
 const REMEMBERED: usize = 1024;
+/// Messages whose signature was looked at. To look once more would say the same and cost fifty times as much as to know it again.
+const JUDGED: usize = 4096;
 
 /// A kind of message. They are read in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -123,6 +126,9 @@ pub struct Lanes {
     passages: PassageJudge,
     /// By whose nonce or id it is, and until when.
     known: HashMap<(Option<DoorId>, String), i64>,
+    /// By topic and payload under a key of this run, so that nobody can make two of one hash.
+    judged: HashSet<u64>,
+    hash: RandomState,
     budgets: HashMap<(Lane, Option<DoorId>), Budget>,
     between: Arc<Between>,
     dropped: Arc<Dropped>,
@@ -141,6 +147,8 @@ pub fn lanes(root: &str, doors: impl IntoIterator<Item = DoorId>, commands: Judg
         commands,
         passages,
         known: HashMap::new(),
+        judged: HashSet::new(),
+        hash: RandomState::new(),
         budgets: HashMap::new(),
         between: between.clone(),
         dropped: Arc::default(),
@@ -186,7 +194,15 @@ impl Lanes {
             if word == Verb::Ping.as_str() && message.payload == b"ping" {
                 return (Lane::Ping, None);
             }
-            return match self.commands.check(word, message, now.wall) {
+            let hash = self.hash_of(message);
+            if self.judged.contains(&hash) {
+                return (Lane::Other, None);
+            }
+            let judged = self.commands.check(word, message, now.wall);
+            if matches!(judged, Ok(_) | Err(Refusal::Unsigned(_))) {
+                self.remember(hash);
+            }
+            return match judged {
                 Ok(command) if self.is_new(None, command.nonce.clone(), command.expires_at, now) => match command.verb {
                     Verb::Lockdown | Verb::Release => (Lane::Order, None),
                     _ => (Lane::Command, None),
@@ -200,12 +216,33 @@ impl Lanes {
         };
         match what {
             "credential" if self.doors.contains(&door) => (Lane::Credential, Some(door)),
-            "passage" => match self.passages.check(&door, message, now.wall) {
-                Ok(claim) if self.is_new(Some(door), claim.jti.clone(), claim.exp, now) => (Lane::Passage, None),
-                _ => (Lane::Other, None),
-            },
+            "passage" => {
+                let hash = self.hash_of(message);
+                if self.judged.contains(&hash) {
+                    return (Lane::Other, None);
+                }
+                let judged = self.passages.check(&door, message, now.wall);
+                if matches!(judged, Ok(_) | Err(PassageRefusal::Unsigned(_))) {
+                    self.remember(hash);
+                }
+                match judged {
+                    Ok(claim) if self.is_new(Some(door), claim.jti.clone(), claim.exp, now) => (Lane::Passage, None),
+                    _ => (Lane::Other, None),
+                }
+            }
             _ => (Lane::Other, None),
         }
+    }
+
+    fn hash_of(&self, message: &Received) -> u64 {
+        self.hash.hash_one((&message.topic, &message.payload))
+    }
+
+    fn remember(&mut self, hash: u64) {
+        if self.judged.len() >= JUDGED {
+            self.judged.clear();
+        }
+        self.judged.insert(hash);
     }
 
     /// Whether a signed message was not let in before: who copies one must not fill the lane of those who sign.

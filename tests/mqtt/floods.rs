@@ -73,6 +73,7 @@ fn no_flood_keeps_an_operators_lock_down_out() {
     for (topic, line) in noise {
         let before = daemon.logged.load(Ordering::SeqCst);
         let _flood = Flood::start(broker.port, &format!("faceid/unit/{topic}"), line);
+        let start = Instant::now();
         for round in 0..3 {
             for verb in ["lockdown", "release"] {
                 let answer = daemon.succeed(&["command", verb]);
@@ -80,6 +81,7 @@ fn no_flood_keeps_an_operators_lock_down_out() {
                 assert_eq!(answer["ok"], true, "{verb} {round} under a flood on {topic}: {answer}");
             }
         }
+        println!("{topic}: six answers after {} ms", start.elapsed().as_millis());
         let logged = daemon.logged.load(Ordering::SeqCst) - before;
         // A minute's or two of what was dropped, of what was refused and of what was not heard, thirty each, and what was done.
         assert!(logged <= 240, "{logged} lines for a flood on {topic}");
