@@ -90,6 +90,9 @@ pub struct Settings {
     /// Whether a face whose points move as those of a flat picture that is turned is denied as an attack. Off, because a detector's
     /// points are too restless for it to be worth what it costs: see PROJECT_REPORT.md, and measure with `faceid eval motion`.
     pub deny_flat: bool,
+    /// Whether the built-in pack may open doors. It is for a first look: between people who are alike it lets strangers in, so that without
+    /// this whoever would be granted is denied (`demo-pack`).
+    pub accept_demo_pack: bool,
     /// What becomes of ambiguous faces: `deny` or `review`.
     pub ambiguous: Ambiguous,
     /// The least comparison score of a match; without it the model's own from the manifest.
@@ -111,6 +114,7 @@ impl Default for Settings {
             grant_lifetime_s: 5,
             require_liveness: true,
             deny_flat: false,
+            accept_demo_pack: false,
             ambiguous: Ambiguous::Deny,
             match_threshold: None,
             margin: None,
@@ -205,6 +209,8 @@ pub struct Decider {
     /// Where the side comes from that nobody can foresee; without it a challenge is failed.
     sides: Option<Sides>,
     vouching: Vouching,
+    /// The embeddings are those of the pack that comes with the program.
+    is_demo_pack: bool,
     changed: bool,
     /// Failures were counted that block nothing.
     charged: bool,
@@ -268,6 +274,7 @@ impl Decider {
             recognised: Vec::new(),
             sides: None,
             vouching: Vouching::NotAsked,
+            is_demo_pack: false,
             changed: false,
             charged: false,
             rules,
@@ -282,6 +289,11 @@ impl Decider {
     /// The same, which grants nothing before [`Input::Vouched`], but for as long as `unheard` from `now` on.
     pub fn with_vouching(self, unheard: Duration, now: Moment) -> Self {
         Self { vouching: Vouching::Awaited(ms(now.monotonic.plus(unheard))), ..self }
+    }
+
+    /// The same over the embeddings of a pack that is for a first look, where `is_demo_pack`: it grants only if the settings accept that.
+    pub fn with_demo_pack(self, is_demo_pack: bool) -> Self {
+        Self { is_demo_pack, ..self }
     }
 
     /// Takes an observation and gives a decision for each door of its camera, or none while the track should gather more evidence or

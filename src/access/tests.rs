@@ -169,6 +169,21 @@ fn review_is_only_ever_a_shut_door() {
 }
 
 #[test]
+fn the_pack_that_is_for_a_first_look_grants_nothing_unless_the_site_accepts_it() {
+    let clear = observation(vec![candidate("ann", 0.9)], Some(0.9));
+    let picture = observation(vec![candidate("ann", 0.9)], Some(0.1));
+    let ask = |accept_demo_pack: bool, is_demo_pack: bool, observation: &Observation| {
+        let mut decider = decider(Settings { accept_demo_pack, ..Settings::default() }).with_demo_pack(is_demo_pack);
+        let decisions = decider.decide_on_one_face(observation, moment(2010), &mut || "id".into());
+        (decisions[0].reason, decisions[0].grant.is_some())
+    };
+    assert_eq!(ask(false, true, &clear), (Reason::DemoPack, false));
+    assert_eq!(ask(true, true, &clear), (Reason::Match, true));
+    assert_eq!(ask(false, false, &clear), (Reason::Match, true));
+    assert_eq!(ask(false, true, &picture), (Reason::Spoof, false), "refused anyway, and for what it is");
+}
+
+#[test]
 fn nothing_is_granted_before_the_broker_is_heard_nor_by_what_was_seen_before_that() {
     let seen = |at: u64| Observation { captured_at: moment(at), ..observation(vec![candidate("ann", 0.9)], Some(0.9)) };
     let ask = |decider: &mut Decider, observation: &Observation, now: u64| {

@@ -122,6 +122,9 @@ impl Decider {
             return Err(Verdict::Refused { reason: Reason::Stale, person: Some(person.clone()), weight: 0, awaits });
         }
         // Last: whoever is refused anyway is refused for what it is, and counts as ever.
+        if self.is_demo_pack && !self.settings.accept_demo_pack {
+            return Err(Verdict::person(Reason::DemoPack, person));
+        }
         if !self.is_vouched_for(newest, now) {
             return Err(Verdict::person(Reason::BrokerSilent, person));
         }

@@ -27,7 +27,10 @@ impl Context {
         let mut config = if places.config.is_some() || path.exists() {
             Config::load(&path).map_err(|error| Failure::new(code::CONFIG, error))?
         } else {
-            Config::default()
+            let mut config = Config::default();
+            // Who has no config yet has fetched nothing either.
+            config.models.pack = config::BUILTIN_PACK.to_owned();
+            config
         };
         if let Some(folder) = &places.state_dir {
             config.state_dir.clone_from(folder);

@@ -209,6 +209,7 @@ fn scratch_config(places: &Places, scratch: &Scratch, clip: &Path, keep: bool, p
     let ready = context.ready_pack(places.pack.as_deref())?;
     let mut config = context.config;
     config.models.pack = ready;
+    config.access.accept_demo_pack = true;
     config.state_dir = scratch.path().join("state");
     config.gallery.dir = config.state_dir.join("gallery");
     config.secrets_dir = scratch.path().join("secrets");

@@ -12,6 +12,7 @@ use crate::config::{self, Config};
 use crate::daemon;
 use crate::door::DOOR_KEY;
 use crate::gallery::SealingKey;
+use crate::inference::packs::{self, FileState};
 use crate::publish::{STATE_KEY, StateKey};
 use crate::system::{logging, secret};
 use crate::types::{AreaId, DoorId};
@@ -113,6 +114,9 @@ pub(super) fn check(places: &Places, args: &CheckArgs) -> Result {
             for (key, warning) in config.warnings() {
                 say(format!("{}: warning: {key}: {warning}", path.display()));
             }
+            if let Some(missing) = missing_files(&config) {
+                say(format!("{}: warning: models.pack: {missing}", path.display()));
+            }
             say(format!("{}: no findings", path.display()));
             Ok(code::YES)
         }
@@ -123,6 +127,20 @@ pub(super) fn check(places: &Places, args: &CheckArgs) -> Result {
             Ok(code::CONFIG)
         }
     }
+}
+
+/// Which files of the pack are not there, by existence and length; `doctor` reads them too.
+fn missing_files(config: &Config) -> Option<String> {
+    let pack = &config.models.pack;
+    let packs = packs::list(&config.manifest().ok()?, &config.models_dir());
+    let entry = packs.into_iter().find(|entry| entry.name == *pack && !entry.complete)?;
+    let missing = entry.models.iter().filter(|model| model.file_state != FileState::Present);
+    let files: Vec<&str> = missing.map(|model| model.file.as_str()).collect();
+    Some(format!(
+        "pack `{pack}` is not complete in {} ({}), and `run` will not start: run `faceid models fetch {pack}`",
+        config.models_dir().display(),
+        files.join(", ")
+    ))
 }
 
 /// What `check`, `doctor` and a start say of a config that everybody may read though it holds what is nobody's business.

@@ -35,6 +35,11 @@ pub const DEFAULT_PATH: &str = "/etc/faceid/config.toml";
 /// The longest config that is read, in bytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
+/// The pack of a config that names none.
+const DEFAULT_PACK: &str = "standard";
+/// The pack that comes with the program: a first look for whoever has no config yet.
+pub const BUILTIN_PACK: &str = "builtin";
+
 /// Everything that a site decides.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -79,8 +84,8 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ModelSettings {
-    /// The pack, one of those that `faceid models list` shows. `builtin` comes with the program; `standard` is more accurate and is
-    /// brought by `faceid models fetch standard`.
+    /// The pack, one of those that `faceid models list` shows. `standard` is brought by `faceid models fetch standard`; `builtin` comes
+    /// with the program, for a first look: it opens no door unless `accept-demo-pack` of `[access]` says so.
     pub pack: String,
     /// The folder of the model files; without it `models` in the cache folder.
     pub dir: Option<PathBuf>,
@@ -114,7 +119,7 @@ impl Default for Config {
 
 impl Default for ModelSettings {
     fn default() -> Self {
-        Self { pack: "builtin".to_owned(), dir: None, manifest: None }
+        Self { pack: DEFAULT_PACK.to_owned(), dir: None, manifest: None }
     }
 }
 

@@ -1,10 +1,8 @@
 //! What a config can be run with, and whoever runs it should know: no findings, for nothing here keeps the daemon from starting. `check` and
 //! `doctor` say it, and the daemon's log once at its start.
 
-use super::Config;
-
-/// The pack that comes with the program.
-pub const BUILTIN_PACK: &str = "builtin";
+use super::{BUILTIN_PACK, Config};
+use crate::inference::manifest::Manifest;
 
 impl Config {
     /// Each with its dotted key, the cause and the way out.
@@ -32,16 +30,28 @@ impl Config {
                 ));
             }
         }
-        if self.models.pack == BUILTIN_PACK && !self.doors.is_empty() {
-            warnings.push(("models.pack".to_owned(), builtin_at_a_door()));
+        if !self.doors.is_empty() && self.has_demo_pack() {
+            warnings.push(("models.pack".to_owned(), demo_pack_at_a_door(&self.models.pack, self.access.accept_demo_pack)));
         }
         warnings
+    }
+
+    /// Whether the pack embeds with a network that comes with the program, whatever the pack is called.
+    fn has_demo_pack(&self) -> bool {
+        let is_bundled = |manifest: Manifest| {
+            let pack = manifest.pack_at(&self.models.pack, self.inference.precision).ok()?;
+            Some(manifest.model(&pack.embedder).ok()?.is_bundled())
+        };
+        self.manifest().ok().and_then(is_bundled).unwrap_or(self.models.pack == BUILTIN_PACK)
     }
 }
 
 /// What the built-in pack is not made for. The figures are of PROJECT_REPORT.md.
-fn builtin_at_a_door() -> String {
-    "the built-in pack is for a first look, not for a door: its match threshold lets 1 pair of strangers in 10,000 pass, a visit tries many times, and of 20 strangers' visits 1 was granted as one of four people enrolled (`standard`: none). Run `faceid models fetch standard`, set pack = \"standard\" and enrol everybody anew".to_owned()
+fn demo_pack_at_a_door(pack: &str, is_accepted: bool) -> String {
+    let state = if is_accepted { "opens this door because `access.accept-demo-pack` is set" } else { "opens no door" };
+    format!(
+        "pack `{pack}` {state}: its embedder is for a first look and lets in strangers who look alike (3 of 310 visits of people in one room, one person enrolled). Run `faceid models fetch standard`, set pack = \"standard\" and enrol everybody anew"
+    )
 }
 
 #[cfg(test)]
@@ -89,10 +99,28 @@ mod tests {
     }
 
     #[test]
-    fn a_door_on_the_builtin_pack_is_told() {
+    fn a_door_on_the_builtin_pack_is_told_and_what_it_does() {
         let door = "[[doors]]\nid = \"front\"\ncameras = [\"cam\"]\n[[cameras]]\nid = \"cam\"\n[cameras.source.v4l2]\n";
-        assert_eq!(keys(door), ["models.pack"]);
-        assert_eq!(keys(&format!("{door}[models]\npack = \"standard\"\n")), [""; 0]);
-        assert_eq!(keys(""), [""; 0]);
+        let builtin = format!("{door}[models]\npack = \"builtin\"\n");
+        let told = |text: &str| Config::parse(text).unwrap().warnings().into_iter().map(|(_, told)| told).collect::<String>();
+        assert_eq!(keys(&builtin), ["models.pack"]);
+        assert!(told(&builtin).contains("opens no door") && told(&builtin).contains("faceid models fetch standard"));
+        assert!(told(&format!("{builtin}[access]\naccept-demo-pack = true\n")).contains("`access.accept-demo-pack` is set"));
+        assert_eq!(keys(door), [""; 0], "the default is another");
+        assert_eq!(keys("[models]\npack = \"builtin\"\n"), [""; 0], "without a door there is nothing to open");
+    }
+
+    /// A site's own pack around the same embedder is no other pack.
+    #[test]
+    fn the_builtin_embedder_under_another_name_is_told_too() {
+        let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/models/manifest.toml")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("own.toml");
+        std::fs::write(&own, manifest.replace("[packs.builtin]", "[packs.lobby]")).unwrap();
+        let config = |pack: &str| {
+            let door = "[[doors]]\nid = \"front\"\ncameras = [\"cam\"]\n[[cameras]]\nid = \"cam\"\n[cameras.source.v4l2]\n";
+            format!("[models]\npack = \"{pack}\"\nmanifest = \"{}\"\n{door}", own.display())
+        };
+        assert_eq!(keys(&config("lobby")), ["models.pack"]);
     }
 }

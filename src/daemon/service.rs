@@ -235,6 +235,7 @@ impl Service {
         clock_watch::warn_of_times(&rules, &gallery, clock_watch.look());
         let mut decider = Decider::new(config.device.clone(), config.access.clone(), thresholds, &config.doors, rules, grant_key)
             .with_sides(Box::new(guards::side))
+            .with_demo_pack(stack.is_demo)
             .with_vouching(Duration::from_secs(u64::from(config.publish.unheard_grants_s)), clock::now());
         let epoch_file = config.gallery.epoch_file();
         let mut state = AccessState::new(&config.state_dir, epoch_file.parent().unwrap_or(&config.state_dir), record.key);

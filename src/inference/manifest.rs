@@ -260,6 +260,11 @@ impl Model {
     pub fn pinned(&self) -> Option<&str> {
         (!self.sha256.is_empty()).then_some(self.sha256.as_str())
     }
+
+    /// Whether the file comes inside the program.
+    pub fn is_bundled(&self) -> bool {
+        matches!(self.origin, Origin::Bundled { .. })
+    }
 }
 
 impl Pack {

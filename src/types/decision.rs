@@ -66,6 +66,8 @@ pub enum Reason {
     SeveralFaces,
     /// The broker, which may know that an older state was put back, has not been heard since the start.
     BrokerSilent,
+    /// The pack is the one that comes with the program, which is for a first look, and the config does not accept it at a door.
+    DemoPack,
 }
 
 impl Outcome {
@@ -104,6 +106,7 @@ impl Reason {
             Reason::Witness => "witness",
             Reason::SeveralFaces => "several-faces",
             Reason::BrokerSilent => "broker-silent",
+            Reason::DemoPack => "demo-pack",
         }
     }
 }

@@ -29,6 +29,8 @@ pub struct Stack {
     pub liveness: Option<Liveness>,
     /// Makes embeddings.
     pub embedder: Embedder,
+    /// The embedder is one that comes with the program, whatever the pack is called: for a first look, not for a door.
+    pub is_demo: bool,
     /// The pack's thresholds.
     pub thresholds: PackThresholds,
     /// Each model with what runs it, for logs, `birth` and `doctor`.
@@ -54,6 +56,7 @@ impl Stack {
             return Err(InferenceError::BadModel { model: pack.embedder.to_string(), reason: "is no embedder".into() }.into());
         };
         let thresholds = PackThresholds { matching: threshold.score, margin: pack.margin, liveness: pack.liveness_threshold };
+        let is_demo = model.is_bundled();
         let embedder = Embedder::new(pack.embedder.clone(), &model, network)?;
         let mut parts = Vec::new();
         for id in &pack.liveness {
@@ -61,7 +64,7 @@ impl Stack {
             parts.push((id.clone(), model, network));
         }
         let liveness = if parts.is_empty() { None } else { Some(Liveness::new(parts)?) };
-        Ok(Self { pack: name.to_owned(), detector, liveness, embedder, thresholds, providers })
+        Ok(Self { pack: name.to_owned(), detector, liveness, embedder, is_demo, thresholds, providers })
     }
 
     /// The models by role, as decisions name them.

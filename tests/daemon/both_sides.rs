@@ -41,6 +41,8 @@ pub(super) fn furnish(broker: u16, more: &str) -> (House, std::path::PathBuf) {
     )
     .unwrap();
     let config = house.path("config.toml");
+    let access = "[access]\naccept-demo-pack = true\n";
+    let more = if more.contains("[access]\n") { more.replace("[access]\n", access) } else { format!("{more}{access}") };
     let text = format!(
         "device = \"unit\"\n[models]\npack = \"builtin\"\n[inference]\nbackend = \"tract\"\n\
          [publish]\nhost = \"127.0.0.1\"\nport = {broker}\noperator-keys = \"{operators}\"\n\

@@ -225,3 +225,27 @@ fn a_memory_that_is_gone_or_was_edited_locks_every_door_down_with_an_alarm_until
     command(&house, &config, &["release"]);
     everything.until("a grant after the release", |topic, payload| topic.ends_with("/decision") && essence(payload).1 == "granted");
 }
+
+/// The config as a newcomer has it: the pack that comes with the program, and nothing said of it.
+#[test]
+fn the_built_in_pack_opens_no_door_that_does_not_accept_it() {
+    let broker = Mosquitto::open();
+    let (house, config) = furnish(broker.port, "[policy.throttle]\nfailures = 0\n");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("accept-demo-pack = true\n", "")).unwrap();
+    let told = house.succeed(&["--config", config.to_str().unwrap(), "check"]);
+    assert!(told.contains("pack `builtin` opens no door") && told.contains("faceid models fetch standard"), "{told}");
+    let door = Ear::on(broker.port, "faceid/unit/door/front/decision");
+    let (_daemon, _notify) = start(&house, &config);
+    let mut seen = std::collections::BTreeSet::new();
+    door.until("both people who are enrolled", |_, payload| {
+        let (_, outcome, reason, _) = essence(payload);
+        assert_ne!(outcome, "granted", "{payload}");
+        let value: Value = serde_json::from_str(payload).unwrap();
+        assert!(value["data"]["grant"].is_null(), "{payload}");
+        if reason == "demo-pack" {
+            seen.insert(value["data"]["person"].to_string());
+        }
+        seen.len() == 2
+    });
+}

@@ -54,7 +54,8 @@ fn launch(house: &House, http: &str, clip: &Path) -> Daemon {
     }
     let config = house.path("config.toml");
     let text = format!(
-        "[publish]\nhost = \"127.0.0.1\"\nport = 1\n[[cameras]]\nid = \"hall\"\n[cameras.source.file]\npath = \"{}\"\nloop = true\n\
+        "[models]\npack = \"builtin\"\n[access]\naccept-demo-pack = true\n\
+         [publish]\nhost = \"127.0.0.1\"\nport = 1\n[[cameras]]\nid = \"hall\"\n[cameras.source.file]\npath = \"{}\"\nloop = true\n\
          paced = true\n[[doors]]\nid = \"hall\"\ncameras = [\"hall\"]\n[http]\nlisten = \"127.0.0.1:0\"\n{http}",
         clip.display()
     );

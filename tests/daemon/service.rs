@@ -103,7 +103,7 @@ fn a_real_journal_keeps_message_ids_and_fields() {
     let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo/idle.mp4");
     let camera =
         format!("[[cameras]]\nid = \"hall\"\n[cameras.source.file]\npath = \"{}\"\nloop = true\npaced = true\n", clip.display());
-    std::fs::write(&config, format!("[publish]\nhost = \"127.0.0.1\"\nport = 1\n{camera}")).unwrap();
+    std::fs::write(&config, format!("[models]\npack = \"builtin\"\n[publish]\nhost = \"127.0.0.1\"\nport = 1\n{camera}")).unwrap();
     let daemon = house.command();
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", WITH_JOURNAL, "sh"]).arg(env!("CARGO_BIN_EXE_faceid"));

@@ -93,7 +93,7 @@ pub(super) fn essence(payload: &str) -> (String, String, String, Option<String>)
 pub(super) fn config(house: &House, pack: &str, backend: &str, broker: u16, cameras: &[(&str, String)]) -> std::path::PathBuf {
     let mut text = format!(
         "device = \"unit\"\n[models]\npack = \"{pack}\"\n[inference]\nbackend = \"{backend}\"\nproviders = [\"cpu\"]\n\
-         [publish]\nhost = \"127.0.0.1\"\nport = {broker}\n"
+         [access]\naccept-demo-pack = true\n[publish]\nhost = \"127.0.0.1\"\nport = {broker}\n"
     );
     for (name, url) in cameras {
         text += &format!("[[cameras]]\nid = \"{name}\"\n[cameras.source.rtsp]\nurl = \"{url}\"\n");

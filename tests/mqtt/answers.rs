@@ -37,7 +37,7 @@ impl Daemon {
         )
         .unwrap();
         let config = format!(
-            "device = \"unit\"\n[models]\npack = \"builtin\"\n[inference]\nbackend = \"tract\"\n\
+            "device = \"unit\"\n[models]\npack = \"builtin\"\n[access]\naccept-demo-pack = true\n[inference]\nbackend = \"tract\"\n\
              [publish]\nhost = \"127.0.0.1\"\nport = {broker}\noperator-keys = \"{}\"\n\
              [[cameras]]\nid = \"away\"\n[cameras.source.rtsp]\nurl = \"rtsp://127.0.0.1:{broker}/away\"\n\
              [[doors]]\nid = \"front\"\ncameras = [\"away\"]\n",
