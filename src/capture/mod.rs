@@ -22,6 +22,8 @@ pub mod redact;
 mod rtsp;
 #[cfg(feature = "gstreamer")]
 mod rtsp_guard;
+#[cfg(feature = "gstreamer")]
+mod rtsp_trust;
 pub mod settings;
 pub mod slot;
 pub mod still;

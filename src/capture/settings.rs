@@ -130,11 +130,13 @@ pub struct RtspSource {
     /// The name of the secret that holds the password: a systemd credential or a file of mode 0600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_secret: Option<String>,
-    /// For `rtsps://`: the certificates (PEM) of the authority that signed the camera's, besides those that this system knows.
+    /// For `rtsps://`: the certificates (PEM) of the authority that signed the camera's. No other is believed then, not those that this
+    /// system knows either, which are believed without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// For `rtsps://`: the SHA-256 of the camera's own certificate, as `openssl x509 -noout -fingerprint -sha256` prints it, for a camera
-    /// that signed it itself. It is believed whatever name and time it is made out for.
+    /// that signed it itself. It is believed whatever name and time it is made out for, and no other one is, whoever has signed it
+    /// (`ca-file` included).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
     /// How long packets wait for late ones before decoding; 0 to 5000.

@@ -1,0 +1,76 @@
+//! Which authorities vouch for a camera's certificate.
+//!
+//! GLib asks the process's own authorities first, those of the system, and where one of them is content it asks nobody else: `rtspsrc`'s
+//! `tls-database` and its signal `accept-certificate` are for certificates that have failed by then. So `ca-file` and `fingerprint` could
+//! only add to whom this system believes, and any of its hundred authorities could vouch for a camera that is pinned. Therefore the
+//! process's own authorities are none ([`those_of_the_system`] sees to it before the first connection), and each element is told whom it
+//! may believe. MQTT does not go through GLib.
+
+use std::sync::{Mutex, PoisonError};
+
+use gio::prelude::*;
+use gstreamer as gst;
+use gstreamer::prelude::*;
+
+use super::CaptureError;
+
+/// A list of certificates with nothing in it, on every system and in every sandbox.
+const NO_AUTHORITY: &str = "/dev/null";
+/// The property by which an element is told whom it may believe.
+const PROPERTY: &str = "tls-database";
+
+/// The process's authorities before and since. GLib's type may not be given to another thread, but an element may, and holds one: these
+/// are never played.
+struct Kept {
+    system: gst::Element,
+    nobody: gst::Element,
+}
+
+static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
+
+/// The authorities that this system believes. From then on GLib believes none by itself.
+pub(super) fn those_of_the_system() -> Result<gio::TlsDatabase, String> {
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let backend = gio::TlsBackend::default();
+    let now = backend.default_database();
+    if let Some(Kept { system, nobody }) = &*kept
+        && held_by(nobody).as_ref() == Some(&now)
+        && let Some(system) = held_by(system)
+    {
+        return Ok(system);
+    }
+    let told = |error: gio::glib::Error| format!("TLS takes no empty list of authorities: {}", error.message());
+    let nobody = gio::TlsFileDatabase::new(NO_AUTHORITY).map_err(told)?.upcast::<gio::TlsDatabase>();
+    let keep = |database: &gio::TlsDatabase| -> Result<gst::Element, CaptureError> {
+        let element = super::pipelines::make("rtspsrc")?;
+        element.set_property(PROPERTY, database);
+        Ok(element)
+    };
+    let both = keep(&now).and_then(|system| Ok(Kept { system, nobody: keep(&nobody)? }));
+    *kept = Some(both.map_err(|error| error.to_string())?);
+    backend.set_default_database(Some(&nobody));
+    Ok(now)
+}
+
+fn held_by(element: &gst::Element) -> Option<gio::TlsDatabase> {
+    element.property(PROPERTY)
+}
+
+/// Lets every element of a pipeline of the operator's own that speaks TLS, now or later, believe the system's authorities, where the
+/// pipeline does not say whom: by itself GLib believes nobody once there is an `rtsps://` camera.
+pub(super) fn give_those_of_the_system(pipeline: &gst::Pipeline) {
+    for element in pipeline.iterate_recurse().into_iter().flatten() {
+        give(&element);
+    }
+    pipeline.connect_deep_element_added(|_, _, element| give(element));
+}
+
+fn give(element: &gst::Element) {
+    let takes_one = element.find_property(PROPERTY).is_some_and(|property| property.value_type() == gio::TlsDatabase::static_type());
+    if takes_one && held_by(element).is_none() {
+        match those_of_the_system() {
+            Ok(system) => element.set_property(PROPERTY, &system),
+            Err(reason) => log::debug!("element {} is told no authorities: {reason}", element.name()),
+        }
+    }
+}
