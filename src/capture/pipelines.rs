@@ -71,8 +71,8 @@ mod with_gstreamer {
     use super::{CameraSettings, Description, Source, source_words};
     use crate::capture::CaptureError;
     use crate::capture::redact::Redactor;
-    use crate::capture::{rtsp, rtsp_trust};
     use crate::capture::settings::{CsiSource, FileSource, Hardware, LaunchSource, V4l2Source};
+    use crate::capture::{rtsp, rtsp_trust};
 
     /// What frames may leave the pipeline as.
     const LAYOUTS: [&str; 4] = ["I420", "NV12", "GRAY8", "GRAY16_LE"];

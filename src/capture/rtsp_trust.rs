@@ -6,6 +6,9 @@
 //! process's own authorities are none ([`those_of_the_system`] sees to it before the first connection), and each element is told whom it
 //! may believe. MQTT does not go through GLib.
 
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::sync::{Mutex, PoisonError};
 
 use gio::prelude::*;
@@ -14,8 +17,17 @@ use gstreamer::prelude::*;
 
 use super::CaptureError;
 
-/// A list of certificates with nothing in it, on every system and in every sandbox.
-const NO_AUTHORITY: &str = "/dev/null";
+/// GLib takes no empty list of authorities. This certificate is no authority's by its own word, ended in 1970, and its key was thrown away.
+const NO_AUTHORITY: &str = "-----BEGIN CERTIFICATE-----
+MIIBTDCB8qADAgECAgEBMAoGCCqGSM49BAMCMBcxFTATBgNVBAMMDG5vIGF1dGhv
+cml0eTAeFw03MDAxMDEwMDAwMDBaFw03MDAxMDIwMDAwMDBaMBcxFTATBgNVBAMM
+DG5vIGF1dGhvcml0eTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABDs9/9Durppr
+e6bfpbJNvL7RvwdR0lolDAp8pGlISet3PWr8pOoWiD7v/GEkVAtH9oS4g4ayENY+
+p1bdRHhOXTGjLzAtMAwGA1UdEwEB/wQCMAAwHQYDVR0OBBYEFC9GkhCaotXVKPQA
+3RBzeVNCu5EJMAoGCCqGSM49BAMCA0kAMEYCIQD2cAHmbSwGPLxniRWEWVZIzJLH
+L9kMNqBFrHQoo4eGdwIhAIoshdXQIjQOWQh9GGUw8DAb+CUYFGA8RJ7CYJrtLfDi
+-----END CERTIFICATE-----
+";
 /// The property by which an element is told whom it may believe.
 const PROPERTY: &str = "tls-database";
 
@@ -39,8 +51,7 @@ pub(super) fn those_of_the_system() -> Result<gio::TlsDatabase, String> {
     {
         return Ok(system);
     }
-    let told = |error: gio::glib::Error| format!("TLS takes no empty list of authorities: {}", error.message());
-    let nobody = gio::TlsFileDatabase::new(NO_AUTHORITY).map_err(told)?.upcast::<gio::TlsDatabase>();
+    let nobody = believing_nobody()?;
     let keep = |database: &gio::TlsDatabase| -> Result<gst::Element, CaptureError> {
         let element = super::pipelines::make("rtspsrc")?;
         element.set_property(PROPERTY, database);
@@ -50,6 +61,16 @@ pub(super) fn those_of_the_system() -> Result<gio::TlsDatabase, String> {
     *kept = Some(both.map_err(|error| error.to_string())?);
     backend.set_default_database(Some(&nobody));
     Ok(now)
+}
+
+fn believing_nobody() -> Result<gio::TlsDatabase, String> {
+    let told = |error: std::io::Error| format!("memory for no authority: {error}");
+    // GLib reads a list by its name, at once and never again; this one needs no place on a disk.
+    let memory = rustix::fs::memfd_create("no-authority", rustix::fs::MemfdFlags::CLOEXEC);
+    let mut memory = File::from(memory.map_err(|error| told(error.into()))?);
+    memory.write_all(NO_AUTHORITY.as_bytes()).map_err(told)?;
+    let database = gio::TlsFileDatabase::new(format!("/proc/self/fd/{}", memory.as_raw_fd()));
+    database.map(Cast::upcast).map_err(|error| format!("TLS takes no list without an authority: {}", error.message()))
 }
 
 fn held_by(element: &gst::Element) -> Option<gio::TlsDatabase> {
@@ -66,7 +87,8 @@ pub(super) fn give_those_of_the_system(pipeline: &gst::Pipeline) {
 }
 
 fn give(element: &gst::Element) {
-    let takes_one = element.find_property(PROPERTY).is_some_and(|property| property.value_type() == gio::TlsDatabase::static_type());
+    let takes_one =
+        element.find_property(PROPERTY).is_some_and(|property| property.value_type() == gio::TlsDatabase::static_type());
     if takes_one && held_by(element).is_none() {
         match those_of_the_system() {
             Ok(system) => element.set_property(PROPERTY, &system),

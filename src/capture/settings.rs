@@ -121,7 +121,7 @@ pub struct RtspSource {
     /// `rtsps://host[:port]/path` or `rtsp://…`, without user and password. With `rtsp://` nobody knows who answers: whoever gets at the
     /// camera's cable can play a recording. `{password}` stands for the secret's text, for cameras that want it in the address.
     pub url: StreamUrl,
-    /// How the pictures travel. TCP loses none; UDP is for cameras that know nothing else.
+    /// How the pictures travel. TCP loses none; UDP is for cameras that know nothing else, and goes beside the TLS of `rtsps://`.
     #[serde(default)]
     pub transport: Transport,
     /// The user's name at the camera.
@@ -313,13 +313,19 @@ impl Source {
         }
     }
 
-    /// Whether anybody who answers at its address is believed to be the camera: rtsp:// beyond this machine, in a custom pipeline too.
+    /// Whether anybody who answers at its address is believed to be the camera: rtsp:// beyond this machine, in a custom pipeline too, and
+    /// rtsps:// whose pictures travel beside TLS.
     pub fn is_anybodys(&self) -> bool {
         match self {
-            Source::Rtsp(source) => source.url.is_anybodys(),
+            Source::Rtsp(source) => source.url.is_anybodys() || self.leaves_tls(),
             Source::Launch(source) => source.pipeline.addresses().any(|url| url.is_anybodys()),
             _ => false,
         }
+    }
+
+    /// Whether only the talk with the camera is in TLS and the pictures come as bare UDP packets, which anybody on the way can send.
+    pub fn leaves_tls(&self) -> bool {
+        matches!(self, Source::Rtsp(source) if source.transport == Transport::Udp && source.url.is_tls_beyond_loopback())
     }
 
     /// Whether whoever answers is told the camera's password, because the address has a place for it.
@@ -485,6 +491,10 @@ impl StreamUrl {
     /// Whether whoever answers at the address is believed to be the camera: no TLS, and another machine.
     pub fn is_anybodys(&self) -> bool {
         redact::Place::of(&self.0).is_some_and(|place| place.scheme != "rtsps" && !redact::is_loopback(place.host))
+    }
+
+    fn is_tls_beyond_loopback(&self) -> bool {
+        redact::Place::of(&self.0).is_some_and(|place| place.scheme == "rtsps" && !redact::is_loopback(place.host))
     }
 
     /// Whether it carries a password in the clear.

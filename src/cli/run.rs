@@ -141,9 +141,7 @@ pub(super) fn open_config(path: &Path, config: &Config) -> Option<String> {
     let named = config::readable_by_named(path, &config.state_dir);
     (!named.is_empty()).then(|| {
         let named = named.join(" and ");
-        format!(
-            "its access control list: {named} may read what opens doors in it ({parts}); take the list away with `setfacl -b`"
-        )
+        format!("its access control list: {named} may read what opens doors in it ({parts}); take the list away with `setfacl -b`")
     })
 }
 
