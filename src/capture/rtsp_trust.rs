@@ -36,6 +36,8 @@ const PROPERTY: &str = "tls-database";
 struct Kept {
     system: gst::Element,
     nobody: gst::Element,
+    /// What `nobody` is read from, by each connection anew.
+    _list: File,
 }
 
 static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
@@ -45,32 +47,33 @@ pub(super) fn those_of_the_system() -> Result<gio::TlsDatabase, String> {
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     let backend = gio::TlsBackend::default();
     let now = backend.default_database();
-    if let Some(Kept { system, nobody }) = &*kept
+    if let Some(Kept { system, nobody, .. }) = &*kept
         && held_by(nobody).as_ref() == Some(&now)
         && let Some(system) = held_by(system)
     {
         return Ok(system);
     }
-    let nobody = believing_nobody()?;
+    let (nobody, list) = believing_nobody()?;
     let keep = |database: &gio::TlsDatabase| -> Result<gst::Element, CaptureError> {
         let element = super::pipelines::make("rtspsrc")?;
         element.set_property(PROPERTY, database);
         Ok(element)
     };
-    let both = keep(&now).and_then(|system| Ok(Kept { system, nobody: keep(&nobody)? }));
+    let both = keep(&now).and_then(|system| Ok(Kept { system, nobody: keep(&nobody)?, _list: list }));
     *kept = Some(both.map_err(|error| error.to_string())?);
     backend.set_default_database(Some(&nobody));
     Ok(now)
 }
 
-fn believing_nobody() -> Result<gio::TlsDatabase, String> {
+fn believing_nobody() -> Result<(gio::TlsDatabase, File), String> {
     let told = |error: std::io::Error| format!("memory for no authority: {error}");
-    // GLib reads a list by its name, at once and never again; this one needs no place on a disk.
+    // GLib reads a list by its name, now and for each connection; this one needs no place on a disk.
     let memory = rustix::fs::memfd_create("no-authority", rustix::fs::MemfdFlags::CLOEXEC);
     let mut memory = File::from(memory.map_err(|error| told(error.into()))?);
     memory.write_all(NO_AUTHORITY.as_bytes()).map_err(told)?;
     let database = gio::TlsFileDatabase::new(format!("/proc/self/fd/{}", memory.as_raw_fd()));
-    database.map(Cast::upcast).map_err(|error| format!("TLS takes no list without an authority: {}", error.message()))
+    let database = database.map_err(|error| format!("TLS takes no list without an authority: {}", error.message()))?;
+    Ok((database.upcast(), memory))
 }
 
 fn held_by(element: &gst::Element) -> Option<gio::TlsDatabase> {

@@ -625,13 +625,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("nonces");
         let mut seen = messages(&path, true, at(0, 0));
-        take(&mut seen, "at once", 0, at(0, 0)).unwrap();
+        take(&mut seen, "at-once", 0, at(0, 0)).unwrap();
         take(&mut seen, "used", 100, at(100, 100)).unwrap();
         drop(seen);
         std::fs::remove_file(&path).unwrap();
         // Everything is gone, so it looks like the very first start.
         let mut seen = messages(&path, true, at(102, 102));
-        for (id, issued) in [("used", 100), ("kept back", 101)] {
+        for (id, issued) in [("used", 100), ("kept-back", 101)] {
             let refused = take(&mut seen, id, issued, at(102, 102));
             assert!(matches!(refused, Err(SeenError::TooEarly)), "{id}: {refused:?}");
         }
