@@ -369,8 +369,7 @@ fn kept_birth(context: &Context, wait: Duration, chart: &mut Chart) {
     let Ok(subscriber) = Subscriber::beside(mqtt, secrets, device, &topic) else { return };
     let begin = clock::monotonic();
     let mut most = wait;
-    loop {
-        let Some(left) = most.checked_sub(clock::monotonic().since(begin)) else { break };
+    while let Some(left) = most.checked_sub(clock::monotonic().since(begin)) {
         match subscriber.next(left) {
             Some(Notice::Message(_)) => return chart.note(MEMORY, State::Works, "it keeps what this device told it last", ""),
             Some(Notice::Refused(problem)) => return chart.note(MEMORY, State::Broken, problem, allow_birth(mqtt)),
