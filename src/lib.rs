@@ -19,7 +19,7 @@
 //!
 //! What keeps an attacker out besides: one rule for every way to enrol ([`gallery`]'s `enrolment.rs`); a block of a door concerns faces that
 //! failed, never whom the door knows (`access/barred.rs`); nothing is granted before the broker has told what it keeps of this device
-//! (`daemon/broker_word.rs`); messages come in by lanes, signed ones first, and whoever breaks the protocol is left ([`publish::lanes`],
+//! (`daemon/broker_word.rs`; `unheard-grants-s` sets a time for it); messages come in by lanes, signed ones first, and whoever breaks the protocol is left ([`publish::lanes`],
 //! [`publish::wire`]); the latest time that was shown is remembered ([`system::highwater`]); no link that was planted is followed, and root
 //! becomes the owner of what it writes ([`system::files`], [`system::owner`]).
 //!
@@ -50,9 +50,9 @@
 //! ([`daemon::control`]). A gallery that is older than it was grants nothing until somebody has accepted it.
 //!
 //! What holds everywhere: a grant is made in one place ([`access::Decider`]) and nothing that failed reaches it; embeddings and keys have
-//! no `Debug` and no `Serialize` and are cleared when they go; a [`types::Score`] is never taken for a [`types::PadScore`]; embeddings of
+//! no `Debug` that tells them, no `Serialize`, and are cleared when they go; a [`types::Score`] is never taken for a [`types::PadScore`]; embeddings of
 //! two models are never compared; outside input never panics; every queue is bounded, and every wait has a deadline and hears stop.
-//! What a door does is decided by the grant alone, and `publish` and `door` use of `access` only what signs and verifies
+//! What opens a door is a grant alone (and the request-to-exit button, where there is one), and `publish` and `door` use of `access` only what signs and verifies
 //! ([`access::grant`]). Deliberately absent: a clock outside [`system::clock`], a network's constants outside the manifest, pictures on disk; a picture
 //! leaves the device only sealed, after a signed command, for a while.
 pub mod access;

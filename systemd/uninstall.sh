@@ -1,7 +1,8 @@
 #!/bin/sh
 # Takes away what install.sh put there. As root:
 #     systemd/uninstall.sh [--purge]
-# --purge erases the gallery, the keys, the outbox and the audit trail as well: no biometric byte and no key is left.
+# --purge erases the gallery, the keys, the outbox and the audit trail as well: no file of them is left. What else there is (backups, the
+# journal, the broker's retained messages, worn blocks of flash): SECURITY.md.
 set -eu
 root=${DESTDIR:-}
 # Overwrites what a folder of secrets holds and takes it away. Of a link, and of a file that has another name too, only the name goes:

@@ -1,4 +1,4 @@
-//! The challenge: a face that everything else would let in is asked to turn to a side that nobody can foresee, and is let in only when it
+//! The challenge: a face that everything else would let in is asked to turn to one of two sides, drawn at random, and is let in only when it
 //! does so in time. A photo that is turned shows its nose where it was: the angle is read from the nose against the eyes, which no
 //! movement of a flat picture changes much. The challenge can only take a grant away: it is asked of what the rules let through already,
 //! and the rules are asked again at the moment of the grant.

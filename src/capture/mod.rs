@@ -3,8 +3,8 @@
 //!
 //! Invariants: a frame stays in the layout its decoder gave and is not copied; a slow reader never holds up a camera (the newest frame
 //! wins and the replaced ones are counted), except for a file that is asked for without loss; no password reaches an event, an error,
-//! a log line or a `Debug`. Everything that names GStreamer stands in `pipelines`, `rtsp`, `mapped` and `stream`, behind the feature
-//! `gstreamer`; without it only `images` works. This room spawns no thread of its own but those of a guard, which keeps an RTSP camera's
+//! a log line or a `Debug`. Everything that names GStreamer stands in `pipelines`, `rtsp`, `rtsp_trust`, `mapped` and `stream`, behind
+//! the feature `gstreamer`; without it only `images` works. This room spawns no thread of its own but those of a guard, which keeps an RTSP camera's
 //! password from being sent in the clear: the caller gives [`run`] one.
 
 mod event;
@@ -22,6 +22,8 @@ pub mod redact;
 mod rtsp;
 #[cfg(feature = "gstreamer")]
 mod rtsp_guard;
+#[cfg(feature = "gstreamer")]
+mod rtsp_trust;
 pub mod settings;
 pub mod slot;
 pub mod still;

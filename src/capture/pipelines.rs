@@ -71,8 +71,8 @@ mod with_gstreamer {
     use super::{CameraSettings, Description, Source, source_words};
     use crate::capture::CaptureError;
     use crate::capture::redact::Redactor;
-    use crate::capture::rtsp;
     use crate::capture::settings::{CsiSource, FileSource, Hardware, LaunchSource, V4l2Source};
+    use crate::capture::{rtsp, rtsp_trust};
 
     /// What frames may leave the pipeline as.
     const LAYOUTS: [&str; 4] = ["I420", "NV12", "GRAY8", "GRAY16_LE"];
@@ -367,6 +367,7 @@ mod with_gstreamer {
             .map_err(|error| bad(settings, format!("the pipeline is refused: {}", redactor.clean(error.message()))))?;
         let one = "the pipeline must have more than one element and end in `appsink name=faceid`";
         let pipeline = parsed.downcast::<gst::Pipeline>().map_err(|_| bad(settings, one.to_owned()))?;
+        rtsp_trust::give_those_of_the_system(&pipeline);
         let sink = pipeline.by_name("faceid").and_then(|sink| sink.downcast::<gst_app::AppSink>().ok());
         let sink = sink.ok_or_else(|| bad(settings, one.to_owned()))?;
         if sink.caps().is_none_or(|caps| caps.is_any()) {

@@ -1,9 +1,10 @@
 //! An RTSP camera's source: what `rtspsrc` is told, who the camera is believed to be, and what keeps its password from being sent in the
 //! clear.
 //!
-//! With `rtsps://` the camera shows a certificate. It is believed where an authority vouches for it that this system or `ca-file` knows and
-//! it is made out to this host, or where it is the very one of `fingerprint`; otherwise there is no connection, and the reason is told. With
-//! `rtsp://` whoever answers is believed. A password goes to another machine by Digest alone then ([`Guard`]).
+//! With `rtsps://` the camera shows a certificate. With `fingerprint` it must be that very one, whoever vouches for another; else an
+//! authority must vouch for it and it must be made out to this host: one of `ca-file` alone, where that is set, or one that this system
+//! knows (`rtsp_trust.rs`). Otherwise there is no connection, and the reason is told. With `rtsp://` whoever answers is believed. A
+//! password goes to another machine by Digest alone then ([`Guard`]).
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +18,7 @@ use sha2::{Digest, Sha256};
 use super::CaptureError;
 use super::redact::{self, PLACEHOLDER, Place, Redactor};
 use super::rtsp_guard::Guard;
+use super::rtsp_trust;
 use super::settings::{CameraSettings, RtspSource, Transport, fingerprint_bytes};
 use crate::system::secret;
 
@@ -101,10 +103,16 @@ pub(super) fn source(
         if !has_tls() {
             return Err(bad("rtsps:// needs TLS for GLib: install glib-networking".to_owned()));
         }
-        if let Some(path) = &source.ca_file {
-            let database =
-                gio::TlsFileDatabase::new(path).map_err(|error| bad(format!("{}: {}", path.display(), error.message())))?;
-            element.set_property("tls-database", database.upcast_ref::<gio::TlsDatabase>());
+        let system = rtsp_trust::those_of_the_system().map_err(bad)?;
+        match (&source.fingerprint, &source.ca_file) {
+            // No authority is asked: what is pinned is judged by itself.
+            (Some(_), _) => {}
+            (None, Some(path)) => {
+                let database =
+                    gio::TlsFileDatabase::new(path).map_err(|error| bad(format!("{}: {}", path.display(), error.message())))?;
+                element.set_property("tls-database", database.upcast_ref::<gio::TlsDatabase>());
+            }
+            (None, None) => element.set_property("tls-database", &system),
         }
         judge_certificate(&element, source, way.certificate.clone());
     }
@@ -116,8 +124,8 @@ pub(super) fn source(
     Ok((element, way))
 }
 
-/// Has the last word on a certificate that nobody vouches for: only the very one that is pinned is believed. Asked after the checks of GLib
-/// and of `ca-file` have failed.
+/// Has the last word on a certificate for which no authority vouches that the element may believe: only the very one that is pinned is
+/// believed. A camera that is pinned has no authority, so this is asked of each of its certificates.
 fn judge_certificate(element: &gst::Element, source: &RtspSource, told: Arc<Mutex<Option<String>>>) {
     let pinned = source.fingerprint.as_deref().and_then(fingerprint_bytes);
     element.connect("accept-certificate", false, move |values| {

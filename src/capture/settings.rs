@@ -121,7 +121,7 @@ pub struct RtspSource {
     /// `rtsps://host[:port]/path` or `rtsp://…`, without user and password. With `rtsp://` nobody knows who answers: whoever gets at the
     /// camera's cable can play a recording. `{password}` stands for the secret's text, for cameras that want it in the address.
     pub url: StreamUrl,
-    /// How the pictures travel. TCP loses none; UDP is for cameras that know nothing else.
+    /// How the pictures travel. TCP loses none; UDP is for cameras that know nothing else, and goes beside the TLS of `rtsps://`.
     #[serde(default)]
     pub transport: Transport,
     /// The user's name at the camera.
@@ -130,11 +130,13 @@ pub struct RtspSource {
     /// The name of the secret that holds the password: a systemd credential or a file of mode 0600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_secret: Option<String>,
-    /// For `rtsps://`: the certificates (PEM) of the authority that signed the camera's, besides those that this system knows.
+    /// For `rtsps://`: the certificates (PEM) of the authority that signed the camera's. No other is believed then, not those that this
+    /// system knows either, which are believed without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// For `rtsps://`: the SHA-256 of the camera's own certificate, as `openssl x509 -noout -fingerprint -sha256` prints it, for a camera
-    /// that signed it itself. It is believed whatever name and time it is made out for.
+    /// that signed it itself. It is believed whatever name and time it is made out for, and no other one is, whoever has signed it
+    /// (`ca-file` included).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
     /// How long packets wait for late ones before decoding; 0 to 5000.
@@ -311,13 +313,19 @@ impl Source {
         }
     }
 
-    /// Whether anybody who answers at its address is believed to be the camera: rtsp:// beyond this machine, in a custom pipeline too.
+    /// Whether anybody who answers at its address is believed to be the camera: rtsp:// beyond this machine, in a custom pipeline too, and
+    /// rtsps:// whose pictures travel beside TLS.
     pub fn is_anybodys(&self) -> bool {
         match self {
-            Source::Rtsp(source) => source.url.is_anybodys(),
+            Source::Rtsp(source) => source.url.is_anybodys() || self.leaves_tls(),
             Source::Launch(source) => source.pipeline.addresses().any(|url| url.is_anybodys()),
             _ => false,
         }
+    }
+
+    /// Whether only the talk with the camera is in TLS and the pictures come as bare UDP packets, which anybody on the way can send.
+    pub fn leaves_tls(&self) -> bool {
+        matches!(self, Source::Rtsp(source) if source.transport == Transport::Udp && source.url.is_tls_beyond_loopback())
     }
 
     /// Whether whoever answers is told the camera's password, because the address has a place for it.
@@ -483,6 +491,10 @@ impl StreamUrl {
     /// Whether whoever answers at the address is believed to be the camera: no TLS, and another machine.
     pub fn is_anybodys(&self) -> bool {
         redact::Place::of(&self.0).is_some_and(|place| place.scheme != "rtsps" && !redact::is_loopback(place.host))
+    }
+
+    fn is_tls_beyond_loopback(&self) -> bool {
+        redact::Place::of(&self.0).is_some_and(|place| place.scheme == "rtsps" && !redact::is_loopback(place.host))
     }
 
     /// Whether it carries a password in the clear.

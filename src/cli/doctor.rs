@@ -17,7 +17,7 @@ use crate::door::DOOR_KEY;
 use crate::gallery::{Gallery, GalleryError};
 use crate::inference::InferenceError;
 use crate::inference::packs::{self, FileState};
-use crate::publish::{Notice, STATE_KEY, Subscriber, certificates};
+use crate::publish::{Notice, STATE_KEY, Settings as MqttSettings, Subscriber, certificates};
 use crate::system::clock;
 use crate::system::secret::{self, SecretError};
 use crate::types::Wall;
@@ -25,10 +25,14 @@ use crate::{config, http, inference};
 
 /// Free space below which a journal or a gallery may not be written.
 const LEAST_FREE_BYTES: u64 = 64 * 1024 * 1024;
+/// What a broker keeps comes within milliseconds after it has confirmed that it is asked.
+const KEPT_WAIT: Duration = Duration::from_secs(2);
 /// How long before its end a certificate is spoken of.
 const SOON: Duration = Duration::from_secs(21 * 24 * 3600);
 /// Where `systemd/seal-keys` keeps what is sealed to the machine.
 const SEALED: &str = "/etc/faceid/sealed";
+/// What is said of the broker's witness.
+const MEMORY: &str = "broker's memory";
 
 /// `faceid doctor`
 #[derive(clap::Args)]
@@ -320,6 +324,7 @@ fn broker(context: &Context, chart: &mut Chart) {
     let topic = format!("{}/status", mqtt.topic_root(&context.config.device));
     let wait = Duration::from_secs(u64::from(mqtt.connect_timeout_s.clamp(1, 10)));
     let heard = Subscriber::beside(mqtt, secrets, &context.config.device, &topic).map(|subscriber| subscriber.next(wait));
+    let is_taken = matches!(heard, Ok(Some(Notice::Subscribed)));
     match heard {
         Ok(Some(Notice::Subscribed)) => chart.note("broker", State::Works, format!("{place} takes us"), ""),
         Ok(Some(Notice::Problem(problem))) => chart.note("broker", State::Weak, problem, mend),
@@ -328,9 +333,13 @@ fn broker(context: &Context, chart: &mut Chart) {
         Err(problem) => chart.note("broker", State::Broken, problem, "correct [publish] and its secrets"),
     }
     match super::editor::why_unheard(&context.config.state_dir) {
+        None if is_taken => kept_birth(context, wait, chart),
         None => {}
-        Some(None) => chart.note("broker's memory", State::Works, "it has told what it keeps of this device", ""),
-        Some(Some(why)) => chart.note("broker's memory", State::Broken, why, "see TROUBLESHOOTING.md, `the broker is no witness`"),
+        Some(None) => chart.note(MEMORY, State::Works, "it has told what it keeps of this device", ""),
+        Some(Some(why)) => {
+            let mend = format!("{}; see TROUBLESHOOTING.md, `the broker is no witness`", allow_birth(mqtt));
+            chart.note(MEMORY, State::Broken, why, mend);
+        }
     }
     if !mqtt.tls.enabled {
         let is_here = mqtt.host == "localhost" || mqtt.host.starts_with("127.") || mqtt.host == "::1";
@@ -351,6 +360,36 @@ fn broker(context: &Context, chart: &mut Chart) {
             Err(problem) => chart.note(check, State::Weak, problem, "correct [publish.tls]"),
         }
     }
+}
+
+/// What no running daemon tells: whether the broker brings what it keeps of this device. By rules of an earlier version it does not.
+fn kept_birth(context: &Context, wait: Duration, chart: &mut Chart) {
+    let (mqtt, secrets, device) = (&context.config.publish, &context.config.secrets_dir, &context.config.device);
+    let topic = format!("{}/birth", mqtt.topic_root(device));
+    let Ok(subscriber) = Subscriber::beside(mqtt, secrets, device, &topic) else { return };
+    let begin = clock::monotonic();
+    let mut most = wait;
+    while let Some(left) = most.checked_sub(clock::monotonic().since(begin)) {
+        match subscriber.next(left) {
+            Some(Notice::Message(_)) => return chart.note(MEMORY, State::Works, "it keeps what this device told it last", ""),
+            Some(Notice::Refused(problem)) => return chart.note(MEMORY, State::Broken, problem, allow_birth(mqtt)),
+            Some(Notice::Subscribed) => most = clock::monotonic().since(begin) + KEPT_WAIT,
+            Some(Notice::Problem(_) | Notice::Taken(_)) | None => {}
+        }
+    }
+    // Only a device that has run has told anything; who may not look into its state folder cannot know.
+    if context.config.state_dir.join("access.sealed").symlink_metadata().is_ok() {
+        let says = format!("it brings nothing of {topic}: it keeps nothing of what this device told it, or lets it not be read");
+        chart.note(MEMORY, State::Weak, says, allow_birth(mqtt));
+    }
+}
+
+/// What lets the device read its own word again.
+fn allow_birth(mqtt: &MqttSettings) -> String {
+    let base = &mqtt.base_topic;
+    format!(
+        "allow the device's user to read it: `pattern read {base}/%u/birth` in mosquitto's rules, which rules of an earlier version lack; then systemctl reload mosquitto"
+    )
 }
 
 fn expiry(check: &str, end: Wall, chart: &mut Chart) {

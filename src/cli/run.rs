@@ -143,15 +143,23 @@ fn missing_files(config: &Config) -> Option<String> {
     ))
 }
 
-/// What `check`, `doctor` and a start say of a config that everybody may read though it holds what is nobody's business.
+/// What `check`, `doctor` and a start say of a config that everybody may read, or somebody whom its access control list names, though
+/// it holds what is nobody's business.
 pub(super) fn open_config(path: &Path, config: &Config) -> Option<String> {
-    let mode = config::readable_by_all(path)?;
     let parts = config.private_parts();
-    (!parts.is_empty()).then(|| {
-        let parts = parts.join(", ");
-        format!(
+    if parts.is_empty() {
+        return None;
+    }
+    let parts = parts.join(", ");
+    if let Some(mode) = config::readable_by_all(path) {
+        return Some(format!(
             "mode {mode:03o}: every user of this machine may read what opens doors in it ({parts}); close it with `chmod o-rwx`"
-        )
+        ));
+    }
+    let named = config::readable_by_named(path, &config.state_dir);
+    (!named.is_empty()).then(|| {
+        let named = named.join(" and ");
+        format!("its access control list: {named} may read what opens doors in it ({parts}); take the list away with `setfacl -b`")
     })
 }
 

@@ -72,7 +72,8 @@ pub(super) fn write(src: &Path) -> String {
     let defaults: toml::Table = toml::from_str(&text).unwrap();
     let mut out = String::from(
         "# FaceID+: every key with its default. `faceid check` tells what is wrong in a config.\n\
-         # Lines that begin with `# key =` have no default. Paths are absolute; secrets are never in here.\n",
+         # Lines that begin with `# key =` have no default. Paths are absolute; passwords and keys stand in files of their own\n\
+         # and are only named here. PINs, card numbers and launch lines do stand here: keep this file closed (root:faceid, 0640).\n",
     );
     source.section("config::Config", "", Some(&defaults), &mut out);
     out

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use findings::Finding;
 use findings::Judged;
-pub use private::readable_by_all;
+pub use private::{readable_by_all, readable_by_named};
 
 use crate::capture::CameraSettings;
 use crate::inference::InferenceError;

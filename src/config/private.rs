@@ -1,11 +1,13 @@
 //! What of a config is nobody's business: the numbers and lines that open doors. The file is installed `root:faceid` 0640 (a door's
-//! `root:faceid-door`); [`readable_by_all`] tells of one that is not.
+//! `root:faceid-door`); [`readable_by_all`] tells of one that is not, and [`readable_by_named`] of one whose access control list lets
+//! somebody else read it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::Config;
 use crate::capture::Source;
+use crate::system::acl::{self, Named};
 
 impl Config {
     /// The keys of the config that hold what must not be read by everybody: PINs, card and duress numbers, people's numbers at a panel,
@@ -37,6 +39,23 @@ impl Config {
 pub fn readable_by_all(path: &Path) -> Option<u32> {
     let mode = path.metadata().ok()?.mode() & 0o777;
     (mode & 0o004 != 0).then_some(mode)
+}
+
+/// Whom the access control list of the config at `path` lets read it besides root, its owner and the owner of the state folder, who is the
+/// service's user: in words.
+pub fn readable_by_named(path: &Path, state: &Path) -> Vec<String> {
+    let owner = |path: &Path| path.metadata().ok().map(|metadata| metadata.uid());
+    let rightful = [Some(0), owner(path), owner(state)];
+    let others = acl::named_readers(path).into_iter().filter(|named| match named {
+        Named::User(user) => !rightful.contains(&Some(*user)),
+        Named::Group(_) | Named::Unknown => true,
+    });
+    let words = others.map(|named| match named {
+        Named::User(user) => format!("the user with number {user}"),
+        Named::Group(group) => format!("the group with number {group}"),
+        Named::Unknown => "whoever its list names, which is not understood,".to_owned(),
+    });
+    words.collect()
 }
 
 #[cfg(test)]

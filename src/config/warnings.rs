@@ -10,7 +10,15 @@ impl Config {
         let mut warnings = Vec::new();
         for (index, camera) in self.cameras.iter().enumerate() {
             let key = format!("cameras.{index}.source.{}", camera.source.address_key());
-            if camera.source.is_anybodys() {
+            if camera.source.leaves_tls() {
+                warnings.push((
+                    key.clone(),
+                    format!(
+                        "camera `{}`: with transport = \"udp\" the pictures of an rtsps:// camera come beside TLS: whoever gets at its cable or network can send a recording of somebody enrolled in their place and be let in. Use transport = \"tcp\"",
+                        camera.id
+                    ),
+                ));
+            } else if camera.source.is_anybodys() {
                 warnings.push((
                     key.clone(),
                     format!(
@@ -76,6 +84,12 @@ mod tests {
         assert_eq!(keys(&rtsp("rtsp://192.0.2.7/1")), ["cameras.0.source.rtsp.url"]);
         assert_eq!(keys(&rtsp("rtsps://192.0.2.7/1")), [""; 0]);
         assert_eq!(keys(&rtsp("rtsp://127.0.0.1/1")), [""; 0]);
+        for (address, told) in [("rtsps://192.0.2.7/1", 1), ("rtsps://[::1]/1", 0), ("rtsp://192.0.2.7/1", 1)] {
+            let config = Config::parse(&format!("{}\ntransport = \"udp\"", rtsp(address))).unwrap();
+            let warnings = config.warnings();
+            assert_eq!(warnings.len(), told, "{address}");
+            assert!(warnings.iter().all(|(_, told)| told.contains("beside TLS") == address.starts_with("rtsps")), "{warnings:?}");
+        }
         let launch =
             |url: &str| camera(&format!("[cameras.source.launch]\npipeline = 'rtspsrc location={url} ! appsink name=faceid'"));
         assert_eq!(keys(&launch("rtsp://cam/1")), ["cameras.0.source.launch.pipeline"]);

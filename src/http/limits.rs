@@ -3,7 +3,7 @@
 //! bucket from a time to come is as full as it was and fills from now on.
 //!
 //! Wrong tokens cost a guess, and guesses are counted by the user whose process asks (see [`super::peer`]). A user who has none left is
-//! told to come again whatever the token is, so that ten tokens a minute are tried and no more; users who guess nothing are not
+//! told to come again whatever the token is, so that ten tokens are tried at once, ten a minute after that, and no more; users who guess nothing are not
 //! hindered by it. Processes of one user are not told apart: one with a wrong token hinders the others.
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 //!
 //! Field names are Home Assistant's full ones (its abbreviations save bytes and cost readers). The lock entity shows what the door's
 //! controller tells; its `command_topic`, which the schema demands, is `cmd/release`, where an unsigned word changes nothing and is
-//! audited: Home Assistant cannot open a door. The button pings, which is the one thing that needs no signature.
+//! audited: Home Assistant cannot open a door. The button pings, the one command that needs no signature.
 
 use serde_json::{Map, Value, json};
 

@@ -2,6 +2,7 @@
 //! whose rights root takes, ids that may be used once, the log, counters,
 //! and systemd's notifications. It knows nothing of faces.
 
+pub mod acl;
 pub mod backoff;
 pub mod clock;
 pub mod files;

@@ -46,7 +46,8 @@ pub enum SecretError {
 }
 
 /// Reads secret `name`: an absolute path as it is, otherwise `$CREDENTIALS_DIRECTORY/name` or `…/secrets_name` (systemd's
-/// `LoadCredential=`), otherwise `fallback/name`. A file outside the credentials directory must be closed to group and others.
+/// `LoadCredential=`), otherwise `fallback/name`. A file outside the credentials directory must be closed to group and others, and so is one
+/// with an access control list ([`crate::system::acl`]).
 pub fn read(name: &str, fallback: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let (path, is_credential) = locate(name, fallback);
     let unreadable = |source| SecretError::Unreadable { name: name.to_owned(), path: path.clone(), source };
@@ -133,6 +134,21 @@ mod tests {
         assert!(!error.to_string().contains("hunter2"));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(read_line("key", folder.path()).unwrap().as_str(), "hunter2");
+    }
+
+    #[test]
+    fn a_file_whose_access_control_list_lets_somebody_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(&path, "hunter2\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        if crate::system::acl::tests::let_somebody_read(&path) {
+            assert!(matches!(read_line("key", folder.path()), Err(SecretError::TooOpen { mode: 0o640, .. })));
+            // What the error says is the remedy.
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            assert!(crate::system::acl::named_readers(&path).is_empty());
+            assert_eq!(read_line("key", folder.path()).unwrap().as_str(), "hunter2");
+        }
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //!
 //! **Loss.** A file that is gone where there was one, is empty, cut, damaged, of another owner or another version has lost what was used.
 //! Nothing that was issued before the new memory began is taken then, and of grants none at all for the longest life of a grant. Which
-//! start is the first one only the caller can know.
+//! start is the first one only the caller can know, and whoever empties the whole folder makes any start look like it: so what was issued
+//! before a first start is not taken either.
 //!
 //! The file is text: `v2 OWNER FLOOR NEWEST MARK SINCE HELD`, then a line `END ISSUED MARK ID` for each id and now and then `= MARK`, all in seconds
 //! since 1970 but for MARK, which is in milliseconds, and a line `.` at its end, which each new line overwrites: a file that was cut
@@ -187,8 +188,9 @@ impl Seen {
         // Messages that a sound memory knows nothing of may have waited for this start.
         if loss.is_some() || (terms.kind == Kind::Grants && !is_sound) {
             seen.begin_anew();
-        } else if terms.kind == Kind::Grants {
-            // What it knows was used is refused by its id, so two clocks' difference need not be allowed for.
+        } else if terms.kind == Kind::Grants || !is_sound {
+            // What a sound memory knows was used is refused by its id, so two clocks' difference need not be allowed for. At a first start it
+            // is not, so that whoever commands at once is heard.
             seen.since = seen.water.mark().unix_seconds().saturating_sub(seen.leeway_s).saturating_sub(1);
         }
         if let Some(why) = loss {
@@ -217,6 +219,8 @@ impl Seen {
         if self.water.look(now, is_synced) && self.kind == Kind::Grants {
             self.begin_anew();
         }
+        // A clock that was ahead at the start and was put right took the mark back with it.
+        self.since = self.since.min(self.water.mark().unix_seconds());
         if self.held_until.is_some_and(|until| now.monotonic >= until) {
             self.held_until = None;
             log::warn!("{}: what was lost has expired: grants are taken again", self.path.display());
@@ -614,6 +618,33 @@ mod tests {
             assert!(matches!(take(&mut seen, "used", 100, at(103, 103)), Err(SeenError::TooEarly)), "{wiped:?}, and a start more");
             take(&mut seen, "fresh", 106, at(106, 106)).unwrap();
         }
+    }
+
+    #[test]
+    fn a_folder_that_was_emptied_brings_no_message_back_and_a_first_start_hears_whoever_speaks_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nonces");
+        let mut seen = messages(&path, true, at(0, 0));
+        take(&mut seen, "at-once", 0, at(0, 0)).unwrap();
+        take(&mut seen, "used", 100, at(100, 100)).unwrap();
+        drop(seen);
+        std::fs::remove_file(&path).unwrap();
+        // Everything is gone, so it looks like the very first start.
+        let mut seen = messages(&path, true, at(102, 102));
+        for (id, issued) in [("used", 100), ("kept-back", 101)] {
+            let refused = take(&mut seen, id, issued, at(102, 102));
+            assert!(matches!(refused, Err(SeenError::TooEarly)), "{id}: {refused:?}");
+        }
+        drop(seen);
+        let mut seen = messages(&path, false, at(103, 103));
+        assert!(matches!(take(&mut seen, "used", 100, at(103, 103)), Err(SeenError::TooEarly)), "after another start");
+        take(&mut seen, "fresh", 102, at(103, 103)).unwrap();
+        // A clock that was an hour ahead at a first start keeps nobody out once it is right.
+        std::fs::remove_file(&path).unwrap();
+        let mut seen = messages(&path, true, at(0, 3600));
+        seen.look(at(1, 3601), false);
+        seen.look(at(2, 2), true);
+        take(&mut seen, "right", 3, at(3, 3)).unwrap();
     }
 
     #[test]

@@ -224,7 +224,12 @@ fn a_broker_that_takes_the_subscription_and_brings_nothing_is_told_and_keeps_its
         told(&site.births(), earlier, 1);
     }
     copy_all(&old, &state);
+    // While no daemon runs `doctor` asks by itself.
+    let said = doctor();
+    assert!(said.contains("it keeps what this device told it last"), "{said}");
     site.broker.mend(&silent);
+    let said = doctor();
+    assert!(said.contains("brings nothing of faceid/gate/birth") && said.contains("pattern read faceid/%u/birth"), "{said}");
     let alarms = site.ear("faceid/gate/alarm/+");
     let _daemon = start(house, &site.gate);
     alarms.until("the alarm of the silence", |topic, _| topic.ends_with("/witness-silent"));

@@ -17,6 +17,7 @@ use faceid_plus::capture::{
 };
 use faceid_plus::system::{StopHandle, clock, stop};
 use faceid_plus::types::{CameraId, Frame, Layout};
+use gio::prelude::*;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use rtsp_server::{Plan, Server};
@@ -408,6 +409,36 @@ fn a_camera_with_a_certificate_is_believed_by_authority_or_fingerprint_alone_and
     elsewhere.fingerprint = Some(other_print);
     let camera = Camera::start(Source::Rtsp(elsewhere), folder.path());
     camera.until(CameraState::Online, LIMIT);
+}
+
+#[test]
+fn what_is_pinned_is_no_matter_of_the_authorities_that_the_system_believes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (both, print) = certificate(folder.path(), "vouched", "IP:127.0.0.1");
+    let (_, other_print) = certificate(folder.path(), "another", "IP:127.0.0.1");
+    // As if it stood among the system's own. What the tests beside this one show is vouched for by neither.
+    let system = gio::TlsFileDatabase::new(folder.path().join("vouched.pem")).unwrap();
+    gio::TlsBackend::default().set_default_database(Some(&system));
+    let server = Server::start(&Plan { tls: Some(both), ..Plan::test_picture() });
+    let url = server.url().replace("rtsp://", "rtsps://");
+    let mut by_other_authority = rtsp(&url);
+    by_other_authority.ca_file = Some(folder.path().join("another.pem"));
+    let reason = reason_for(Source::Rtsp(by_other_authority), folder.path());
+    assert!(reason.contains("no known authority has signed it"), "{reason}");
+    let mut pinned = rtsp(&url);
+    pinned.fingerprint = Some(other_print);
+    pinned.ca_file = Some(folder.path().join("vouched.pem"));
+    let reason = reason_for(Source::Rtsp(pinned.clone()), folder.path());
+    assert!(reason.contains("not the one of `fingerprint`"), "{reason}");
+    // Without either, and in a pipeline of the operator's own, the system's authorities count; what is pinned needs none.
+    pinned.fingerprint = Some(print);
+    let line = format!("rtspsrc location={url} protocols=tcp ! decodebin ! videoconvert ! appsink name=faceid");
+    let own = Source::Launch(LaunchSource { pipeline: LaunchLine::new(line) });
+    for source in [Source::Rtsp(rtsp(&url)), own, Source::Rtsp(pinned)] {
+        let camera = Camera::start(source, folder.path());
+        camera.until(CameraState::Online, LIMIT);
+        camera.frame();
+    }
 }
 
 #[test]

@@ -154,7 +154,10 @@ fn power(chart: &mut Chart) {
 /// A file or folder that others may write, or read where it holds secrets.
 pub(super) fn modes(config_path: &Path, config: &Config, chart: &mut Chart) {
     if let Some(warning) = crate::cli::run::open_config(config_path, config) {
-        let mend = format!("chmod o-rwx {path}; chgrp faceid {path}, or faceid-door for the door's", path = config_path.display());
+        let mend = format!(
+            "setfacl -b {path}; chmod o-rwx {path}; chgrp faceid {path}, or faceid-door for the door's",
+            path = config_path.display()
+        );
         chart.note("card numbers and the like", State::Broken, warning, mend);
     }
     for name in credentials::NOT_THE_DEVICES {
