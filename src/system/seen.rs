@@ -184,13 +184,11 @@ impl Seen {
             lines: 0,
             end: 0,
         };
-        // Messages that a sound memory knows nothing of may have waited for this start. For the very first one nobody has signed any:
-        // what looks like it may be a folder that was emptied.
+        // Messages that a sound memory knows nothing of may have waited for this start.
         if loss.is_some() || (terms.kind == Kind::Grants && !is_sound) {
             seen.begin_anew();
-        } else if terms.kind == Kind::Grants || !is_sound {
-            // What it knows was used is refused by its id, and whoever signs right after the first start is to be heard, so two clocks'
-            // difference need not be allowed for.
+        } else if terms.kind == Kind::Grants {
+            // What it knows was used is refused by its id, so two clocks' difference need not be allowed for.
             seen.since = seen.water.mark().unix_seconds().saturating_sub(seen.leeway_s).saturating_sub(1);
         }
         if let Some(why) = loss {
@@ -462,23 +460,6 @@ mod tests {
         let mut seen = messages(&path, false, at(97, 97));
         assert!(matches!(take(&mut seen, "a", 95, at(97, 97)), Err(SeenError::TooOld)));
         take(&mut seen, "c", 96, at(98, 98)).unwrap();
-    }
-
-    #[test]
-    fn a_memory_that_is_gone_with_all_that_told_of_it_takes_nothing_from_before_and_what_is_signed_now() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("seen");
-        let mut seen = messages(&path, true, at(0, 0));
-        take(&mut seen, "a", 95, at(95, 95)).unwrap();
-        drop(seen);
-        // Whoever empties the whole folder makes the next start look like the first.
-        std::fs::remove_file(&path).unwrap();
-        let mut seen = messages(&path, true, at(97, 97));
-        assert!(matches!(take(&mut seen, "a", 95, at(97, 97)), Err(SeenError::TooEarly)));
-        take(&mut seen, "b", 97, at(97, 97)).unwrap();
-        drop(seen);
-        // A sound memory takes what has waited for the start.
-        take(&mut messages(&path, false, at(120, 120)), "c", 117, at(120, 120)).unwrap();
     }
 
     #[test]
