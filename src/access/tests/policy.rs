@@ -220,9 +220,9 @@ fn no_card_that_is_read_after_a_duress_number_takes_the_silent_alarm_back() {
     };
     let (forced, plain) = ((Outcome::Granted, vec![Mark::Duress]), (Outcome::Granted, vec![]));
     // Whoever forces her knows of such numbers, and has her card.
-    assert_eq!(marks(&["9999-a", "4711-a"], &[("ada", 2000)]), [forced.clone()]);
+    assert_eq!(marks(&["9999-a", "4711-a"], &[("ada", 2000)]), vec![forced.clone()]);
     assert_eq!(marks(&["9999-a", "4712-b", "0000-x", "4711-a"], &[("ada", 2000)]), [forced]);
-    assert_eq!(marks(&["9999-a", "4712-b"], &[("bob", 2000)]), [plain.clone()], "another person's visit");
+    assert_eq!(marks(&["9999-a", "4712-b"], &[("bob", 2000)]), vec![plain.clone()], "another person's visit");
     assert_eq!(marks(&["4711-a"], &[("ada", 2000)]), [plain]);
     // Nobody is let in: a stranger, or a face that is not seen well enough.
     let refused = |marks| (Outcome::Denied, marks);
