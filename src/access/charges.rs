@@ -67,7 +67,11 @@ impl Decider {
         let wrong = if in_block { before.saturating_add(u32::from(person.is_none())) } else { 0 };
         // A reader's clock may be ahead: what was read was read by now.
         let at = ms(at.monotonic).min(ms(now.monotonic));
-        self.waiting.insert(door, Waiting { person, kind, duress, in_block, wrong, at });
+        if let Some(person) = person.as_ref().filter(|_| duress) {
+            // Of people whom the policy names alone, so it does not grow.
+            self.duress.insert((door.clone(), person.clone()), at);
+        }
+        self.waiting.insert(door, Waiting { person, kind, in_block, wrong, at });
         Ok(())
     }
 
@@ -107,9 +111,9 @@ impl Decider {
         if weight > 0 {
             self.remember_failure(observation, &door, reason, now);
         }
-        let marks = if reason == Reason::Spoof { vec![Mark::Attack] } else { Vec::new() };
-        let decision = self.decision(observation, door, (Outcome::Denied, Reason::Throttled), None, now);
-        Some(Decision { marks, ..decision })
+        let mut decision = self.decision(observation, door, (Outcome::Denied, Reason::Throttled), None, now);
+        decision.marks.extend((reason == Reason::Spoof).then_some(Mark::Attack));
+        Some(decision)
     }
 
     fn heat(&mut self, observation: &Observation, reason: Reason, now: Moment) {

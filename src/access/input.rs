@@ -99,7 +99,6 @@ pub(super) struct Waiting {
     /// Whose it is; none for nobody's, while the reader is blocked.
     pub(super) person: Option<PersonId>,
     pub(super) kind: Factor,
-    pub(super) duress: bool,
     /// Whether it was read while the reader was blocked.
     pub(super) in_block: bool,
     /// How many that were nobody's came right before it meanwhile.

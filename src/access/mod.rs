@@ -188,6 +188,8 @@ pub struct Decider {
     refusals: HashMap<(DoorId, PersonId, Reason), Ms>,
     /// Credentials that wait for their faces, the newest of each door.
     waiting: HashMap<DoorId, Waiting>,
+    /// Whose duress number was read at a door, and when: whatever is read after it takes nothing of that back.
+    duress: HashMap<(DoorId, PersonId), Ms>,
     /// Who was recognised at a door that opens for several people together.
     gathered: HashMap<DoorId, Vec<(PersonId, Ms)>>,
     places: Places,
@@ -260,6 +262,7 @@ impl Decider {
             approaches: HashMap::new(),
             refusals: HashMap::new(),
             waiting: HashMap::new(),
+            duress: HashMap::new(),
             gathered: HashMap::new(),
             places: Places::default(),
             throttle: Throttle::new(rules.throttle.clone()),
@@ -349,12 +352,29 @@ impl Decider {
         Ok(())
     }
 
-    fn obey(&mut self, command: Command) -> Result<(), InputError> {
-        if let Command::Lockdown { door: Some(door) } | Command::Release { door: Some(door) } = &command
-            && !self.doors.contains(door)
-        {
-            return Err(InputError::UnknownDoor(door.clone()));
+    /// Takes an operator's orders that came as one. A name that is no door of ours is told, and keeps no other door open: the lock-downs
+    /// beside it hold, while of releases none does.
+    pub fn obey_all(&mut self, orders: Vec<Command>, now: Moment) -> Result<(), InputError> {
+        let wrong = orders.iter().find_map(|order| self.is_of_ours(order).err());
+        for order in orders {
+            if wrong.is_none() || (matches!(order, Command::Lockdown { .. }) && self.is_of_ours(&order).is_ok()) {
+                self.take(Input::Command(order), now)?;
+            }
         }
+        wrong.map_or(Ok(()), Err)
+    }
+
+    fn is_of_ours(&self, command: &Command) -> Result<(), InputError> {
+        match command {
+            Command::Lockdown { door: Some(door) } | Command::Release { door: Some(door) } if !self.doors.contains(door) => {
+                Err(InputError::UnknownDoor(door.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn obey(&mut self, command: Command) -> Result<(), InputError> {
+        self.is_of_ours(&command)?;
         match command {
             Command::Lockdown { door } => self.lockdown.begin(door),
             Command::Release { door } => {
@@ -522,6 +542,7 @@ impl Decider {
         forget_old(&mut self.approaches, |at| now.saturating_sub(at) < within);
         for person in company {
             self.approaches.insert((door.clone(), person.clone()), now);
+            self.duress.remove(&(door.clone(), person.clone()));
         }
         self.changed |= self.passback.pass(door, company, jti, now);
     }
@@ -564,15 +585,16 @@ impl Decider {
             outcome,
             reason,
             evidence: self.evidence(observation, &door, granted),
-            door,
             camera: observation.camera.clone(),
             track: observation.track,
             person,
             factors: vec![Factor::Face],
             policy: self.rules.version.clone(),
-            marks: Vec::<Mark>::new(),
+            // Whoever forces somebody is not let in, and the silent alarm comes all the same.
+            marks: if self.is_anybody_under_duress(&door, now) { vec![Mark::Duress] } else { Vec::new() },
             captured_at: observation.captured_at,
             decided_at: now,
+            door,
             grant: None,
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::passback::Standing;
 use super::policy::DoorMode;
 use super::shown::{By, Shown};
-use super::state::ms;
+use super::state::{Ms, ms};
 use super::witness::Testimony;
 use super::{Decider, Thresholds, Vouching, Waiting};
 use crate::types::{Candidate, DoorId, Evidence, Factor, Mark, Moment, Observation, PersonId, Reason};
@@ -106,7 +106,7 @@ impl Decider {
         self.rules.permit(door, person, profile, now.wall, self.clock).map_err(|reason| Verdict::person(reason, person))?;
         let waiting = waiting.flatten();
         let mut marks = Vec::new();
-        if self.rules.is_duress_person(person) || waiting.is_some_and(|waiting| waiting.duress) {
+        if self.rules.is_duress_person(person) || self.is_under_duress(door, person, now) {
             marks.push(Mark::Duress);
         }
         if rule.mode != DoorMode::Free {
@@ -222,8 +222,23 @@ impl Decider {
 
     /// The credential that was read at the door a moment ago.
     pub(super) fn waiting_at(&self, door: &DoorId, now: Moment) -> Option<&Waiting> {
+        self.waiting.get(door).filter(|waiting| self.is_in_factor_window(door, waiting.at, now))
+    }
+
+    /// Whether that person's duress number was read at the door a moment ago. A card or another number that whoever forces the person
+    /// has read after it takes its place as the second factor, and not the silent alarm.
+    fn is_under_duress(&self, door: &DoorId, person: &PersonId, now: Moment) -> bool {
+        self.duress.get(&(door.clone(), person.clone())).is_some_and(|at| self.is_in_factor_window(door, *at, now))
+    }
+
+    /// The same of whoever it is.
+    pub(super) fn is_anybody_under_duress(&self, door: &DoorId, now: Moment) -> bool {
+        self.duress.iter().any(|((read, _), at)| read == door && self.is_in_factor_window(door, *at, now))
+    }
+
+    fn is_in_factor_window(&self, door: &DoorId, at: Ms, now: Moment) -> bool {
         let window = i64::try_from(self.rules.door(door).factor_window.as_millis()).unwrap_or(0);
-        self.waiting.get(door).filter(|waiting| ms(now.monotonic).saturating_sub(waiting.at) <= window)
+        ms(now.monotonic).saturating_sub(at) <= window
     }
 
     /// What may be told of the evidence; of a grant's, what the person's own samples say.

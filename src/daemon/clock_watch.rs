@@ -4,16 +4,13 @@
 //! The latest time that was shown stands in the file `clock` of the state folder: `v1 MARK`, in milliseconds since 1970, written every few
 //! minutes and at the end.
 
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::access::{Clock, Rules};
 use crate::gallery::Gallery;
 use crate::system::highwater::HighWater;
-use crate::system::{clock, clock_quality};
+use crate::system::{clock, clock_quality, files};
 use crate::types::{Moment, Monotonic, Wall};
 
 /// The file's name in the state folder.
@@ -120,22 +117,14 @@ pub(super) fn warn_of_times(rules: &Rules, gallery: &Gallery, clock: Clock) {
 }
 
 fn read(path: &Path) -> std::io::Result<Option<Wall>> {
-    let mut text = String::new();
-    match File::open(path) {
-        Ok(file) => file.take(64).read_to_string(&mut text)?,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
+    let Some(bytes) = files::read(path, 64)? else { return Ok(None) };
+    let text = String::from_utf8_lossy(&bytes);
     let mark = text.strip_prefix("v1 ").and_then(|rest| rest.strip_suffix('\n')).and_then(|mark| mark.parse().ok());
     mark.map(|mark| Some(Wall(mark))).ok_or_else(|| std::io::Error::other("not what this program wrote"))
 }
 
 fn put(path: &Path, mark: Wall) -> std::io::Result<()> {
-    let fresh = path.with_added_extension("new");
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
-    file.write_all(format!("v1 {}\n", mark.0).as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&fresh, path)
+    files::replace(path, &path.with_added_extension("new"), format!("v1 {}\n", mark.0).as_bytes()).map(drop)
 }
 
 #[cfg(test)]
@@ -164,6 +153,18 @@ mod tests {
         // What `check --explain` sees.
         put(&folder.path().join(FILE), Wall(now.wall.0 + DAY_MS)).unwrap();
         assert_eq!(clock_now(folder.path()), Clock::SetBack);
+    }
+
+    #[test]
+    fn nothing_is_written_through_what_was_planted_and_no_pipe_is_waited_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let target = files::planted::Target::new();
+        for place in [path.with_added_extension("new"), path.clone()] {
+            target.outlives(&place, || put(&path, Wall(7)).unwrap());
+        }
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("no plain file"));
     }
 
     #[test]

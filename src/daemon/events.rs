@@ -5,7 +5,7 @@ use crate::publish::{
     Alarm, AlarmKind, AttemptEvent, Audit, CameraStatus, CameraWord, Clock, DecisionEvent, Event, Policy, PresenceEvent, Publisher,
 };
 use crate::system::{self, ClockQuality, clock};
-use crate::types::{Attempt, Decision, Moment, Presence};
+use crate::types::{Attempt, Decision, Moment, Outcome, Presence};
 
 /// A camera's change of state.
 pub(super) fn camera(event: &CameraEvent) -> Event {
@@ -61,13 +61,17 @@ pub(super) fn spoof(decision: &Decision) -> Event {
     })
 }
 
-/// Somebody was let in under duress. The decision itself looks like any other, because the forcer may see it.
+/// Somebody is under duress at a door. The decision itself looks like any other, because the forcer may see it.
 pub(super) fn duress(decision: &Decision) -> Event {
     Event::Alarm(Alarm {
         kind: AlarmKind::Duress,
         door: Some(decision.door.clone()),
         camera: Some(decision.camera.clone()),
-        detail: "a person was let in who is or says to be forced".to_owned(),
+        detail: match decision.outcome {
+            Outcome::Granted => "a person was let in who is or says to be forced",
+            Outcome::Denied | Outcome::Review => "a person says to be forced, and nobody was let in",
+        }
+        .to_owned(),
         at: clock::wall(),
     })
 }

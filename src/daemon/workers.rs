@@ -472,9 +472,7 @@ impl Decisions {
 
     /// All orders, in order; the first that cannot be followed ends it.
     fn obey(&mut self, orders: Vec<Command>, now: Moment) -> Result<(), String> {
-        let obeyed = orders
-            .into_iter()
-            .try_for_each(|order| self.decider.take(Input::Command(order), now).map_err(|error| error.to_string()));
+        let obeyed = self.decider.obey_all(orders, now).map_err(|error| error.to_string());
         let kept = self.keep_state(now);
         obeyed?;
         if kept { Ok(()) } else { Err("it is in force, but could not be written down: a restart would forget it".to_owned()) }

@@ -1,14 +1,13 @@
 //! The MQTT client id of a door's controller.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
 use std::path::Path;
 
 use uuid::Uuid;
 
 use super::controller::Places;
 use super::hardware::DoorError;
+use crate::system::files;
 use crate::types::DoorId;
 
 /// The part that nobody can guess: a random UUID.
@@ -28,23 +27,14 @@ pub(super) fn of(places: Places<'_>, door: &DoorId) -> Result<String, DoorError>
 
 /// What the file says, if it is one of ours; otherwise a new one.
 fn suffix(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    match File::open(path) {
-        Ok(file) => drop(file.take(SUFFIX_DIGITS as u64 + 1).read_to_string(&mut text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
+    let text = files::read(path, SUFFIX_DIGITS as u64 + 1)?.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
     if text.len() == SUFFIX_DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return Ok(text);
     }
-    if let Some(folder) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
+    path.parent().map_or(Ok(()), files::private_folder)?;
     let suffix = Uuid::new_v4().simple().to_string();
     // One that is half written is made anew.
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(suffix.as_bytes())?;
-    file.sync_all()?;
+    files::replace(path, &path.with_added_extension("new"), suffix.as_bytes())?;
     Ok(suffix)
 }
 
@@ -69,5 +59,17 @@ mod tests {
         }
         std::fs::write(&path, [0xff; SUFFIX_DIGITS]).unwrap();
         assert_eq!(suffix(&path).unwrap().len(), SUFFIX_DIGITS);
+    }
+
+    #[test]
+    fn nothing_is_written_through_what_was_planted_in_its_place_or_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("front.client");
+        let target = files::planted::Target::new();
+        for place in [path.clone(), path.with_added_extension("new")] {
+            // A link is refused or replaced, and a second name of another's file is taken for none of ours.
+            target.outlives(&place, || drop(suffix(&path)));
+            let _ = std::fs::remove_file(&path);
+        }
     }
 }

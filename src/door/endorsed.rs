@@ -4,10 +4,10 @@
 //! The file is text: `v1 SERIAL` and a line's end, written beside itself, synced and renamed. A door that never saw a newer endorsement,
 //! or whose file was deleted, cannot know that there is one; one whose file does not read learns nothing until it is deleted.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::system::files;
 
 /// The longest file that is read, in bytes; ours have 24 at most.
 const MAX_FILE_BYTES: u64 = 64;
@@ -42,28 +42,15 @@ impl Endorsed {
             return Ok(());
         }
         let unfinished = self.path.with_extension("endorsed.new");
-        // What a crash left, and nothing else that may lie there, is never written through.
-        match std::fs::remove_file(&unfinished) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-        file.write_all(format!("v1 {serial}\n").as_bytes()).and_then(|()| file.sync_all())?;
-        std::fs::rename(&unfinished, &self.path)?;
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all())?;
+        files::replace(&self.path, &unfinished, format!("v1 {serial}\n").as_bytes())?;
         self.highest = serial;
         Ok(())
     }
 }
 
 fn read(path: &Path) -> io::Result<u64> {
-    let mut text = String::new();
-    match File::open(path) {
-        Ok(file) => drop(file.take(MAX_FILE_BYTES).read_to_string(&mut text)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    }
+    let Some(bytes) = files::read(path, MAX_FILE_BYTES)? else { return Ok(0) };
+    let text = String::from_utf8_lossy(&bytes);
     let serial = text.strip_prefix("v1 ").and_then(|rest| rest.strip_suffix('\n')).and_then(|digits| digits.parse().ok());
     serial.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is damaged"))
 }
@@ -87,5 +74,16 @@ mod tests {
             std::fs::write(&path, damaged).unwrap();
             assert_eq!(Endorsed::open(&path).highest(), u64::MAX, "{damaged:?}");
         }
+        std::fs::remove_file(&path).unwrap();
+        let target = files::planted::Target::new();
+        let mut memory = Endorsed::open(&path);
+        for (serial, place) in [(1, path.clone()), (2, path.with_extension("endorsed.new"))] {
+            target.outlives(&place, || memory.raise(serial).unwrap());
+        }
+        // A pipe in its place would be waited on for ever.
+        let _ = std::fs::remove_file(&path);
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert_eq!(Endorsed::open(&path).highest(), u64::MAX);
     }
 }

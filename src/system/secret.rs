@@ -1,9 +1,9 @@
 //! Secrets from files: a systemd credential or a file that only its owner may read. Never from the config, the environment or the
 //! command line.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -51,7 +51,7 @@ pub enum SecretError {
 pub fn read(name: &str, fallback: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let (path, is_credential) = locate(name, fallback);
     let unreadable = |source| SecretError::Unreadable { name: name.to_owned(), path: path.clone(), source };
-    let mut file = File::open(&path).map_err(unreadable)?;
+    let mut file = opened(&path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     let mode = metadata.mode() & 0o777;
     if !metadata.is_file() || metadata.len() == 0 || metadata.len() > MAX_SECRET_BYTES {
@@ -108,10 +108,16 @@ pub fn locate(name: &str, fallback: &Path) -> (PathBuf, bool) {
     (fallback.join(name), false)
 }
 
+/// Opens a file for reading; a pipe in its place is not waited for. A link is followed: an operator may keep secrets elsewhere.
+fn opened(path: &Path) -> std::io::Result<File> {
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
 /// Whether a credential is there and is more than the word that there is none.
 fn is_handed_over(path: &Path) -> bool {
     let mut start = Vec::new();
-    match File::open(path).and_then(|file| file.take(NONE.len() as u64 + 1).read_to_end(&mut start)) {
+    match opened(path).and_then(|file| file.take(NONE.len() as u64 + 1).read_to_end(&mut start)) {
         Ok(_) => start != NONE,
         Err(error) => error.kind() != std::io::ErrorKind::NotFound,
     }
@@ -160,6 +166,14 @@ mod tests {
             std::fs::write(&path, content).unwrap();
             assert_eq!(is_handed_over(&path), is, "{content:?}");
         }
+    }
+
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, folder.path().join("pipe"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert!(matches!(read("pipe", folder.path()), Err(SecretError::Unusable { .. })));
     }
 
     #[test]

@@ -200,6 +200,51 @@ fn two_factors_are_the_card_and_the_face_of_one_person_within_a_window() {
 }
 
 #[test]
+fn no_card_that_is_read_after_a_duress_number_takes_the_silent_alarm_back() {
+    let policy = "people = [{ id = 'ada', credentials = ['4711-a'], duress-credentials = ['9999-a'] }, { id = 'bob', credentials = ['4712-b'] }]\n\
+                  [[doors]]\nid = 'front'\nmode = 'two-factor'\nsecond-factor-window-s = 5\nallow = [{ everyone = true }]";
+    let read = |number: &str, ms| {
+        let credential = Credential::Number(CredentialNumber::new(number));
+        Input::Credential(CredentialRead { door: door("front"), kind: Factor::Card, credential, at: at(ms) })
+    };
+    let marks = |after: &[&str], visits: &[(&str, u64)]| {
+        let mut site = site(policy);
+        for (number, ms) in after.iter().zip(1000..) {
+            let _ = site.take(read(number, ms), at(ms));
+        }
+        let seen = visits.iter().zip(1..).map(|((who, ms), track)| {
+            let decisions = site.decide_on_one_face(&visit("front", track, who, *ms), at(ms + 10), &mut || "id".into());
+            (decisions[0].outcome, decisions[0].marks.clone())
+        });
+        seen.collect::<Vec<_>>()
+    };
+    let (forced, plain) = ((Outcome::Granted, vec![Mark::Duress]), (Outcome::Granted, vec![]));
+    // Whoever forces her knows of such numbers, and has her card.
+    assert_eq!(marks(&["9999-a", "4711-a"], &[("ada", 2000)]), vec![forced.clone()]);
+    assert_eq!(marks(&["9999-a", "4712-b", "0000-x", "4711-a"], &[("ada", 2000)]), [forced]);
+    assert_eq!(marks(&["9999-a", "4712-b"], &[("bob", 2000)]), vec![plain.clone()], "another person's visit");
+    assert_eq!(marks(&["4711-a"], &[("ada", 2000)]), [plain]);
+    // Nobody is let in: a stranger, or a face that is not seen well enough.
+    let refused = |marks| (Outcome::Denied, marks);
+    assert_eq!(marks(&["9999-a"], &[("bob", 2000), ("bob", 9000)]), [refused(vec![Mark::Duress]), refused(vec![])]);
+}
+
+#[test]
+fn an_order_that_names_an_unknown_door_locks_the_others_down_and_releases_none() {
+    let mut site = site("");
+    let named = |names: [&str; 2], order: fn(Option<DoorId>) -> Command| names.map(|name| order(Some(door(name)))).to_vec();
+    let lock = |door| Command::Lockdown { door };
+    let release = |door| Command::Release { door };
+    let unknown = Err(InputError::UnknownDoor(door("frnt")));
+    assert_eq!(site.obey_all(named(["frnt", "in"], lock), at(0)), unknown);
+    assert_eq!((site.is_locked_down(&door("in")), site.take_changed()), (true, true));
+    assert_eq!(site.obey_all(named(["in", "frnt"], release), at(0)), unknown);
+    assert!(site.is_locked_down(&door("in")), "a typing error releases nothing");
+    assert_eq!(site.obey_all(named(["in", "front"], release), at(0)), Ok(()));
+    assert!(!site.is_locked_down(&door("in")));
+}
+
+#[test]
 fn a_face_waits_for_its_card_longer_than_for_better_evidence() {
     let mut site = site(
         "people = [{ id = 'ada', credentials = ['4711-a'] }]\n[[doors]]\nid = 'front'\nmode = 'two-factor'\nallow = [{ everyone = true }]",
