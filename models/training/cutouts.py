@@ -142,11 +142,6 @@ def bend(picture, mask, points, middle, radius, rng):
 # --- the composite ---------------------------------------------------------------------------------
 
 
-def similarity(matrix, size):
-    """Scale and shift a 2×3 similarity by `size` about the image of the picture's own middle of the points."""
-    return matrix * size
-
-
 def paste(scene, picture, alpha, matrix, rng, shadow, rim):
     """`picture` where `alpha` shows it, warped into the scene with a paper rim and a shadow behind its edge."""
     h, w = scene.shape[:2]
