@@ -5,11 +5,15 @@
     python liveness.py export [--out FILE]         # the averaged weights as ../builtin/liveness.onnx
     python liveness.py evaluate [--onnx FILE]      # stills, clips and the demo's visits, beside the pair's own figures
 
-No label of our own is used. Labels of simulated attacks taught an earlier network the simulator: 2 %
+Labels of our own are used beside cut-outs alone. Labels of simulated attacks taught an earlier network the simulator: 2 %
 errors on more simulation, and every real attack passed. Here the target of a crop is what the
 MiniFASNet pair says of that very scene, the mean of the softmax of its two networks, whose crops of
 the same box are 2.7 and 4.0 boxes wide; the student sees the first only. Simulated attacks are just
 pictures to ask the pair about. After its labels a crop is only mirrored.
+
+Cut-outs (`cutouts.py`) are the exception, since the pair takes most of them for living: their target is `CUT_OUT`.
+Beside them stand living faces that were pasted back with the same warp, blur and grain, whose target is what the
+pair says of the picture before and, as much, that it is living; the same holds for whole photos. So the paste alone tells nothing.
 
 `prepare.py` must have run before: the photos' boxes are in `faces.npz` of FACEID_TRAIN_DIR. Everything
 of this file's own lies in its folder `liveness/`.
@@ -30,16 +34,21 @@ import torch.nn.functional as F
 from torch import nn
 
 import augment
+import cutouts
 import teachers as t
 
 SEED = 27
 SIDE, SCALE, WIDE_SCALE, LIVE = 80, 2.7, 4.0, 1
 THRESHOLD = 0.5  # the pair's
 BUILT_IN_THRESHOLD = 0.7  # the student's: it is less sure of itself than the pair, and a doubt is a refusal
-KINDS = ("shared", "demo", "photo", "placed", "attack")  # where a sample came from
+KINDS = ("shared", "demo", "photo", "placed", "attack", "cut-out", "re-pasted")  # where a sample came from
 TEST_CLIPS = ("again", "milk", "night", "school")  # whole shared clips that are never trained on
 DEMO_CLIPS = ("door", "night", "turned-away", "too-far", "dark")
 PHOTOS_A_PART = 400
+# Our own labels: a cut-out is more print than screen, and not wholly sure; whole photos and pasted-back faces are of living people,
+# which counts as much as what the pair says of them: without it cut-outs teach the network to refuse new faces.
+CUT_OUT = np.float32([0.9, 0.06, 0.04])
+LIVING, LIVING_KINDS = np.float32([0.04, 0.93, 0.03]), ("photo", "re-pasted")
 
 BATCH = 128
 RATE, DECAY, WARM_UP = 2.0e-3, 0.05, 100
@@ -158,11 +167,14 @@ def backdrop(side, backdrops, rng):
 
 
 def place(photo, box, backdrops, attack, rng):
-    """The photo, or its head alone, somewhere in a scene. Gives the scene and the face's box there."""
+    """The whole photo somewhere in a scene. Gives the scene and the face's box there.
+
+    A head alone would be a cut-out, and the pair would call it living: those are in `cutouts.py`.
+    """
     edge, look = 0, None
     if attack:
-        look = ("print", "screen", "cut-out")[rng.integers(3)]
-        if look == "print" or (look == "cut-out" and rng.random() < 0.7):
+        look = ("print", "screen")[rng.integers(2)]
+        if look == "print":
             photo, edge = print_look(photo, rng)
         elif look == "screen":
             photo, edge = screen_look(photo, rng)
@@ -184,12 +196,7 @@ def place(photo, box, backdrops, attack, rng):
         there[:2, 2], back[:2, 2] = -target, target
         tilt[2, :2] = rng.normal(0, 0.12, 2) / (face * 2)
         matrix = back @ tilt @ there @ matrix
-    h, w = photo.shape[:2]
-    mask = np.full((h, w), 255, np.uint8)
-    if look == "cut-out" or (not attack and rng.random() < 0.6):  # the head alone
-        mask[:] = 0
-        size = (box[2] - box[0]) * rng.uniform(0.6, 0.85), (box[3] - box[1]) * rng.uniform(0.65, 0.9)
-        cv2.ellipse(mask, tuple(int(v) for v in middle), tuple(int(v) for v in size), 0, 0, 360, 255, -1)
+    mask = np.full(photo.shape[:2], 255, np.uint8)
     scene = backdrop(side, backdrops, rng)
     mask = cv2.warpPerspective(mask, matrix, (side, side)).astype(np.float32) / 255
     if not attack:
@@ -254,7 +261,7 @@ def largest(detector, frame):
 
 
 class Source:
-    """Yields (kind, picture, box) of one job, a function of the job's name alone."""
+    """Yields (kind, picture, box) of one job, a function of the job's name alone; a fourth is the picture to ask the pair about."""
 
     def __init__(self):
         faces = dict(np.load(t.work_dir() / "faces.npz"))
@@ -264,14 +271,39 @@ class Source:
         shared, demo = t.shared_dir() / "clips", t.REPOSITORY / "data/demo"
         self.shared = [p for p in sorted(shared.glob("*.mkv")) if p.stem not in TEST_CLIPS]
         self.demo = [demo / f"{c}.mp4" for c in DEMO_CLIPS]
-        self.detector, self.backdrops = t.YuNet(), []
+        self.detector, self.backdrops, self.people = t.YuNet(), [], None
         for path, every in [(demo / "idle.mp4", 150)] + [(p, 40) for p in self.shared] + [(p, 60) for p in self.demo]:
             self.backdrops += [f for i, f in enumerate(frames(path)) if i % every == 5]
 
     def jobs(self):
         photos = [f"photos-{i:05}" for i in range(0, len(self.photos), PHOTOS_A_PART)]
         clips = [f"shared-{p.stem}" for p in self.shared] + [f"demo-{p.stem}" for p in self.demo]
-        return ["held-00000", *clips, *photos]
+        cut_outs = [f"cutouts-{i:05}" for i in range(0, len(self.photos), PHOTOS_A_PART)]
+        return ["held-00000", *clips, *photos, *cut_outs]
+
+    def cut_outs(self, start, rng):
+        """Two attacks of each of a part's photos, and as many living faces pasted back as half of that, in the room and in photos."""
+        if self.people is None:
+            self.people = cutouts.People(held=False)
+        people = self.people
+        for i in range(start, min(start + PHOTOS_A_PART, len(people.faces))):
+            pictured = people.pictured(i)
+            for room in (True, False):
+                kinds = cutouts.SPECIES if room else cutouts.BEFORE_A_FACE
+                scene, box = people.attack(kinds[rng.integers(len(kinds))], room, i, rng, pictured)
+                part, b = window(scene, jitter(box, rng))
+                if rng.random() < 0.6:
+                    part = degrade(part, b[2] - b[0], rng)
+                yield "cut-out", part, b
+            bearer = people.bearer(rng.random() < 0.5, i, rng)
+            scene, box = cutouts.repaste(bearer, rng)
+            box, seed = jitter(box, rng), int(rng.integers(1 << 30))
+            changed = rng.random() < 0.6
+            views = []
+            for image in (scene, bearer.image):  # the same lens, light and grain for both
+                part, b = window(image, box)
+                views.append(degrade(part, b[2] - b[0], np.random.default_rng(seed)) if changed else part)
+            yield "re-pasted", views[0], b, views[1]
 
     def __call__(self, job):
         kind, name = job.split("-", 1)
@@ -286,6 +318,8 @@ class Source:
             for frame, seen in zip(frames(path), json.loads(path.with_suffix(".json").read_text())["frames"]):
                 for face in seen:
                     yield from (("demo", *v) for v in views(frame, face["box"], 4, rng))
+        elif kind == "cutouts":
+            yield from self.cut_outs(int(name), rng)
         else:
             photos = self.held_photos if kind == "held" else self.photos
             for photo, box in photos[int(name) : int(name) + PHOTOS_A_PART]:
@@ -309,10 +343,14 @@ def prepare(share):
         if out.exists():
             continue
         begin, crops, target, kinds = time.monotonic(), [], [], []
-        for kind, image, box in source(job):
-            if (labelled := pair(image, box)) is not None:
-                crops.append(labelled[0])
-                target.append(labelled[1])
+        for kind, image, box, *asked in source(job):
+            if kind == "cut-out":
+                labelled = (shifted(image, box, SCALE), CUT_OUT)
+            else:
+                labelled = pair(*asked, box) if asked else pair(image, box)
+            if labelled is not None and (crop := shifted(image, box, SCALE)) is not None:
+                crops.append(crop)
+                target.append((labelled[1] + LIVING) / 2 if kind in LIVING_KINDS and job != "held-00000" else labelled[1])
                 kinds.append(KINDS.index(kind))
         unfinished = out.with_suffix(".part.npz")
         np.savez(unfinished, crops=np.array(crops), target=np.array(target), kind=np.array(kinds, np.uint8))
