@@ -12,14 +12,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::context::Context;
+use super::replay::{self, Doorway};
 use super::{Failure, Places, Result, code, say, say_json, shots};
-use crate::access::grant::GrantKey;
-use crate::access::{self, Decider, DoorSettings, PolicySettings, Rules};
-use crate::capture::{self, CameraEvent, Slot, Source, Taken};
+use crate::capture::Source;
 use crate::gallery::{Gallery, SealingKey};
-use crate::pipeline::{Pipeline, Seen, Stage};
-use crate::system::{clock, process, stop};
-use crate::types::{CameraId, Decision, DeviceId, DoorId, Embedding, ModelId, Moment, PadScore, Person, PersonId, Wall};
+use crate::pipeline::{Seen, Stage};
+use crate::system::process;
+use crate::types::{Decision, Embedding, ModelId, Moment, PadScore, Person, PersonId, Wall};
 
 /// `faceid bench …`
 #[derive(clap::Subcommand)]
@@ -156,44 +155,11 @@ fn pipeline(places: &Places, args: &PipelineArgs) -> Result {
     };
     // Drawing and sealing synthetic people is no part of a start; opening a gallery that is there (`--own-gallery`) is.
     let synthetic = if args.own_gallery { Duration::ZERO } else { process::age().saturating_sub(making) };
-    let id = |text: &str| CameraId::new(text).map_err(|error| Failure::new(code::BUG, error));
-    let camera = id("clip")?;
-    let door = DoorSettings::new(DoorId::new("bench").map_err(|error| Failure::new(code::BUG, error))?, vec![camera.clone()]);
-    let device = DeviceId::new("bench").map_err(|error| Failure::new(code::BUG, error))?;
-    let key = GrantKey::generate().map_err(Failure::unavailable)?;
-    // The bench's door is in nobody's policy, and a clip's attacks must not shut it.
-    let mut policy = PolicySettings::default();
-    (policy.throttle.failures, policy.throttle.cool_down_ms) = (0, 0);
-    let rules = Rules::new(&policy).map_err(|error| Failure::new(code::BUG, error))?;
-    // A clip that is not paced passes faster than people do, so that two of its visits may seem to be one approach.
-    let access = access::Settings { approach_ms: 0, ..context.config.access.clone() };
-    let mut decider = Decider::new(device, access, thresholds, &[door], rules, key);
-    let mut pipeline = Pipeline::new(settings, stack, Some(Arc::new(gallery)));
-
+    let mut doorway = Doorway::new(&context, (settings, !args.every_frame), stack, Arc::new(gallery), thresholds)?;
     let mut source = shots::clip_camera(&args.clip)?;
     if let Source::File(file) = &mut source.source {
         file.paced = args.paced;
     }
-    let (slot, frames) = Slot::single();
-    let (handle, stop) = stop::pair();
-    let fault = Arc::new(std::sync::Mutex::new(String::new()));
-    let worker = std::thread::spawn({
-        let (slot, fault, secrets) = (slot.clone(), fault.clone(), context.config.secrets_dir.clone());
-        move || {
-            let _ = capture::run(
-                &source,
-                &secrets,
-                &slot,
-                &|event: CameraEvent| {
-                    if let Ok(mut fault) = fault.lock() {
-                        *fault = event.reason;
-                    }
-                },
-                &stop,
-            );
-            slot.close();
-        }
-    });
     let mut dump = match &args.dump {
         Some(path) => {
             let file = File::create(path).map_err(|error| Failure::unavailable(format!("{}: {error}", path.display())))?;
@@ -203,45 +169,35 @@ fn pipeline(places: &Places, args: &PipelineArgs) -> Result {
     };
     let mut tally = Tally { synthetic, ..Tally::default() };
     let mut start = (Instant::now(), process::cpu_time());
-    loop {
-        let frame = match frames.take_any(Duration::from_millis(500)) {
-            Taken::Item(_, frame) => frame,
-            Taken::Closed => break,
-            Taken::TimedOut => continue,
-        };
+    let played = replay::play(source, &context.config.secrets_dir, |frame| {
         if tally.frames == args.warmup {
             start = (Instant::now(), process::cpu_time());
         }
         tally.frames += 1;
-        let seen = pipeline.process(&frame).map_err(Failure::unavailable)?;
-        let now = if args.paced { clock::now() } else { frame.captured_at };
-        let decisions = decide(&mut pipeline, &mut decider, &seen, now, args.every_frame);
+        let now = if args.paced { None } else { Some(frame.captured_at) };
+        let (seen, decisions, now) = doorway.see(frame, now)?;
         tally.note(&seen, &decisions, now);
         if let Some(file) = &mut dump {
             let line = dump_line(frame.number, &seen, &decisions);
             writeln!(file, "{line}").map_err(|error| Failure::unavailable(format!("--dump: {error}")))?;
         }
-    }
+        Ok(true)
+    })?;
     let (wall, cpu) = (start.0.elapsed(), process::cpu_time().saturating_sub(start.1));
-    let seen = pipeline.end_of_stream(&camera);
-    let end = if args.paced { clock::now() } else { seen.observations.first().map_or_else(clock::now, |o| o.captured_at) };
-    let decisions = decide(&mut pipeline, &mut decider, &seen, end, args.every_frame);
+    let (seen, decisions, end) = doorway.end(args.paced);
     tally.note(&seen, &decisions, end);
-    handle.stop();
-    let _ = worker.join();
     if tally.frames == 0 {
-        let reason = fault.lock().map(|reason| reason.clone()).unwrap_or_default();
-        return Err(Failure::data(format!("{}: no frame came: {reason}", args.clip.display())));
+        return Err(Failure::data(format!("{}: no frame came: {}", args.clip.display(), played.fault)));
     }
     let counted = tally.frames.saturating_sub(args.warmup);
-    let timings = pipeline.timings();
+    let timings = doorway.timings();
     let report = json!({
         "clip": args.clip.file_name().map(|name| name.to_string_lossy().into_owned()),
         "mode": if args.paced { "paced" } else { "flat" },
         "every_frame": args.every_frame,
         "providers": providers,
         "frames": tally.frames,
-        "frames_lost": slot.counts().replaced,
+        "frames_lost": played.lost,
         "frames_detected_on": tally.looked,
         "faces": tally.faces,
         "wall_s": round(wall.as_secs_f64()),
@@ -276,20 +232,6 @@ impl Tally {
             self.decisions.push(decision_json(decision));
         }
     }
-}
-
-/// Decides what one frame observed. With `every_frame` tracks stay open, so that the networks go on working.
-fn decide(pipeline: &mut Pipeline, decider: &mut Decider, seen: &Seen, now: Moment, every_frame: bool) -> Vec<Decision> {
-    let mut all = Vec::new();
-    for observation in &seen.observations {
-        let mut id = || uuid::Uuid::now_v7().to_string();
-        let decisions = decider.decide(observation, now, &mut id);
-        if !decisions.is_empty() && !every_frame {
-            pipeline.settle(&observation.camera, observation.track);
-        }
-        all.extend(decisions);
-    }
-    all
 }
 
 fn decision_json(decision: &Decision) -> Value {

@@ -1,6 +1,8 @@
 //! `eval`: error rates on photos whose truth is known. This file holds what its verbs share: lists and photos in, rates and plots out.
 
+mod alike;
 pub(super) mod calibrate;
+mod door;
 mod identification;
 mod liveness;
 mod motion;
@@ -34,8 +36,13 @@ const NAMED: usize = 20;
 pub(super) enum EvalVerb {
     /// One-to-one comparison on LFW's protocol: FMR, FNMR, EER, TAR at FAR, cross-validated accuracy
     Verification(verification::Args),
+    /// Strangers that count: the errors of networks among random pairs of people beside those among the pairs that other networks find
+    /// most alike
+    Alike(alike::Args),
     /// Search among many: rank-1, and FNIR at FPIR by leaving each person out
     Identification(identification::Args),
+    /// A door trial: people enrolled, clips played as visits through the whole pipeline; false grants and false refusals per visit
+    Door(door::Args),
     /// Presentation attacks: APCER of each species and BPCER
     Liveness(liveness::Args),
     /// What the cues over several frames are worth, on clips: the networks fused, the points' parallax, the turn of the head
@@ -56,7 +63,9 @@ struct Output {
 pub(super) fn eval(places: &Places, verb: &EvalVerb) -> Result {
     match verb {
         EvalVerb::Verification(args) => verification::run(places, args),
+        EvalVerb::Alike(args) => alike::run(places, args),
         EvalVerb::Identification(args) => identification::run(places, args),
+        EvalVerb::Door(args) => door::run(places, args),
         EvalVerb::Liveness(args) => liveness::run(places, args),
         EvalVerb::Motion(args) => motion::run(places, args),
     }

@@ -23,6 +23,7 @@ mod manual;
 mod models;
 mod people;
 mod recognize;
+mod replay;
 mod run;
 mod shots;
 mod snapshot;

@@ -196,7 +196,7 @@ pub(super) fn why_not(why: &NotEnrolled) -> String {
 }
 
 /// What a camera or a clip must show.
-fn terms(context: &Context, stack: &Stack, is_whole: bool) -> Terms {
+pub(super) fn terms(context: &Context, stack: &Stack, is_whole: bool) -> Terms {
     let at_doors = context.thresholds(stack);
     Terms {
         matching: at_doors.matching,

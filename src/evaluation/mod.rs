@@ -5,8 +5,10 @@
 //! take trials as independent; comparisons that share a person are not quite, so they are a little too narrow where people are few.
 //! Nothing here reads a file or runs a network.
 
+pub mod alike;
 pub mod attack;
 pub mod calibration;
+pub mod door;
 pub mod identification;
 pub mod interval;
 pub mod plots;

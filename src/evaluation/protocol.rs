@@ -37,6 +37,14 @@ pub enum ProtocolError {
         /// What is there.
         word: String,
     },
+    /// Not a person with a clip.
+    #[error("line {line}: `{word}` is no visit: write PERSON,CLIP, the clip below the folder of clips")]
+    NoClip {
+        /// Where.
+        line: usize,
+        /// What is there.
+        word: String,
+    },
     /// Nothing to do.
     #[error("line 1: the list is empty")]
     Empty,
@@ -139,7 +147,7 @@ fn is_name(word: &str) -> bool {
 }
 
 /// What of a wrong word may go to a terminal.
-fn shown(word: &str) -> String {
+pub(crate) fn shown(word: &str) -> String {
     word.chars().take(SHOWN).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 

@@ -127,6 +127,13 @@ impl Verification {
         Self { whole: Part::new(comparisons.iter()), folds: numbers.iter().map(fold).collect() }
     }
 
+    /// Takes scores alone, in any order, without parts to cross-validate: what fits where there are tens of millions of them.
+    pub fn of_scores(mut mated: Vec<f32>, mut non_mated: Vec<f32>) -> Self {
+        mated.sort_unstable_by(f32::total_cmp);
+        non_mated.sort_unstable_by(f32::total_cmp);
+        Self { whole: Part { mated, non_mated }, folds: Vec::new() }
+    }
+
     /// The scores of mated comparisons, ascending.
     pub fn mated(&self) -> &[f32] {
         &self.whole.mated

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 use toml::de::{DeTable, DeValue};
 
-use super::manifest::{DetectorDecode, Int8, Manifest, Model, Origin, Pack, Role};
+use super::manifest::{AlikeClaim, DetectorDecode, Int8, Manifest, Model, Origin, Pack, Role};
 use super::{InferenceError, MAX_MODEL_BYTES, Precision};
 use crate::types::ModelId;
 
@@ -215,6 +215,9 @@ impl Judge {
                         format!("{} is outside 0 to 1", threshold.fmr),
                     );
                 }
+                if let Some(alike) = &threshold.alike {
+                    self.alike(id, alike);
+                }
             }
             Role::Liveness { scale, classes, live_class, .. } => {
                 if !(1.0..=8.0).contains(scale) {
@@ -230,6 +233,21 @@ impl Judge {
                     );
                 }
             }
+        }
+    }
+
+    /// A claim about people who resemble each other: rates are rates, and a lower one asks for a higher score.
+    fn alike(&mut self, id: &str, claim: &AlikeClaim) {
+        let at = ["models", id, "role", "embedder", "threshold", "alike"];
+        let rates = std::iter::once(claim.fmr).chain(claim.targets.iter().map(|target| target.fmr));
+        for rate in rates.filter(|rate| !(0.0..=1.0).contains(rate)) {
+            self.add(&at, format!("{rate} is outside 0 to 1"));
+        }
+        if claim.pairs == 0 {
+            self.add(&at, "no pairs: a claim without trials claims nothing");
+        }
+        if !claim.targets.windows(2).all(|two| two[1].fmr < two[0].fmr && two[1].score > two[0].score) {
+            self.add(&at, "the targets must go from the highest rate to the lowest, each with a higher score than the one before");
         }
     }
 
@@ -386,6 +404,21 @@ liveness-threshold = 0.5
 margin = 0.05
 "#;
 
+    const EMBEDDER: &str = r#"
+[models.own.role.embedder]
+dimension = 8
+template = [[40, 50], [80, 50], [64, 80], [45, 100], [84, 100]]
+
+[models.own.role.embedder.threshold]
+score = 0.5
+fmr = 0.00001
+data = "ours"
+alike = { fmr = 0.002, pairs = 5000, data = "ours", targets = [{ fmr = 0.01, score = 0.4 }, { fmr = 0.001, score = 0.6 }] }
+"#;
+
+    /// The highest false match rate among alike people that a shipped threshold may have.
+    const LOOSEST: f64 = 1e-4;
+
     #[test]
     fn a_typo_is_found_with_line_and_column() {
         let found = findings(&SITE.replace("sha256 =", "sha265 ="));
@@ -427,6 +460,44 @@ margin = 0.05
         }
         let sound = format!("{SITE}int8 = {{ embedder = \"faceid-embedder-int8\" }}\n");
         assert!(Manifest::parse_over(Manifest::builtin().unwrap(), "site.toml", &sound).is_ok());
+    }
+
+    #[test]
+    fn a_claim_about_alike_people_that_is_none_is_refused() {
+        let embedder = SITE
+            .replace("role = { liveness = { crop = \"shifted\", scale = 2.7, classes = 3, live-class = 1 } }", EMBEDDER)
+            .replace("liveness = [\"own\"]", "liveness = []")
+            .replace("embedder = \"retail-0095\"", "embedder = \"own\"");
+        assert!(Manifest::parse_over(Manifest::builtin().unwrap(), "site.toml", &embedder).is_ok());
+        for (sound, wrong, what) in [
+            ("fmr = 0.002", "fmr = 2.0", "2 is outside 0 to 1"),
+            ("fmr = 0.01,", "fmr = -0.01,", "-0.01 is outside 0 to 1"),
+            ("pairs = 5000", "pairs = 0", "no pairs"),
+            ("score = 0.6 }", "score = 0.3 }", "higher score"),
+            ("fmr = 0.001,", "fmr = 0.1,", "highest rate to the lowest"),
+            ("pairs = 5000", "pears = 5000", "pears"),
+        ] {
+            let found = findings(&embedder.replace(sound, wrong));
+            assert!(found[0].what.contains(what), "{wrong}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn no_shipped_threshold_is_looser_than_what_was_measured_among_alike_people() {
+        let manifest = Manifest::builtin().unwrap();
+        let mut measured = 0;
+        for (id, model) in &manifest.models {
+            let Role::Embedder { threshold, .. } = &model.role else { continue };
+            let Some(alike) = &threshold.alike else {
+                assert!(threshold.fmr >= 1e-3, "{id} claims {} among random pairs and nothing among alike ones", threshold.fmr);
+                continue;
+            };
+            measured += 1;
+            let least = alike.targets.iter().find(|target| target.fmr <= LOOSEST).map(|target| target.score);
+            assert!(least.is_some_and(|least| threshold.score >= least), "{id}: {:?} is below {least:?}", threshold.score);
+            assert!(alike.fmr <= LOOSEST && threshold.fmr <= alike.fmr, "{id}: {threshold:?}");
+        }
+        assert_eq!(measured, 5, "the networks that are at hand");
     }
 
     #[test]

@@ -203,12 +203,39 @@ pub enum CropRule {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ChosenScore {
-    /// The threshold.
+    /// The threshold: what a door decides by.
     pub score: Score,
-    /// The false match rate it gave there.
+    /// The false match rate it gave among random pairs of people, as is published everywhere. At a door people resemble each other more.
     pub fmr: f64,
     /// The data, with its size.
     pub data: String,
+    /// What was measured among people who resemble each other; absent where nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alike: Option<AlikeClaim>,
+}
+
+/// Error rates among the pairs of different people that other networks find most alike (`faceid eval alike`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct AlikeClaim {
+    /// The false match rate that the threshold gave among these pairs.
+    pub fmr: f64,
+    /// How many pairs.
+    pub pairs: u64,
+    /// Which pairs, and which networks chose them.
+    pub data: String,
+    /// The least score for a false match rate among these pairs, by falling rate.
+    pub targets: Vec<AlikeTarget>,
+}
+
+/// A false match rate with the score that keeps to it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct AlikeTarget {
+    /// The rate.
+    pub fmr: f64,
+    /// The score.
+    pub score: Score,
 }
 
 /// A set of networks that work together.

@@ -23,7 +23,7 @@ use thiserror::Error;
 pub use portrait::portrait;
 pub use session::{Session, Step, Terms, Unfinished};
 pub use stages::{Gated, Stages};
-pub use still::{Asked, NoReference, StillFace, Verdict, judge, look, look_at_subject, reference};
+pub use still::{Asked, NoReference, StillFace, Verdict, embed_found, find_subject, judge, look, look_at_subject, reference};
 use visit::{Face, Recent, Taken, Visit};
 pub use witness::Witness;
 

@@ -8,6 +8,7 @@ use crate::vision::upright::is_turned;
 use crate::vision::{VisionError, align, assess};
 
 /// What the quality gate says of one face.
+#[derive(Clone)]
 pub enum Gated {
     /// Nothing can be said of it: its points are no face's.
     Unknowable,

@@ -7,7 +7,7 @@ use crate::gallery::Snapshot;
 use crate::types::{Detection, Embedding, PadScore, PersonId, Picture, Reason, Refusal, Score};
 use crate::vision::stack::{PackThresholds, Stack};
 use crate::vision::upright::stance;
-use crate::vision::{Quality, VisionError, align, assess, quality};
+use crate::vision::{Detector, Embedder, Quality, VisionError, align, assess, quality};
 
 /// One face of a photo with everything that the networks say about it.
 pub struct StillFace {
@@ -76,8 +76,20 @@ pub fn look_at_subject(
     settings: &quality::Settings,
     asked: Asked,
 ) -> Result<Option<StillFace>, PipelineError> {
-    let detections = stack.detector.detect(picture)?;
-    subject(detections, picture).map(|detection| describe(stack, picture, detection, settings, asked)).transpose()
+    find_subject(&mut stack.detector, picture)?.map(|detection| describe(stack, picture, detection, settings, asked)).transpose()
+}
+
+/// Where the face is that a photo is about, if there is any.
+pub fn find_subject(detector: &mut Detector, picture: &Picture) -> Result<Option<Detection>, PipelineError> {
+    Ok(subject(detector.detect(picture)?, picture))
+}
+
+/// The embedding of a face that was found before, whatever its quality; `None` when it cannot be aligned or the network says nothing.
+pub fn embed_found(embedder: &mut Embedder, picture: &Picture, found: &Detection) -> Result<Option<Embedding>, PipelineError> {
+    match align(picture, &found.landmarks, embedder.template(), embedder.side()) {
+        Some(face) => answer(embedder.embed(&face)),
+        None => Ok(None),
+    }
 }
 
 /// Of several faces the one that the photo is about: the largest side less the distance to the picture's middle, in pixels. Sets of

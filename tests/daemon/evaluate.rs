@@ -103,3 +103,102 @@ fn calibrate_gives_a_threshold_that_the_photos_can_show_and_refuses_what_they_ca
     assert!(point["fmr"]["interval"][1].as_f64().unwrap() <= fmr, "{report}");
     assert!(point["fnmr"]["value"].as_f64().unwrap() < 0.2, "{report}");
 }
+
+/// The clips of a small trial with who is in them: two clips of one person, two of another, one of a third.
+const VISITS: &str =
+    "person,clip\nperson-0,again.mkv\nperson-0,brother.mkv\nperson-1,bird.mkv\nperson-1,sorry.mkv\nperson-2,book.mkv\n";
+
+#[test]
+fn a_door_trial_counts_visits_and_tells_a_threshold_that_lets_strangers_in() {
+    let Some(shared) = shared() else { return };
+    let house = House::furnished(&shared, "standard");
+    let (list, plots, clips) = (house.path("visits.csv"), house.path("plots"), shared.join("clips"));
+    std::fs::write(&list, VISITS).unwrap();
+    let trial = |pack: &str, more: &[&str]| -> Value {
+        let asked = ["--pack", pack, "eval", "door", "--clips", path(&clips), "--list", path(&list), "--json"];
+        serde_json::from_str(&house.succeed(&[&asked[..], more].concat())).unwrap()
+    };
+    for pack in ["standard", "builtin"] {
+        let report = trial(pack, &["--plots", path(&plots)]);
+        let errors = &report["trials"][0];
+        assert_eq!((&report["clips"], &report["people"]), (&Value::from(5), &Value::from(3)));
+        assert_eq!(
+            (&errors["false_grants"]["count"], &errors["false_grants"]["n"]),
+            (&Value::from(0), &Value::from(16)),
+            "{report}"
+        );
+        assert_eq!(errors["clusters"]["strangers"]["n"], 3, "three pairs of people, however many clips: {report}");
+        assert_eq!(errors["false_refusals"]["n"], 4, "{report}");
+        assert!(errors["false_grants"]["interval"][1].as_f64().unwrap() > 0.2, "sixteen visits show little: {report}");
+        let visits = errors["visits"].as_array().unwrap();
+        assert!(visits.len() == 20 && visits.iter().all(|visit| visit["clip"] != visit["enrolled_from"]), "{report}");
+        assert!(plots.join("door-det.svg").exists() && plots.join("door-scores.png").exists());
+    }
+    // Two trials of one playing: the pack's own threshold, and one that anybody reaches.
+    let report = trial("standard", &["--match-threshold", "0.99,0.05"]);
+    let granted = |trial: usize| report["trials"][trial]["false_grants"]["count"].as_u64().unwrap();
+    assert_eq!((granted(0), granted(1)), (0, 16), "{report}");
+    assert_eq!(report["trials"][0]["false_refusals"]["count"], 4, "{report}");
+    // Everybody enrolled from one clip: each clip is a stranger's where its own person is left out.
+    let report = trial("standard", &["--gallery", "all"]);
+    let errors = &report["trials"][0];
+    assert_eq!((&errors["false_grants"]["n"], &errors["false_refusals"]["n"]), (&Value::from(5), &Value::from(2)), "{report}");
+    assert_eq!(
+        (&errors["false_grants"]["count"], &errors["wrong_person"]["count"]),
+        (&Value::from(0), &Value::from(0)),
+        "{report}"
+    );
+
+    std::fs::write(&list, "person-0,again.mkv\nperson-1,../clips/bird.mkv\n").unwrap();
+    let said = house.fail(65, &["eval", "door", "--clips", path(&clips), "--list", path(&list)]);
+    assert!(said.contains("line 2") && said.contains("PERSON,CLIP"), "{said}");
+    house.fail(65, &["eval", "door", "--clips", path(&house.path("nowhere"))]);
+}
+
+#[test]
+fn strangers_whom_other_networks_find_alike_are_the_harder_ones() {
+    let Some(shared) = shared() else { return };
+    let images = shared.join("faces/lfw/images");
+    let house = House::furnished(&shared, "standard");
+    for pack in ["small", "arcface-512-research"] {
+        house.succeed(&["models", "fetch", pack, "--from", path(&shared.join("models")), "--accept-licence"]);
+    }
+    let mut people: Vec<_> = std::fs::read_dir(&images).unwrap().map(|entry| entry.unwrap().path()).collect();
+    people.sort();
+    let is_twice = |folder: &&std::path::PathBuf| (2..=3).contains(&std::fs::read_dir(folder).unwrap().count());
+    let chosen: Vec<_> = people.iter().filter(is_twice).step_by(9).take(60).collect();
+    let names: String = chosen.iter().map(|folder| format!("{}\n", folder.file_name().unwrap().to_str().unwrap())).collect();
+    let (list, excluded) = (house.path("people.txt"), house.path("excluded.txt"));
+    std::fs::write(&list, names).unwrap();
+    let asked =
+        ["--pack", "standard", "eval", "alike", "--images", path(&images), "--people", path(&list), "--list", "3", "--json"];
+    let judges = ["--judge", "small", "--judge", "arcface-512-research"];
+    let report: Value = serde_json::from_str(&house.succeed(&[&asked[..], &judges[..], &["--share", "0.05"]].concat())).unwrap();
+    let network = &report["networks"][0];
+    let [random, alike] = ["random", "alike"].map(|cohort| &network["cohorts"][cohort]);
+    let pairs = |cohort: &Value| cohort["pairs"].as_u64().unwrap();
+    assert_eq!(pairs(alike), (pairs(random) as f64 * 0.05).round() as u64, "{report}");
+    let score = |cohort: &Value| cohort["at_fmr"]["1e-2"]["threshold"].as_f64().unwrap();
+    assert!(score(alike) > score(random) + 0.05, "{report}");
+    assert_eq!(network["highest_alike"].as_array().unwrap().len(), 3);
+
+    // The most alike pair is called a wrong label: it is gone, and nothing else.
+    let pair = network["highest_alike"][0]["pair"].as_array().unwrap();
+    std::fs::write(&excluded, format!("{} {}\n", pair[1].as_str().unwrap(), pair[0].as_str().unwrap())).unwrap();
+    let less = [&asked[..], &judges[..], &["--share", "1", "--exclude", path(&excluded)]].concat();
+    let less: Value = serde_json::from_str(&house.succeed(&less)).unwrap();
+    let cohort = &less["networks"][0]["cohorts"]["alike"];
+    assert_eq!(pairs(cohort), pairs(random) - 1, "{less}");
+    assert!(
+        !less["networks"][0]["highest_alike"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|row| row["pair"] == network["highest_alike"][0]["pair"])
+    );
+
+    let said = house.fail(64, &[&asked[..], &["--judge", "small"]].concat());
+    assert!(said.contains("two --judge"), "{said}");
+    let said = house.fail(64, &[&asked[..], &["--judge", "small", "--judge", "standard"]].concat());
+    assert!(said.contains("judge itself"), "{said}");
+}
