@@ -293,7 +293,7 @@ fn photos_beyond_what_fits_and_a_strangers_among_them_are_refused_by_name_and_ev
     let config = house.path("config.toml");
     std::fs::write(
         &config,
-        "[gallery]\nmax-templates-per-person = 2\n[[cameras]]\nid = \"x\"\n[cameras.source.images]\npath = \"/\"\n",
+        "[models]\npack = \"builtin\"\n[gallery]\nmax-templates-per-person = 2\n[[cameras]]\nid = \"x\"\n[cameras.source.images]\npath = \"/\"\n",
     )
     .unwrap();
     let all = |person: &str| [1, 2, 3, 4].map(|number| photo(person, number));

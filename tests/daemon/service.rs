@@ -259,7 +259,7 @@ fn doctor_lets_a_sound_installation_pass() {
     let config = house.path("config.toml");
     let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo/idle.mp4");
     let text = format!(
-        "[publish]\nhost = \"127.0.0.1\"\nport = 1\n[[cameras]]\nid = \"hall\"\n[cameras.source.file]\npath = \"{}\"\n",
+        "[models]\npack = \"builtin\"\n[publish]\nhost = \"127.0.0.1\"\nport = 1\n[[cameras]]\nid = \"hall\"\n[cameras.source.file]\npath = \"{}\"\n",
         clip.display()
     );
     std::fs::write(&config, text).unwrap();
