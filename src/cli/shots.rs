@@ -26,9 +26,14 @@ pub(super) fn clip_camera(path: &Path) -> Result<CameraSettings> {
     Ok(file_camera(id, path, false, false))
 }
 
+/// How long a file may take to its next frame before it is told to be damaged: a busy machine is slow to begin, and a file never comes back
+/// better for trying again soon.
+const PATIENCE_MS: u32 = 30_000;
+
 /// A file as a camera.
 pub(super) fn file_camera(id: CameraId, path: &Path, repeat: bool, paced: bool) -> CameraSettings {
-    CameraSettings::new(id, Source::File(FileSource { path: path.to_owned(), repeat, paced }))
+    let source = Source::File(FileSource { path: path.to_owned(), repeat, paced });
+    CameraSettings { stall_timeout_ms: PATIENCE_MS, ..CameraSettings::new(id, source) }
 }
 
 /// Why a photo, a clip or a camera gave no face: a word for programs beside the failure.

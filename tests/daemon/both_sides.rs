@@ -47,7 +47,7 @@ pub(super) fn furnish(broker: u16, more: &str) -> (House, std::path::PathBuf) {
         "device = \"unit\"\n[models]\npack = \"builtin\"\n[inference]\nbackend = \"tract\"\n\
          [publish]\nhost = \"127.0.0.1\"\nport = {broker}\noperator-keys = \"{operators}\"\n\
          [controller]\ndoor = \"front\"\npinned-keys = \"{keys}\"\nunlock-ms = 500\n\
-         [[cameras]]\nid = \"entrance\"\n[cameras.source.file]\npath = \"{clip}\"\nloop = true\n\
+         [[cameras]]\nid = \"entrance\"\nstall-timeout-ms = 60000\n[cameras.source.file]\npath = \"{clip}\"\nloop = true\n\
          [[doors]]\nid = \"front\"\ncameras = [\"entrance\"]\n{more}",
         operators = house.path("operators.json").display(),
         keys = house.path("keys.json").display(),

@@ -69,7 +69,7 @@ fn identity(house: &House, photo: &str) -> Option<String> {
 fn frames(clip: &str, wanted: &[u64], folder: &Path, part: impl Fn(u64, RgbImage) -> RgbImage) {
     std::fs::create_dir_all(folder).unwrap();
     let source = Source::File(FileSource { path: demo(clip), repeat: false, paced: false });
-    let camera = CameraSettings::new(CameraId::new("clip").unwrap(), source);
+    let camera = CameraSettings { stall_timeout_ms: 60_000, ..CameraSettings::new(CameraId::new("clip").unwrap(), source) };
     let (slot, frames) = Slot::single();
     let (handle, ear) = stop::pair();
     let worker = {
@@ -81,7 +81,7 @@ fn frames(clip: &str, wanted: &[u64], folder: &Path, part: impl Fn(u64, RgbImage
     };
     let mut found = 0;
     while found < wanted.len() {
-        match frames.take_any(Duration::from_secs(30)) {
+        match frames.take_any(PATIENCE) {
             Taken::Item(_, frame) if wanted.contains(&frame.number) => {
                 let name = folder.join(format!("{:05}.png", wanted.iter().position(|number| *number == frame.number).unwrap()));
                 part(frame.number, rgb(&frame.picture)).save(name).unwrap();

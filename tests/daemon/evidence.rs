@@ -1,7 +1,7 @@
 //! Evidence beyond the pictures of a door's own camera, by the real daemon on the project's own clips: a turn of the head that is asked
 //! for, a second camera that must agree, and enrolment at a camera by command.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -114,6 +114,30 @@ fn a_second_camera_that_sees_nobody_something_flat_or_nothing_at_all_keeps_its_d
             && has("dark", "denied", "spoof")
             && has("depth", "denied", "spoof")
             && has("silent", "denied", "witness")
+    });
+}
+
+/// Person A comes alone, then B, pictures of A, and A together with C: C is never there alone.
+#[test]
+fn a_door_for_one_face_lets_nobody_in_while_a_second_one_is_in_view_and_says_so() {
+    let broker = Mosquitto::open();
+    let alone = "[[doors]]\nid = \"alone\"\ncameras = [\"entrance\"]\nliveness = { one-face = true }\n";
+    let (house, config) = furnish(broker.port, &format!("{alone}[policy.throttle]\nfailures = 0\ncool-down-ms = 0\n"));
+    let decisions = Ear::on(broker.port, "faceid/unit/door/+/decision");
+    let (_daemon, _notify) = start(&house, &config);
+    let mut seen: BTreeSet<(String, String, Option<String>)> = BTreeSet::new();
+    decisions.until("both people at the one door, and one of them alone at the other", |_, payload| {
+        let (door, outcome, reason, person) = essence(payload);
+        let is_c = person.as_deref() == Some("person-c");
+        assert!(door != "alone" || outcome != "granted" || !is_c, "opened for somebody who was not alone: {payload}");
+        seen.insert((door, reason, person.filter(|_| outcome == "granted")));
+        let has = |door: &str, reason: &str, person: Option<&str>| {
+            seen.contains(&(door.to_owned(), reason.to_owned(), person.map(str::to_owned)))
+        };
+        has("front", "match", Some("person-a"))
+            && has("front", "match", Some("person-c"))
+            && has("alone", "match", Some("person-a"))
+            && has("alone", "several-faces", None)
     });
 }
 

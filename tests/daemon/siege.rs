@@ -55,7 +55,7 @@ fn connections_that_drip_or_are_silent_or_idle_take_the_api_from_nobody() {
             Ok(0) => break,
             Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => break,
             _ if sent.is_err() => break,
-            _ => assert!(began.elapsed() < Duration::from_secs(12), "a head may drip for as long as it likes"),
+            _ => assert!(began.elapsed() < PATIENCE, "a head may drip for as long as it likes"),
         }
     }
 }
@@ -169,7 +169,7 @@ fn whoever_guesses_tokens_learns_nothing_once_there_were_ten_and_the_right_one_w
         assert!(Instant::now() < deadline, "locked out");
         std::thread::park_timeout(Duration::from_millis(200));
     }
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn callers_that_stall_hold_no_change_up_however_many() {
         .collect();
     let began = Instant::now();
     house.succeed(&["people", "set", "ann", "--name", "Ann"]);
-    assert!(began.elapsed() < Duration::from_secs(10), "a change waited {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "a change waited {:?}", began.elapsed());
     // One that drips is not let drip for long, however often it sends a byte.
     let mut dripping = UnixStream::connect(house.path("state/control.sock")).unwrap();
     dripping.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
@@ -64,7 +64,7 @@ fn callers_that_stall_hold_no_change_up_however_many() {
             Err(error) if is_sent && error.kind() == std::io::ErrorKind::WouldBlock => {}
             _ => break,
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "a question may drip for as long as it likes");
+        assert!(began.elapsed() < Duration::from_secs(60), "a question may drip for as long as it likes");
     }
 }
 
@@ -145,7 +145,7 @@ fn a_removal_whose_ciphertext_stays_on_a_disk_that_fails_says_so_and_nothing_is_
     house.succeed(&["people", "set", "bob", "--name", "Bob"]);
     assert!(!super::text(&house.run(&["gallery", "verify"])).contains("takes no change"));
     // The upkeep notices within a moment of its own that all is well again.
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(90);
     let trail = loop {
         let trail = house.succeed(&["audit", "export"]);
         if trail.contains("\"read_only\":null") || Instant::now() > until {

@@ -8,6 +8,8 @@ mod evaluation;
 mod nobody;
 mod shared;
 #[cfg(feature = "tract")]
+mod swaps;
+#[cfg(feature = "tract")]
 mod upside_down;
 #[cfg(feature = "tract")]
 mod visits;
