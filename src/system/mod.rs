@@ -4,6 +4,8 @@
 
 pub mod backoff;
 pub mod clock;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod drawn;
 pub mod files;
 pub mod highwater;
 pub mod logging;
