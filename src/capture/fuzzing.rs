@@ -74,7 +74,8 @@ fn sample(drawn: &mut Drawn<'_>) -> Option<(gst::Sample, [usize; 4])> {
     let caps = caps.build();
     let info = gst_video::VideoInfo::from_caps(&caps).ok();
     let right = info.as_ref().map_or(64, gst_video::VideoInfo::size);
-    let size = if how & 4 == 0 { right } else { (right + usize::from(drawn.byte())).saturating_sub(usize::from(drawn.byte())) };
+    let size =
+        if how & 4 == 0 { right } else { right.saturating_add(drawn.byte().into()).saturating_sub(usize::from(drawn.byte())) };
     if size > MOST_BYTES {
         return None;
     }
@@ -104,12 +105,12 @@ fn sample(drawn: &mut Drawn<'_>) -> Option<(gst::Sample, [usize; 4])> {
                     1 => offsets[plane] = usize::from_le_bytes(drawn.array()),
                     change => {
                         strides[plane] = strides[plane].saturating_add(i32::from(change >> 4)).saturating_sub(2);
-                        offsets[plane] = (offsets[plane] + usize::from(change & 15)).saturating_sub(2);
+                        offsets[plane] = offsets[plane].saturating_add(usize::from(change & 15)).saturating_sub(2);
                     }
                 }
             }
             let beyond = if how & 32 == 0 { 0 } else { u32::from(drawn.byte()) };
-            let (width, height) = (info.width() + beyond, info.height() + beyond % 16);
+            let (width, height) = (info.width().saturating_add(beyond), info.height().saturating_add(beyond % 16));
             let kind = if how & 64 == 0 {
                 info.format()
             } else {
@@ -140,6 +141,16 @@ mod tests {
         let mut seen = 0;
         walk("frames", &seeds, 4_000, |bytes| frames(bytes, |_, _| seen += 1));
         assert!(seen > 1_000, "hardly any frame was taken: {seen}");
+    }
+
+    #[test]
+    fn a_format_without_an_area_is_refused() {
+        gst::init().unwrap();
+        for (width, height) in [(0, 30), (40, 0), (0, 0), (-1, 30), (40, i32::MIN)] {
+            let caps = gst::Caps::builder("video/x-raw").field("format", "I420").field("width", width).field("height", height);
+            let sample = gst::Sample::builder().buffer(&gst::Buffer::from_slice([0; 64])).caps(&caps.build()).build();
+            assert!(mapped::picture(&sample).is_err(), "{width}x{height}");
+        }
     }
 
     #[test]

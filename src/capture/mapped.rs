@@ -47,7 +47,9 @@ fn is_whole(buffer: &gst::BufferRef, meta: &gst_video::VideoMeta, info: &gst_vid
 /// Maps a sample; its own caps are read, so that a stream may change size and format at any frame. The error says what does not fit.
 pub(super) fn picture(sample: &gst::Sample) -> Result<Picture, String> {
     let caps = sample.caps().ok_or("a frame came without a format")?;
-    let info = gst_video::VideoInfo::from_caps(caps).map_err(|_| format!("frames of {caps} cannot be used: give raw video"))?;
+    // A format without an area is read, and mapping it would panic.
+    let info = gst_video::VideoInfo::from_caps(caps).ok().filter(gst_video::VideoInfo::is_valid);
+    let info = info.ok_or_else(|| format!("frames of {caps} cannot be used: give raw video"))?;
     let layout = match info.format() {
         gst_video::VideoFormat::I420 => Layout::I420,
         gst_video::VideoFormat::Nv12 => Layout::Nv12,

@@ -216,6 +216,6 @@ mod tests {
             drawn.push([kind, 0, 200].into_iter().chain((0..1500).map(|_| random.u8(..))).collect());
         }
         let seeds: Vec<&[u8]> = drawn.iter().map(Vec::as_slice).collect();
-        walk("detections", &seeds, 2_000, detections);
+        walk("detections", &seeds, 300, detections);
     }
 }

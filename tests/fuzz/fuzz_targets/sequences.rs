@@ -13,4 +13,6 @@ static SCENES: LazyLock<Scenes> = LazyLock::new(|| {
     Scenes::new(&folder)
 });
 
-fuzz_target!(|bytes: &[u8]| SCENES.sequence(bytes));
+fuzz_target!(|bytes: &[u8]| {
+    SCENES.sequence(bytes);
+});
