@@ -7,7 +7,7 @@ use gstreamer_video as gst_video;
 use super::light::LightWatch;
 use super::mapped;
 use super::{MotionGate, MotionSettings};
-use crate::system::drawn::Drawn;
+use crate::types::drawn::Drawn;
 use crate::types::{Monotonic, Picture};
 
 /// The formats that are taken and some that are not.
@@ -36,13 +36,12 @@ pub fn frames(bytes: &[u8], mut look: impl FnMut(&Picture, &mut Drawn<'_>)) {
         let Some((sample, offsets)) = sample(&mut drawn) else { continue };
         let Ok(picture) = mapped::picture(&sample) else { continue };
         let layout = picture.layout();
-        for plane in 0..layout.planes() {
+        for (plane, offset) in offsets.iter().enumerate().take(layout.planes()) {
             let (row_bytes, rows) = layout.plane_size(plane, picture.width(), picture.height());
             let (bytes, stride) = picture.plane(plane);
             for row in 0..rows {
                 let line = &bytes[row * stride..row * stride + row_bytes];
-                let is_ours =
-                    line.iter().enumerate().all(|(column, byte)| *byte == content(offsets[plane] + row * stride + column));
+                let is_ours = line.iter().enumerate().all(|(column, byte)| *byte == content(offset + row * stride + column));
                 assert!(is_ours, "row {row} of plane {plane} of {picture:?} is not what the buffer holds");
             }
         }

@@ -18,7 +18,7 @@ use crate::access::{
 };
 use crate::gallery::{self, Gallery};
 use crate::pipeline::{self, Gated, Pipeline, Stages, Witness};
-use crate::system::drawn::Drawn;
+use crate::types::drawn::Drawn;
 use crate::types::*;
 use crate::vision::VisionError;
 use blind::{Blind, perceived};

@@ -4,8 +4,6 @@
 
 pub mod backoff;
 pub mod clock;
-#[cfg(any(test, feature = "fuzzing"))]
-pub mod drawn;
 pub mod files;
 pub mod highwater;
 pub mod logging;

@@ -9,7 +9,7 @@ use super::pixels::{Sampler, View, to_rgb};
 use super::{Detector, Parallax, Tracker, align, depth, detect, liveness, quality, track, upright};
 use crate::inference::manifest::{CropRule, DetectorDecode, Model, Role};
 use crate::inference::{InferenceError, Network, Tensor};
-use crate::system::drawn::Drawn;
+use crate::types::drawn::Drawn;
 use crate::types::{BoundingBox, Detection, Landmarks, ModelId, Monotonic, Picture, Place, Point, TrackId};
 
 /// A network that gives the same outputs whatever comes in.
@@ -79,7 +79,7 @@ fn number(drawn: &mut Drawn<'_>) -> f32 {
 /// crops, alignment and quality.
 pub fn detections(bytes: &[u8]) {
     let mut drawn = Drawn::new(bytes);
-    let is_yunet = drawn.byte() % 2 == 0;
+    let is_yunet = drawn.byte().is_multiple_of(2);
     let strides = STRIDES.to_vec();
     let kinds: &[(&str, usize)] =
         if is_yunet { &[("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)] } else { &[("score", 1), ("box", 4), ("point", 10)] };
@@ -133,7 +133,7 @@ pub fn detections(bytes: &[u8]) {
         let tracks: BTreeSet<TrackId> = seen.iter().map(|(track, _)| *track).collect();
         assert!(tracks.len() == seen.len() && seen.iter().all(|(_, index)| *index < more.len()), "two faces are one stay");
         assert!(tracks.is_disjoint(&gone), "a stay that has ended goes on");
-        if let Some(first) = tracks.first().filter(|_| drawn.byte() % 4 == 0) {
+        if let Some(first) = tracks.first().filter(|_| drawn.byte().is_multiple_of(4)) {
             let after = tracker.split(*first).expect("it is there");
             gone.extend(tracker.ended());
             assert!(gone.contains(first) && !gone.contains(&after) && !tracks.contains(&after));
@@ -194,7 +194,7 @@ pub fn look(picture: &Picture, drawn: &mut Drawn<'_>) {
     }
     let bounding_box = BoundingBox { x: place(drawn), y: place(drawn), width: place(drawn), height: place(drawn) };
     let mut landmarks = Landmarks(ARCFACE_TEMPLATE.map(|[x, y]| Point { x, y }));
-    if drawn.byte() % 2 == 0 {
+    if drawn.byte().is_multiple_of(2) {
         landmarks.0.iter_mut().for_each(|point| *point = Point { x: place(drawn), y: place(drawn) });
     }
     use_face(picture, &Detection { bounding_box, landmarks, confidence: drawn.share() });
