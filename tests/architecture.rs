@@ -169,3 +169,30 @@ fn no_file_outgrows_the_ceiling_and_each_says_what_it_is() {
         assert!(source.code.starts_with("//!"), "src/{} does not begin with what it is", source.name);
     }
 }
+
+/// The package that builds the fuzz targets is no part of a build, so nothing else notices that its lock is of another day.
+#[test]
+fn the_fuzz_targets_can_be_built_and_are_told_of() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = |path: &str| std::fs::read_to_string(root.join(path)).unwrap().parse::<toml::Table>().unwrap();
+    let lock = table("tests/fuzz/Cargo.lock");
+    let locked =
+        lock["package"].as_array().unwrap().iter().find(|package| package["name"].as_str() == Some("faceid-plus")).unwrap();
+    let locked: Vec<&str> = locked["dependencies"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    let needed = table("Cargo.toml")["dependencies"].as_table().unwrap().clone();
+    let is_optional = |entry: &toml::Value| entry.get("optional").and_then(toml::Value::as_bool) == Some(true);
+    let missing: Vec<_> = needed
+        .iter()
+        .filter(|(name, entry)| !is_optional(entry) && !locked.iter().any(|locked| locked.split(' ').next() == Some(name)))
+        .map(|(name, _)| name)
+        .collect();
+    assert!(missing.is_empty(), "tests/fuzz/Cargo.lock lacks {missing:?}: `cargo update --workspace` in tests/fuzz");
+    let targets = table("tests/fuzz/Cargo.toml");
+    let targets: Vec<&str> = targets["bin"].as_array().unwrap().iter().map(|bin| bin["name"].as_str().unwrap()).collect();
+    let told = std::fs::read_to_string(root.join("tests/fuzz/README.md")).unwrap();
+    for file in std::fs::read_dir(root.join("tests/fuzz/fuzz_targets")).unwrap() {
+        let name = file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned();
+        assert!(targets.contains(&name.as_str()), "no [[bin]] builds {name}");
+        assert!(told.contains(&format!("| `{name}` |")), "no row tells of {name}");
+    }
+}

@@ -8,6 +8,9 @@
 //! password from being sent in the clear: the caller gives [`run`] one.
 
 mod event;
+#[cfg(all(feature = "gstreamer", any(test, feature = "fuzzing")))]
+#[expect(clippy::expect_used, reason = "it is there to panic")]
+pub mod fuzzing;
 mod images;
 #[cfg(feature = "gstreamer")]
 mod light;

@@ -19,9 +19,12 @@ pub fn printed(bytes: &[u8]) {
     assert!(snapshot::open(bytes, &Recipient::new([7; 32])).map_err(|why| harmless(&logging::escape(&why))).is_err());
     if let Ok(value) = serde_json::from_slice::<Value>(bytes) {
         harmless(&watch::decision_line(&value));
-        let shown = logging::escape_json(&value.to_string());
+        // A number with more digits than it can keep may differ in the last one when it is read again: that is none of the escaping's.
+        let written = value.to_string();
+        let shown = logging::escape_json(&written);
         harmless(&shown);
-        assert_eq!(serde_json::from_str::<Value>(&shown).expect("it is JSON as before"), value);
+        let read = |text: &str| serde_json::from_str::<Value>(text).expect("it is JSON as before");
+        assert_eq!(read(&shown), read(&written));
     }
 }
 
@@ -36,7 +39,9 @@ mod tests {
 
     #[test]
     fn a_seeded_walk_over_what_is_printed_breaks_no_promise() {
-        let seeds: [&[u8]; 4] = [
+        let seeds: [&[u8]; 5] = [
+            // Found by the fuzzer: a number that its text and what was read of it round apart.
+            br#"{"track":711111111111111111111111111111111111111111111111111111111111111111111111111111111111111111}"#,
             br#"{"time":"1970-01-01T00:00:00Z","data":{"door":"front","outcome":"granted","reason":"match","person":"p","track":7,"evidence":{"frames":5,"match_band":"strong","liveness_band":"high"}}}"#,
             "{\"camera\":\"c\",\"status\":\"online\",\"reason\":\"a\\n\\u001b[2J\u{9b}\u{202e}\"}".as_bytes(),
             br#"{"ok":true,"verb":"list","nonce":"n","result":{"people":[]},"error":null}"#,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::birth_witness;
 use super::control;
 use super::inbox::{Heard, Inbox};
+use super::sequences::Stage;
 use crate::access::grant::{GrantKey, KeySet};
 use crate::gallery;
 use crate::publish::command::{Gate, Verb};
@@ -102,6 +103,22 @@ pub fn request(bytes: &[u8]) {
     control::judge(gallery::fuzzing::peopled().0, bytes);
 }
 
+/// A door before which anybody may stand.
+pub struct Scenes(Stage);
+
+impl Scenes {
+    /// Its gallery is in `folder`.
+    pub fn new(folder: &Path) -> Self {
+        Self(Stage::new(folder))
+    }
+
+    /// A sequence of faces that the bytes draw, through tracker, visits, gallery and decider: nobody is let in but by enough frames that
+    /// show that very person alive. How many were.
+    pub fn sequence(&self, bytes: &[u8]) -> usize {
+        self.0.play(bytes)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,5 +153,25 @@ mod tests {
         let questions = control::questions(&model, dimension);
         let seeds: Vec<&[u8]> = questions.iter().map(Vec::as_slice).collect();
         walk("request", &seeds, 3_000, request);
+    }
+
+    #[test]
+    fn a_seeded_walk_over_sequences_of_faces_breaks_no_promise() {
+        let folder = tempfile::tempdir().unwrap();
+        let scenes = Scenes::new(folder.path());
+        // One person who stays, alive, at each kind of door, and turns the head to either side; and drawn ones.
+        let mut random = fastrand::Rng::with_seed(7);
+        let stretch = |yaw: u8| [0, 1, 0, 1, yaw, 1, 7, 1, 1];
+        let frames = |yaw: u8| stretch(yaw).into_iter().chain([1; 32]);
+        let stays = |site: u8, yaw: u8| -> Vec<u8> {
+            let first = [7, site, 59, 0, 0, 0].into_iter().chain(stretch(0));
+            first.chain(frames(0)).chain(frames(yaw)).chain(frames(0)).chain(frames(yaw)).chain(frames(0)).collect()
+        };
+        let mut drawn: Vec<Vec<u8>> = (0..4).flat_map(|site| [0, 3, 4].map(|yaw| stays(site, yaw))).collect();
+        drawn.extend((0..8).map(|_| (0..400).map(|_| random.u8(..)).collect()));
+        let seeds: Vec<&[u8]> = drawn.iter().map(Vec::as_slice).collect();
+        let mut granted = 0;
+        walk("sequences", &seeds, 400, |bytes| granted += scenes.sequence(bytes));
+        assert!(granted > 20, "the sequences say little: {granted} grants");
     }
 }

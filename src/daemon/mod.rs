@@ -24,7 +24,8 @@ pub mod panic;
 mod purge;
 mod reports;
 pub mod restoring;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[expect(clippy::unwrap_used, reason = "it is there to panic")]
 mod sequences;
 pub mod service;
 pub mod signals;

@@ -3,12 +3,14 @@
 //! in unless the least number of frames show that very person alive, and in the order that a challenge asked. To show that the checker can
 //! fail, the same sequences are given to versions that are blind in one way each: every one of them must be caught.
 //!
-//! A sequence is drawn from a seed that a failure names; `FACEID_SEQUENCE_SEED` looks at it again.
+//! A sequence is drawn from a seed that a failure names (`FACEID_SEQUENCE_SEED` looks at it again), or by a fuzzer's bytes: who stands where
+//! for how many frames is theirs, the unrest between frames is not.
 
+#[cfg_attr(not(test), allow(dead_code, reason = "only tests are blind"))]
 mod blind;
 
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::access::grant::GrantKey;
 use crate::access::{
@@ -16,13 +18,11 @@ use crate::access::{
 };
 use crate::gallery::{self, Gallery};
 use crate::pipeline::{self, Gated, Pipeline, Stages, Witness};
+use crate::types::drawn::Drawn;
 use crate::types::*;
 use crate::vision::VisionError;
-use blind::{ALL_BLIND, Blind, perceived};
+use blind::{Blind, perceived};
 
-/// Sequences of the long run, and those within which a blind version must be caught.
-const SEQUENCES: u64 = 4_000;
-const SOON: u64 = 12_000;
 const STEP_MS: u64 = 66;
 const MATCHING: f32 = 0.5;
 const LIVE: f32 = 0.5;
@@ -165,15 +165,38 @@ impl Stages for Scene {
 }
 
 /// Draws figures.
-struct Dice(fastrand::Rng);
+struct Dice<'a> {
+    random: fastrand::Rng,
+    /// Where a fuzzer draws them.
+    given: Option<Drawn<'a>>,
+}
 
-impl Dice {
+#[cfg(test)]
+impl Dice<'static> {
+    fn seeded(seed: u64) -> Self {
+        Self { random: fastrand::Rng::with_seed(seed), given: None }
+    }
+}
+
+impl<'a> Dice<'a> {
+    fn given(bytes: &'a [u8]) -> Self {
+        let mut drawn = Drawn::new(bytes);
+        Self { random: fastrand::Rng::with_seed(drawn.byte().into()), given: Some(drawn) }
+    }
+
     fn one<T: Clone>(&mut self, of: &[T]) -> T {
-        of[self.0.usize(..of.len())].clone()
+        of[self.below(of.len())].clone()
+    }
+
+    fn below(&mut self, count: usize) -> usize {
+        match &mut self.given {
+            Some(drawn) => drawn.below(count),
+            None => self.random.usize(..count),
+        }
     }
 
     fn near(&mut self, value: f32, by: f32) -> f32 {
-        value + by * (2.0 * self.0.f32() - 1.0)
+        value + by * (2.0 * self.random.f32() - 1.0)
     }
 
     /// Somebody as much alike to the people as said.
@@ -203,7 +226,7 @@ struct Stretch {
     is_clear: bool,
 }
 
-fn stretch(dice: &mut Dice, x: f32) -> Stretch {
+fn stretch(dice: &mut Dice<'_>, x: f32) -> Stretch {
     let alike = dice.one(&[
         [0.85, 0.1],
         [0.85, 0.1],
@@ -215,23 +238,23 @@ fn stretch(dice: &mut Dice, x: f32) -> Stretch {
         [0.6, 0.57],
         [0.55, 0.3],
     ]);
-    let is_live = dice.0.bool();
+    let is_live = dice.below(2) > 0;
     Stretch {
         alike,
         own: dice.one(&[0, 1, 2]),
         is_live,
-        is_warm: is_live && dice.0.u8(..3) > 0,
+        is_warm: is_live && dice.below(3) > 0,
         yaw: dice.one(&[0.0, 0.0, 0.0, 25.0, -25.0]),
-        x: if dice.0.u8(..4) == 0 { dice.one(&[40.0, 90.0, 200.0, 420.0]) } else { x },
+        x: if dice.below(4) == 0 { dice.one(&[40.0, 90.0, 200.0, 420.0]) } else { x },
         frames: dice.one(&[1, 1, 2, 2, 3, 4, 8, 16]),
-        is_there: dice.0.u8(..8) > 0,
-        is_clear: dice.0.u8(..8) > 0,
+        is_there: dice.below(8) > 0,
+        is_clear: dice.below(8) > 0,
     }
 }
 
 /// Frame after frame, who is really there.
-fn sequence(dice: &mut Dice) -> Vec<Vec<Figure>> {
-    let mut frames: Vec<Vec<Figure>> = vec![Vec::new(); dice.0.usize(30..90)];
+fn sequence(dice: &mut Dice<'_>) -> Vec<Vec<Figure>> {
+    let mut frames: Vec<Vec<Figure>> = vec![Vec::new(); 30 + dice.below(60)];
     for lane in 0..dice.one(&[1, 1, 2]) {
         let place = dice.one(&[40.0, 60.0, 300.0]) + if lane == 1 { dice.one(&[10.0, 240.0]) } else { 0.0 };
         let size = dice.one(&[120.0, 120.0, 70.0]);
@@ -248,7 +271,7 @@ fn sequence(dice: &mut Dice) -> Vec<Vec<Figure>> {
             let area = BoundingBox { x: dice.near(now.x, 4.0), y: dice.near(100.0, 4.0), width: size, height: size * 1.2 };
             let liveness = if now.is_live { dice.near(0.85, 0.1) } else { dice.near(0.15, 0.12) };
             // One frame in twelve says what is not so.
-            let liveness = if dice.0.u8(..12) == 0 { 1.0 - liveness } else { liveness };
+            let liveness = if dice.below(12) == 0 { 1.0 - liveness } else { liveness };
             let quality = if now.is_clear { dice.near(0.6, 0.3) } else { 0.05 };
             let vector = dice.face(&now.alike, now.own);
             let yaw = dice.near(now.yaw, 3.0);
@@ -272,9 +295,8 @@ fn at(frame: usize) -> Moment {
 }
 
 /// Two people's faces in a sealed gallery, made once.
-fn people() -> (tempfile::TempDir, Arc<Gallery>) {
-    let dir = tempfile::tempdir().unwrap();
-    let settings = gallery::Settings { dir: dir.path().join("gallery"), ..gallery::Settings::default() };
+fn people(folder: &Path) -> Arc<Gallery> {
+    let settings = gallery::Settings { dir: folder.join("gallery"), ..gallery::Settings::default() };
     let gallery = Gallery::create_or_open(&settings, &gallery::SealingKey::generate().unwrap(), &model(), DIMENSION).unwrap();
     for (index, name) in PEOPLE.iter().enumerate() {
         let mut values = vec![0.0; DIMENSION];
@@ -283,7 +305,7 @@ fn people() -> (tempfile::TempDir, Arc<Gallery>) {
         let person = Person { id, name: None, groups: vec![], consented_at: None, expires_at: None, enrolled_at: Wall(0) };
         gallery.enroll_many(vec![(person, vec![Embedding::normalised(model(), values).unwrap()])]).unwrap();
     }
-    (dir, Arc::new(gallery))
+    Arc::new(gallery)
 }
 
 fn decider(site: Site, blind: Option<Blind>) -> Decider {
@@ -331,18 +353,7 @@ struct Grant {
 }
 
 /// Takes a sequence through everything.
-fn live(frames: &[Vec<Figure>], site: Site, gallery: &Arc<Gallery>, blind: Option<Blind>) -> Vec<Grant> {
-    let pictures = [40, 200].map(|level| Picture::from_rgb(640, 480, vec![level; 640 * 480 * 3]).unwrap());
-    live_before(&pictures, frames, site, gallery, blind)
-}
-
-fn live_before(
-    pictures: &[Picture; 2],
-    frames: &[Vec<Figure>],
-    site: Site,
-    gallery: &Arc<Gallery>,
-    blind: Option<Blind>,
-) -> Vec<Grant> {
+fn live(pictures: &[Picture; 2], frames: &[Vec<Figure>], site: Site, gallery: &Arc<Gallery>, blind: Option<Blind>) -> Vec<Grant> {
     let scene = Scene { figures: vec![], before: vec![], beside: None, last_liveness: 0.0, kept: vec![], blind };
     let [camera, beside] = [CAMERA, BESIDE].map(|name| CameraId::new(name).unwrap());
     let witness = Witness { camera: beside.clone(), kind: WitnessKind::Infrared, partners: vec![camera.clone()] };
@@ -447,11 +458,10 @@ fn judge(frames: &[Vec<Figure>], site: Site, grant: &Grant) -> Option<&'static s
 }
 
 /// What is wrong with a drawn sequence, or how many were let in.
-fn check(seed: u64, pictures: &[Picture; 2], gallery: &Arc<Gallery>, blind: Option<Blind>) -> Result<usize, String> {
-    let mut dice = Dice(fastrand::Rng::with_seed(seed));
+fn check(mut dice: Dice<'_>, pictures: &[Picture; 2], gallery: &Arc<Gallery>, blind: Option<Blind>) -> Result<usize, String> {
     let site = dice.one(&SITES);
     let frames = sequence(&mut dice);
-    let grants = live_before(pictures, &frames, site, gallery, blind);
+    let grants = live(pictures, &frames, site, gallery, blind);
     for grant in &grants {
         if let Some(wrong) = judge(&frames, site, grant) {
             return Err(format!("{} was let in at frame {} ({site:?}): {wrong}", PEOPLE[grant.person], grant.frame));
@@ -460,79 +470,116 @@ fn check(seed: u64, pictures: &[Picture; 2], gallery: &Arc<Gallery>, blind: Opti
     Ok(grants.len())
 }
 
+/// Two shades, one after the other: something always moves.
 fn pictures() -> [Picture; 2] {
     [40, 200].map(|level| Picture::from_rgb(640, 480, vec![level; 640 * 480 * 3]).unwrap())
 }
 
-#[test]
-fn nobody_is_let_in_but_by_enough_frames_that_show_that_very_person_alive() {
-    let asked = std::env::var("FACEID_SEQUENCE_SEED").ok().map(|seed| seed.parse().unwrap());
-    let seed = asked.unwrap_or_else(|| fastrand::u64(..) >> 20);
-    println!("seeds from {seed}");
-    let (_dir, gallery) = people();
-    let pictures = pictures();
-    let count = if asked.is_some() { 1 } else { SEQUENCES };
-    let grants: usize = (seed..seed + count)
-        .map(|seed| check(seed, &pictures, &gallery, None).unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}")))
-        .sum();
-    println!("{count} sequences, {grants} grants");
-    assert!(asked.is_some() || grants > 500, "the sequences say little: {grants} grants");
+/// The people and the pictures of sequences that any bytes draw.
+pub(super) struct Stage {
+    pictures: [Picture; 2],
+    gallery: Arc<Gallery>,
 }
 
-#[test]
-fn whoever_is_blind_in_any_one_way_is_caught() {
-    let (_dir, gallery) = people();
-    let pictures = pictures();
-    let mut missed = Vec::new();
-    for blind in ALL_BLIND {
-        match (0..SOON).find_map(|n| check(5_000_000 + n, &pictures, &gallery, Some(blind)).err().map(|wrong| (n, wrong))) {
-            Some((after, wrong)) => println!("{blind:?}: caught by sequence {after}: {wrong}"),
-            None => missed.push(blind),
+impl Stage {
+    /// With its gallery in `folder`.
+    pub(super) fn new(folder: &Path) -> Self {
+        Self { pictures: pictures(), gallery: people(folder) }
+    }
+
+    /// How many are let in; panics where somebody is who was not there alive.
+    pub(super) fn play(&self, bytes: &[u8]) -> usize {
+        check(Dice::given(bytes), &self.pictures, &self.gallery, None).unwrap_or_else(|wrong| panic!("{wrong}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::blind::ALL_BLIND;
+    use super::*;
+
+    /// Sequences of the long run, and those within which a blind version must be caught.
+    const SEQUENCES: u64 = 4_000;
+    const SOON: u64 = 12_000;
+
+    #[test]
+    fn nobody_is_let_in_but_by_enough_frames_that_show_that_very_person_alive() {
+        let asked = std::env::var("FACEID_SEQUENCE_SEED").ok().map(|seed| seed.parse().unwrap());
+        let seed = asked.unwrap_or_else(|| fastrand::u64(..) >> 20);
+        println!("seeds from {seed}");
+        let dir = tempfile::tempdir().unwrap();
+        let gallery = people(dir.path());
+        let pictures = pictures();
+        let count = if asked.is_some() { 1 } else { SEQUENCES };
+        let grants: usize = (seed..seed + count)
+            .map(|seed| check(Dice::seeded(seed), &pictures, &gallery, None).unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}")))
+            .sum();
+        println!("{count} sequences, {grants} grants");
+        assert!(asked.is_some() || grants > 500, "the sequences say little: {grants} grants");
+    }
+
+    #[test]
+    fn whoever_is_blind_in_any_one_way_is_caught() {
+        let dir = tempfile::tempdir().unwrap();
+        let gallery = people(dir.path());
+        let pictures = pictures();
+        let mut missed = Vec::new();
+        for blind in ALL_BLIND {
+            match (0..SOON)
+                .find_map(|n| check(Dice::seeded(5_000_000 + n), &pictures, &gallery, Some(blind)).err().map(|wrong| (n, wrong)))
+            {
+                Some((after, wrong)) => println!("{blind:?}: caught by sequence {after}: {wrong}"),
+                None => missed.push(blind),
+            }
+        }
+        assert!(missed.is_empty(), "nobody noticed that a version was blind in these ways: {missed:?}");
+    }
+
+    /// Frames of one figure with a liveness and a place that stay.
+    fn stand(frames: usize, alike: [f32; PEOPLE.len()], liveness: f32, yaw: f32) -> Vec<Vec<Figure>> {
+        let mut dice = Dice::seeded(1);
+        let area = BoundingBox { x: 100.0, y: 100.0, width: 120.0, height: 144.0 };
+        let figure = |dice: &mut Dice<'_>| Figure {
+            vector: dice.face(&alike, 0),
+            liveness,
+            is_warm: liveness > LIVE,
+            yaw,
+            area,
+            quality: 0.6,
+            confidence: 0.9,
+        };
+        (0..frames).map(|_| vec![figure(&mut dice)]).collect()
+    }
+
+    #[test]
+    fn whoever_stands_there_alone_is_let_in_at_every_kind_of_door() {
+        let dir = tempfile::tempdir().unwrap();
+        let gallery = people(dir.path());
+        let turned: Vec<_> = [stand(14, [0.85, 0.1], 0.9, 0.0), stand(6, [0.85, 0.1], 0.9, 25.0)].concat();
+        for site in SITES {
+            let frames = if site == Site::Turn { turned.clone() } else { stand(14, [0.85, 0.1], 0.9, 0.0) };
+            let grants = live(&pictures(), &frames, site, &gallery, None);
+            assert_eq!(grants.iter().map(|grant| grant.person).collect::<Vec<_>>(), [0], "{site:?}");
+            assert!(site == Site::Turn || Duration::from_millis(STEP_MS * grants[0].frame as u64) < Duration::from_secs(1));
         }
     }
-    assert!(missed.is_empty(), "nobody noticed that a version was blind in these ways: {missed:?}");
-}
 
-/// Frames of one figure with a liveness and a place that stay.
-fn stand(frames: usize, alike: [f32; PEOPLE.len()], liveness: f32, yaw: f32) -> Vec<Vec<Figure>> {
-    let mut dice = Dice(fastrand::Rng::with_seed(1));
-    let area = BoundingBox { x: 100.0, y: 100.0, width: 120.0, height: 144.0 };
-    let figure = |dice: &mut Dice| Figure {
-        vector: dice.face(&alike, 0),
-        liveness,
-        is_warm: liveness > LIVE,
-        yaw,
-        area,
-        quality: 0.6,
-        confidence: 0.9,
-    };
-    (0..frames).map(|_| vec![figure(&mut dice)]).collect()
-}
-
-#[test]
-fn whoever_stands_there_alone_is_let_in_at_every_kind_of_door() {
-    let (_dir, gallery) = people();
-    let turned: Vec<_> = [stand(14, [0.85, 0.1], 0.9, 0.0), stand(6, [0.85, 0.1], 0.9, 25.0)].concat();
-    for site in SITES {
-        let frames = if site == Site::Turn { turned.clone() } else { stand(14, [0.85, 0.1], 0.9, 0.0) };
-        let grants = live(&frames, site, &gallery, None);
-        assert_eq!(grants.iter().map(|grant| grant.person).collect::<Vec<_>>(), [0], "{site:?}");
-        assert!(site == Site::Turn || Duration::from_millis(STEP_MS * grants[0].frame as u64) < Duration::from_secs(1));
-    }
-}
-
-#[test]
-fn a_picture_that_is_shown_for_a_moment_lets_nobody_in_however_alike_the_bearer_is() {
-    let (_dir, gallery) = people();
-    // A living stranger who is alike enough for one visit, and a picture of the enrolled person before the face for so many frames.
-    for alike in [0.32, 0.38, 0.42, 0.45] {
-        for (before, shown) in (0..12).flat_map(|before| [1, 2, 4, 8].map(|shown| (before, shown))) {
-            let mut frames = stand(before, [alike, 0.1], 0.9, 0.0);
-            frames.extend(stand(shown, [0.85, 0.1], 0.05, 0.0));
-            frames.extend(stand(20, [alike, 0.1], 0.9, 0.0));
-            for site in SITES {
-                let grants = live(&frames, site, &gallery, None);
-                assert!(grants.is_empty(), "{alike} alike, after {before} frames for {shown}, {site:?}");
+    #[test]
+    fn a_picture_that_is_shown_for_a_moment_lets_nobody_in_however_alike_the_bearer_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let gallery = people(dir.path());
+        // A living stranger who is alike enough for one visit, and a picture of the enrolled person before the face for so many frames.
+        for alike in [0.32, 0.38, 0.42, 0.45] {
+            for (before, shown) in (0..12).flat_map(|before| [1, 2, 4, 8].map(|shown| (before, shown))) {
+                let mut frames = stand(before, [alike, 0.1], 0.9, 0.0);
+                frames.extend(stand(shown, [0.85, 0.1], 0.05, 0.0));
+                frames.extend(stand(20, [alike, 0.1], 0.9, 0.0));
+                for site in SITES {
+                    let grants = live(&pictures(), &frames, site, &gallery, None);
+                    assert!(grants.is_empty(), "{alike} alike, after {before} frames for {shown}, {site:?}");
+                }
             }
         }
     }

@@ -2,6 +2,8 @@
 //! system; every other room may import this one, and this one imports none.
 
 pub mod decision;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod drawn;
 pub mod embedding;
 pub mod face;
 pub mod frame;

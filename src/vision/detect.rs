@@ -230,37 +230,10 @@ pub fn suppress(candidates: &mut Vec<Detection>, nms_iou: f32) -> Vec<Detection>
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use crate::inference::InferenceError;
     use crate::types::{BoundingBox, Landmarks};
-
-    /// A network that gives the same outputs whatever comes in.
-    pub(in crate::vision) struct Fixed {
-        pub(in crate::vision) names: Vec<String>,
-        pub(in crate::vision) outputs: Vec<Vec<f32>>,
-    }
-
-    impl Network for Fixed {
-        fn run(&mut self, _input: &Tensor) -> Result<Vec<Tensor>, InferenceError> {
-            Ok(self.outputs.iter().map(|data| Tensor { shape: vec![1, data.len()], data: data.clone() }).collect())
-        }
-        fn output_names(&self) -> &[String] {
-            &self.names
-        }
-        fn provider(&self) -> &str {
-            "test"
-        }
-    }
-
-    pub(in crate::vision) fn model(side: u32, role: Role) -> Model {
-        let entry = serde_json::json!({
-            "file": "m.onnx", "sha256": "", "bytes": 0, "licence": { "name": "" }, "origin": { "url": { "url": "" } },
-            "input": { "width": side, "height": side, "color": "rgb", "mean": [0, 0, 0], "deviation": [1, 1, 1] },
-            "role": role,
-        });
-        serde_json::from_value(entry).unwrap()
-    }
+    use crate::vision::fuzzing::{Fixed, model};
 
     fn face(x: f32, confidence: f32) -> Detection {
         let bounding_box = BoundingBox { x, y: 0.0, width: 10.0, height: 10.0 };

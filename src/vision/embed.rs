@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use crate::inference::manifest::ChosenScore;
     use crate::types::Score;
-    use crate::vision::detect::tests::{Fixed, model};
+    use crate::vision::fuzzing::{Fixed, model};
 
     fn embedder(values: Vec<f32>, dimension: usize) -> Result<Embedder, VisionError> {
         let threshold = ChosenScore { score: Score::MAX, fmr: 0.0, data: String::new(), alike: None };

@@ -156,7 +156,7 @@ fn reflected(face: &BoundingBox, scale: f32, size: (u32, u32)) -> Option<View> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vision::detect::tests::{Fixed, model};
+    use crate::vision::fuzzing::{Fixed, model};
 
     fn square(x: f32, y: f32, side: f32) -> BoundingBox {
         BoundingBox { x, y, width: side, height: side }

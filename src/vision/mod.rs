@@ -9,6 +9,9 @@ pub mod align;
 pub mod depth;
 pub mod detect;
 pub mod embed;
+#[cfg(any(test, feature = "fuzzing"))]
+#[expect(clippy::expect_used, reason = "it is there to panic")]
+pub mod fuzzing;
 pub mod liveness;
 pub mod parallax;
 pub mod pixels;

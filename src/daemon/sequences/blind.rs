@@ -37,6 +37,7 @@ pub(super) enum Blind {
     ManyFaces,
 }
 
+#[cfg(test)]
 pub(super) const ALL_BLIND: [Blind; 27] = [
     Blind::EveryFrameIsThePersons,
     Blind::LivenessOfTheVisit,
