@@ -2,7 +2,6 @@
 //! photo held up, pictures that stand on their heads, names that fall onto one another, and the same import again.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use faceid_plus::capture::settings::FileSource;
 use faceid_plus::capture::{self, CameraSettings, Slot, Source, Taken};
