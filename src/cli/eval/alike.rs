@@ -298,6 +298,9 @@ struct Judged {
     highest: Vec<(String, String, f32)>,
 }
 
+/// Its name, its pairs, and the error rate with its standard error where people are drawn and not pairs.
+type Cohort<'a> = (&'static str, &'a Verification, Option<(f64, f64)>);
+
 impl Judged {
     fn new(threshold: f32, scores: &Scores, pairs: &Pairs, subjects: &[Subject], alike: &[usize], list: usize) -> Self {
         let row = |place: usize| {
@@ -323,7 +326,7 @@ impl Judged {
         }
     }
 
-    fn cohorts(&self) -> [(&'static str, &Verification, Option<(f64, f64)>); 2] {
+    fn cohorts(&self) -> [Cohort<'_>; 2] {
         [("random", &self.random, self.by_people[0]), ("alike", &self.alike, self.by_people[1])]
     }
 
