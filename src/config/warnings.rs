@@ -58,7 +58,7 @@ impl Config {
 fn demo_pack_at_a_door(pack: &str, is_accepted: bool) -> String {
     let state = if is_accepted { "opens this door because `access.accept-demo-pack` is set" } else { "opens no door" };
     format!(
-        "pack `{pack}` {state}: its embedder is for a first look and lets in strangers who look alike (3 of 310 visits of people in one room, one person enrolled). Run `faceid models fetch standard`, set pack = \"standard\" and enrol everybody anew"
+        "pack `{pack}` {state}: its embedder is for a first look and lets in strangers who look alike (3 of 1,000 pairs of pictures of such people pass at its threshold, of `standard` 1 of 10,000). Run `faceid models fetch standard`, set pack = \"standard\" and enrol everybody anew"
     )
 }
 
