@@ -264,7 +264,8 @@ fn a_damaged_gallery_is_told_with_what_is_lost_and_what_is_not() {
 fn the_gallery_goes_with_the_configs_state_folder() {
     let house = house();
     let config = house.path("config.toml");
-    std::fs::write(&config, format!("state-dir = \"{}\"\n[models]\npack = \"builtin\"\n", house.path("elsewhere").display())).unwrap();
+    std::fs::write(&config, format!("state-dir = \"{}\"\n[models]\npack = \"builtin\"\n", house.path("elsewhere").display()))
+        .unwrap();
     let photo = photo(1);
     let mut command = house.command();
     command.env_remove("FACEID_STATE_DIR").args(["--config", config.to_str().unwrap(), "enroll", "ann", &photo]);
