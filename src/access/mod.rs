@@ -50,6 +50,9 @@ use tried::TriedFaces;
 use verdict::Verdict;
 use witness::Witnesses;
 
+#[cfg(test)]
+use crate::types::{PadScore, Score};
+
 /// The most tracks whose decision is remembered; older ones have long ended.
 const REMEMBERED_TRACKS: usize = 4096;
 /// The most approaches that are remembered; they last for seconds.
