@@ -10,6 +10,7 @@ mod beyond;
 mod blocks;
 mod history;
 mod policy;
+mod written;
 
 fn decider(settings: Settings) -> Decider {
     let doors = [DoorSettings::new(DoorId::new("front").unwrap(), vec![CameraId::new("cam").unwrap()])];

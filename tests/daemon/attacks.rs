@@ -87,10 +87,10 @@ fn an_open_config_is_warned_of_where_it_holds_what_opens_doors_and_nowhere_else(
     );
     let doctor = house.run(&["--config", config.to_str().unwrap(), "doctor"]);
     assert!(text(&doctor).contains("BROKEN card numbers and the like: mode 644"), "{}", text(&doctor));
-    assert!(!check(PRIVATE, 0o640).contains("warning: mode"));
+    assert!(!check(PRIVATE, 0o640).contains("warning: mode 6"));
     let doctor = house.run(&["--config", config.to_str().unwrap(), "doctor"]);
     assert!(!text(&doctor).contains("card numbers and the like"), "{}", text(&doctor));
-    assert!(!check("device = \"unit\"\n", 0o644).contains("warning: mode"), "nothing private is in it");
+    assert!(!check("device = \"unit\"\n", 0o644).contains("warning: mode 6"), "nothing private is in it");
 }
 
 #[test]
