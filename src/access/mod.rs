@@ -31,7 +31,8 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use crate::types::{
-    CameraId, Decision, DeviceId, DoorId, Factor, Mark, Moment, Observation, Outcome, PersonId, Prompt, Reason, Side, TrackId,
+    CameraId, Decision, DeviceId, DoorId, Factor, Mark, Moment, Observation, Outcome, PersonId, Prompt, Reason, Score, Side,
+    TrackId,
 };
 use challenge::Pending;
 pub use charges::Block;
@@ -42,7 +43,7 @@ pub use input::{Command, Credential, CredentialRead, Input, InputError, Passage}
 use passback::Passback;
 pub use policy::{CredentialNumber, PolicySettings};
 pub use rules::{Clock, Rules};
-pub use settings::{Ambiguous, Settings, Thresholds};
+pub use settings::{Ambiguous, Basis, Settings, SiteThreshold, StrangerTarget, Thresholds};
 pub use state::State;
 use state::{Lockdown, Ms, ms};
 use throttle::{Places, Throttle, Told};
@@ -51,7 +52,7 @@ use verdict::Verdict;
 use witness::Witnesses;
 
 #[cfg(test)]
-use crate::types::{PadScore, Score};
+use crate::types::PadScore;
 
 /// The most tracks whose decision is remembered; older ones have long ended.
 const REMEMBERED_TRACKS: usize = 4096;
@@ -188,6 +189,11 @@ impl Decider {
     /// The same over the embeddings of a pack that is for a first look, where `is_demo_pack`: it grants only if the settings accept that.
     pub fn with_demo_pack(self, is_demo_pack: bool) -> Self {
         Self { is_demo_pack, ..self }
+    }
+
+    /// From now on a match takes this score, where no door's own stands over it.
+    pub fn set_matching(&mut self, matching: Score) {
+        self.thresholds.matching = matching;
     }
 
     /// Takes an observation and gives a decision for each door of its camera, or none while the track should gather more evidence or

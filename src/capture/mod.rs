@@ -3,7 +3,7 @@
 //!
 //! Invariants: a frame stays in the layout its decoder gave and is not copied; a slow reader never holds up a camera (the newest frame
 //! wins and the replaced ones are counted), except for a file that is asked for without loss; no password reaches an event, an error,
-//! a log line or a `Debug`. Everything that names GStreamer stands in `pipelines`, `rtsp`, `rtsp_trust`, `mapped` and `stream`, behind
+//! a log line or a `Debug`. Everything that names GStreamer stands in `pipelines`, `rtsp`, `rtsp_trust`, `mapped`, `recode` and `stream`, behind
 //! the feature `gstreamer`; without it only `images` works. This room spawns no thread of its own but those of a guard, which keeps an RTSP camera's
 //! password from being sent in the clear: the caller gives [`run`] one.
 
@@ -20,6 +20,8 @@ mod mapped;
 pub mod motion;
 pub mod pipelines;
 mod raster;
+#[cfg(feature = "gstreamer")]
+mod recode;
 pub mod redact;
 #[cfg(feature = "gstreamer")]
 mod rtsp;
@@ -44,6 +46,8 @@ use crate::types::{CameraId, Frame};
 pub use event::{CameraEvent, CameraState};
 pub use motion::{MotionGate, MotionSettings};
 pub use pipelines::{Description, describe};
+#[cfg(feature = "gstreamer")]
+pub use recode::recode;
 pub use settings::{CameraSettings, Hardware, Source, Transport};
 pub use slot::{Slot, SlotCounts, Slots, Taken};
 pub use still::{StillError, read_picture};

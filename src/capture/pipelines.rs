@@ -55,7 +55,7 @@ pub fn describe(settings: &CameraSettings) -> Description {
 }
 
 #[cfg(feature = "gstreamer")]
-pub(super) use with_gstreamer::{Built, build, make};
+pub(super) use with_gstreamer::{Built, build, init, make};
 #[cfg(feature = "gstreamer")]
 pub use with_gstreamer::{Plugin, describe, plugins};
 

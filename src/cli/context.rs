@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::editor::Editor;
 use super::{Failure, Places, Result, code};
-use crate::access::Thresholds;
+use crate::access::{SiteThreshold, Thresholds};
 use crate::config::{self, Config};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
 use crate::inference::manifest::{Manifest, Role};
@@ -85,6 +85,28 @@ impl Context {
     pub(crate) fn thresholds(&self, stack: &Stack) -> Thresholds {
         let pack = stack.thresholds;
         Thresholds { matching: pack.matching, margin: pack.margin, liveness: pack.liveness }.with(&self.config.access)
+    }
+
+    /// The same at a door where so many people are enrolled: the threshold of a match is that of the pack's table.
+    pub(crate) fn thresholds_at(&self, stack: &Stack, people: usize) -> Thresholds {
+        Thresholds { matching: self.site(stack).at(people).0, ..self.thresholds(stack) }
+    }
+
+    /// The same without opening the networks.
+    pub(crate) fn site_unopened(&self) -> Result<SiteThreshold> {
+        let manifest = self.manifest()?;
+        let pack = manifest.pack_at(&self.config.models.pack, self.config.inference.precision).map_err(Failure::unavailable)?;
+        match &manifest.model(&pack.embedder).map_err(Failure::unavailable)?.role {
+            Role::Embedder { threshold, .. } => {
+                Ok(SiteThreshold::new(threshold.score, threshold.visits.clone(), &self.config.access))
+            }
+            _ => Err(Failure::data(format!("{} is no embedder", pack.embedder))),
+        }
+    }
+
+    /// The threshold of a match by the number of people enrolled.
+    pub(crate) fn site(&self, stack: &Stack) -> SiteThreshold {
+        SiteThreshold::new(stack.thresholds.matching, stack.visits.clone(), &self.config.access)
     }
 
     /// The least score of a match with templates of `model`, as the manifest states it or the config says over it.

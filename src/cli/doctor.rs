@@ -11,6 +11,7 @@ use serde_json::json;
 use super::context::Context;
 use super::run::unheard_passage;
 use super::{Places, Result, code, say, say_json};
+use crate::access::Basis;
 use crate::capture::{self, Source};
 use crate::daemon::GRANT_KEY;
 use crate::door::DOOR_KEY;
@@ -245,6 +246,23 @@ fn passages(context: &Context, chart: &mut Chart) {
     }
 }
 
+/// What the threshold of a match is worth with everybody enrolled who is.
+fn match_threshold(context: &Context, people: usize, chart: &mut Chart) {
+    // A pack that cannot be had is told elsewhere.
+    let Ok(site) = context.site_unopened() else { return };
+    let (score, basis) = site.at(people);
+    let text = format!("{:.3}: {}", score.value(), site.worth(people));
+    match basis {
+        Basis::Target => chart.note("match threshold", State::Works, text, ""),
+        Basis::Config | Basis::Pack => {
+            chart.note("match threshold", State::Weak, text, "faceid calibrate, on pictures of your own cameras")
+        }
+        Basis::Beyond => {
+            chart.note("match threshold", State::Weak, text, "a second factor at the door (`policy`), or another pack")
+        }
+    }
+}
+
 fn gallery(context: &Context, chart: &mut Chart) {
     if let Some(why) = super::editor::why_read_only(&context.config.state_dir) {
         chart.note("gallery's changes", State::Broken, why, "faceid gallery verify, which tells more");
@@ -259,7 +277,9 @@ fn gallery(context: &Context, chart: &mut Chart) {
             chart.note("gallery", State::Weak, "nobody is enrolled", "faceid enroll PERSON IMAGE...")
         }
         Ok(report) => {
-            chart.note("gallery", State::Works, format!("{} people, {} templates", report.stats.people, report.stats.templates), "")
+            let people = report.stats.people;
+            chart.note("gallery", State::Works, format!("{people} people, {} templates", report.stats.templates), "");
+            match_threshold(context, people, chart);
         }
         Err(GalleryError::Missing { .. }) => {
             chart.note("gallery", State::Weak, "nobody is enrolled", "faceid enroll PERSON IMAGE...")

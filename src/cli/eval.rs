@@ -7,6 +7,7 @@ mod identification;
 mod liveness;
 mod motion;
 mod verification;
+mod visits;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -43,6 +44,9 @@ pub(super) enum EvalVerb {
     Identification(identification::Args),
     /// A door trial: people enrolled, clips played as visits through the whole pipeline; false grants and false refusals per visit
     Door(door::Args),
+    /// Simulated visits of strangers at sites of people who resemble them: false grants a visit by the size of the site, and the thresholds
+    /// that keep to a target
+    Visits(visits::Args),
     /// Presentation attacks: APCER of each species and BPCER
     Liveness(liveness::Args),
     /// What the cues over several frames are worth, on clips: the networks fused, the points' parallax, the turn of the head
@@ -66,6 +70,7 @@ pub(super) fn eval(places: &Places, verb: &EvalVerb) -> Result {
         EvalVerb::Alike(args) => alike::run(places, args),
         EvalVerb::Identification(args) => identification::run(places, args),
         EvalVerb::Door(args) => door::run(places, args),
+        EvalVerb::Visits(args) => visits::run(places, args),
         EvalVerb::Liveness(args) => liveness::run(places, args),
         EvalVerb::Motion(args) => motion::run(places, args),
     }

@@ -56,7 +56,7 @@ pub(super) fn recognize(places: &Places, args: &RecognizeArgs) -> Result {
         Failure::unavailable(text)
     });
     let snapshot = trusted?;
-    let at_doors = context.thresholds(&stack);
+    let at_doors = context.thresholds_at(&stack, snapshot.stats().people);
     let mut thresholds = PackThresholds { matching: at_doors.matching, margin: at_doors.margin, liveness: at_doors.liveness };
     if let Some(threshold) = args.threshold {
         thresholds.matching = Score::new(threshold).map_err(|error| Failure::new(code::USAGE, format!("--threshold: {error}")))?;

@@ -11,7 +11,7 @@ use super::control::is_erased;
 use super::supervisor::{Role, WorkerContext, WorkerError};
 use super::workers::{self, Counts};
 use super::{deeds, events, figures};
-use crate::access::Thresholds;
+use crate::access::{SiteThreshold, Thresholds};
 use crate::capture::{Slots, still};
 use crate::gallery::{Admission, Allowed, Gallery, GalleryError, IndexChoice, Rule, Snapshot, is_made};
 use crate::http::{Backend, Unavailable};
@@ -110,6 +110,8 @@ pub(super) struct Api {
     pub(super) recogniser: Recogniser,
     pub(super) gallery: Arc<Gallery>,
     pub(super) thresholds: Thresholds,
+    /// The threshold of a match at the doors, by the number of people enrolled.
+    pub(super) site: SiteThreshold,
     pub(super) has_liveness: bool,
     pub(super) counts: Arc<Counts>,
     pub(super) timings: Arc<Timings>,
@@ -141,7 +143,8 @@ impl Backend for Api {
     }
 
     fn thresholds(&self) -> PackThresholds {
-        let Thresholds { matching, margin, liveness } = self.thresholds;
+        let Thresholds { margin, liveness, .. } = self.thresholds;
+        let (matching, _) = self.site.at(self.gallery.snapshot().stats().people);
         PackThresholds { matching, margin, liveness }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::api::Api;
+use crate::access::Basis;
 use crate::pipeline::Stage;
 use crate::publish::State;
 use crate::system::metrics::Lifetime;
@@ -20,6 +21,7 @@ pub(super) fn text(api: &Api) -> String {
     blocks(&mut text, api);
     times(&mut text, api);
     plain(&mut text, api);
+    matching(&mut text, api);
     text.family("faceid_messages_dropped_total", "counter", "Messages from the broker that were dropped because too many came");
     for (kind, count) in api.publisher.dropped() {
         text.sample("faceid_messages_dropped_total", &[("kind", kind)], count);
@@ -90,6 +92,19 @@ fn times(text: &mut Exposition, api: &Api) {
         text.family(name, "histogram", help);
         text.histogram(name, &[], &histogram.lifetime());
     }
+}
+
+/// The threshold of a match with everybody enrolled who is, and whether the rate of false grants that was asked for is kept to.
+fn matching(text: &mut Exposition, api: &Api) {
+    let (score, basis) = api.site.at(api.gallery.snapshot().stats().people);
+    text.family("faceid_match_threshold", "gauge", "The score from which on two faces are one person's");
+    text.sample("faceid_match_threshold", &[], score.value());
+    text.family(
+        "faceid_match_target_kept",
+        "gauge",
+        "1 while the threshold keeps to access.false-grants-per-10000-strangers, as far as the pack's table was measured",
+    );
+    text.sample("faceid_match_target_kept", &[], u8::from(basis == Basis::Target));
 }
 
 fn plain(text: &mut Exposition, api: &Api) {

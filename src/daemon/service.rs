@@ -32,7 +32,7 @@ use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
 use super::workers::{self, CameraWatcher, Counts, DecisionWatcher, Decisions, FrameWatcher, Vision};
 use crate::access::grant::GrantError;
 use crate::access::rules::PolicyError;
-use crate::access::{Decider, Rules, Thresholds};
+use crate::access::{Decider, Rules, SiteThreshold, Thresholds};
 use crate::capture::Slots;
 use crate::config::{Config, ConfigError};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
@@ -164,6 +164,7 @@ struct Parts {
     ends: reports::Ends,
     /// The threshold of matching at the doors.
     matching: Score,
+    site: SiteThreshold,
 }
 
 /// A daemon whose workers run.
@@ -230,6 +231,7 @@ impl Service {
         let pack = stack.thresholds;
         let thresholds = Thresholds { matching: pack.matching, margin: pack.margin, liveness: pack.liveness };
         let at_doors = thresholds.with(&config.access);
+        let site = SiteThreshold::new(pack.matching, stack.visits.clone(), &config.access);
         let rules = Rules::new(&config.policy)?;
         let mut clock_watch = ClockWatch::open(&config.state_dir, has_run);
         clock_watch::warn_of_times(&rules, &gallery, clock_watch.look());
@@ -296,7 +298,7 @@ impl Service {
         };
         service.spawn_commands(commands)?;
         service.spawn_witness(config, (boot_id, kept), state.number(), wires.0.reports.clone())?;
-        let asks = service.spawn_api(config, at_doors)?;
+        let asks = service.spawn_api(config, at_doors, site.clone())?;
         let accepts_loss = watchers.accept_lost_state;
         service.spawn(
             config,
@@ -313,6 +315,7 @@ impl Service {
                 courier,
                 ends: wires,
                 matching: at_doors.matching,
+                site,
             },
         )?;
         Ok(service)
@@ -348,7 +351,7 @@ impl Service {
     }
 
     /// Starts the local API where the config asks for one. The queue is there in any case: nothing is ever in it then.
-    fn spawn_api(&mut self, config: &Config, thresholds: Thresholds) -> Result<Asks, DaemonError> {
+    fn spawn_api(&mut self, config: &Config, thresholds: Thresholds, site: SiteThreshold) -> Result<Asks, DaemonError> {
         let (recogniser, asks) = api::queue(self.slots.clone());
         if config.http.listen.is_none() {
             return Ok(asks);
@@ -359,6 +362,7 @@ impl Service {
             recogniser,
             gallery: self.gallery.clone(),
             thresholds,
+            site,
             has_liveness: self.has_liveness,
             counts: self.counts.clone(),
             timings: self.timings.clone(),
@@ -388,7 +392,7 @@ impl Service {
         &mut self,
         config: &Config,
         watchers: &Watchers,
-        Parts { pipeline, asks, enrolments, snapshots, decider, state, clock, accepts_loss, courier, ends, matching }: Parts,
+        Parts { pipeline, asks, enrolments, snapshots, decider, state, clock, accepts_loss, courier, ends, matching, site }: Parts,
     ) -> Result<(), DaemonError> {
         let (wires, reports, decided) = ends;
         let io = |what: &str| {
@@ -413,6 +417,8 @@ impl Service {
             snapshots: snapshots.clone(),
             blocks: Default::default(),
             saved_at: None,
+            site,
+            sized_for: None,
         };
         let mut vision = Vision {
             pipeline,

@@ -18,7 +18,7 @@ use super::reports::{Report, Reporter};
 use super::snapshots::Snapshots;
 use super::standing::Standing;
 use super::supervisor::{Heartbeat, WorkerContext, WorkerError};
-use crate::access::{Command, Decider, Input};
+use crate::access::{Basis, Command, Decider, Input, SiteThreshold};
 use crate::capture::{self, CameraEvent, CameraSettings, CameraState, Slot, Slots, Taken};
 use crate::gallery::{Gallery, IndexReport, IndexVerdict};
 use crate::pipeline::{Continued, Pipeline, Seen};
@@ -276,10 +276,15 @@ pub(super) struct Decisions {
     pub(super) blocks: Blocks,
     /// When the state was written down last.
     pub(super) saved_at: Option<Monotonic>,
+    /// The threshold of a match by the number of people enrolled.
+    pub(super) site: SiteThreshold,
+    /// For how many people the threshold in force is.
+    pub(super) sized_for: Option<usize>,
 }
 
 impl Decisions {
     pub(super) fn run(&mut self, context: &WorkerContext) -> Result<(), WorkerError> {
+        self.size_threshold();
         loop {
             context.beat();
             match self.reports.recv_timeout(PATIENCE) {
@@ -368,11 +373,30 @@ impl Decisions {
         }
     }
 
+    /// Whoever is added or removed changes what a threshold is worth.
+    fn size_threshold(&mut self) {
+        let people = self.gallery.snapshot().stats().people;
+        if self.sized_for == Some(people) {
+            return;
+        }
+        let (matching, basis) = self.site.at(people);
+        self.decider.set_matching(matching);
+        let was_beyond = self.sized_for.is_some_and(|before| self.site.at(before).1 == Basis::Beyond);
+        self.sized_for = Some(people);
+        let worth = self.site.worth(people);
+        if basis == Basis::Beyond && !was_beyond {
+            log::warn!(people = people; "match threshold {:.3}: {worth}", matching.value());
+        } else {
+            log::info!(people = people; "match threshold {:.3}: {worth}", matching.value());
+        }
+    }
+
     fn decide(&mut self, observation: &Observation, portrait: Option<&[u8]>) {
         let mut grant_id = || uuid::Uuid::now_v7().to_string();
         let now = clock::now();
         let clock = self.clock.look();
         self.tell(Input::Clock(clock), now);
+        self.size_threshold();
         let decisions = self.decider.decide(observation, now, &mut grant_id);
         self.keep_state(now);
         let of_this_approach = self.decider.take_recognised();

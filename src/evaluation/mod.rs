@@ -14,6 +14,8 @@ pub mod interval;
 pub mod plots;
 pub mod protocol;
 mod raster;
+pub mod simulated;
+pub mod site;
 pub mod verification;
 
 pub use attack::{AttackDetection, Presentations};

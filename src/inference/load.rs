@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::manifest::{AlikeClaim, DetectorDecode, Int8, Manifest, Model, Origin, Pack, Role};
 use super::{InferenceError, MAX_MODEL_BYTES, Precision};
-use crate::types::ModelId;
+use crate::types::{ModelId, VisitTable};
 
 /// The largest manifest that is read, in bytes.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
@@ -217,6 +217,9 @@ impl Judge {
                 }
                 if let Some(alike) = &threshold.alike {
                     self.alike(id, alike);
+                }
+                if let Some(fault) = threshold.visits.as_ref().and_then(VisitTable::fault) {
+                    self.add(&["models", id, "role", "embedder", "threshold", "visits"], format!("the table {fault}"));
                 }
             }
             Role::Liveness { scale, classes, live_class, .. } => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{ModelId, PadScore, Score};
+use crate::types::{ModelId, PadScore, Score, VisitTable};
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -203,7 +203,7 @@ pub enum CropRule {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ChosenScore {
-    /// The threshold: what a door decides by.
+    /// The threshold: what a door decides by where there is no table of `visits`, and what belongs to one person at enrolment.
     pub score: Score,
     /// The false match rate it gave among random pairs of people, as is published everywhere. At a door people resemble each other more.
     pub fmr: f64,
@@ -212,6 +212,10 @@ pub struct ChosenScore {
     /// What was measured among people who resemble each other; absent where nothing was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alike: Option<AlikeClaim>,
+    /// The threshold by the number of people enrolled and the false grants that are borne with; absent where no visits were measured, and
+    /// then a door decides by `score` whatever its gallery's size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visits: Option<VisitTable>,
 }
 
 /// Error rates among the pairs of different people that other networks find most alike (`faceid eval alike`).

@@ -11,6 +11,7 @@ pub mod id;
 pub mod person;
 pub mod score;
 pub mod time;
+pub mod visits;
 pub mod witness;
 
 pub use decision::{
@@ -23,4 +24,5 @@ pub use id::{AreaId, CameraId, DeviceId, DoorId, GroupId, InvalidId, ModelId, Pe
 pub use person::{Candidate, Person, Profile};
 pub use score::{OutOfRange, PadScore, Score};
 pub use time::{Moment, Monotonic, Wall};
+pub use visits::{Reach, VisitRow, VisitTable};
 pub use witness::{Prompt, Side, Sighting, Trajectory, WitnessKind};

@@ -81,7 +81,7 @@ mod tests {
     use crate::vision::fuzzing::{Fixed, model};
 
     fn embedder(values: Vec<f32>, dimension: usize) -> Result<Embedder, VisionError> {
-        let threshold = ChosenScore { score: Score::MAX, fmr: 0.0, data: String::new(), alike: None };
+        let threshold = ChosenScore { score: Score::MAX, fmr: 0.0, data: String::new(), alike: None, visits: None };
         let role = Role::Embedder { dimension, template: [[1.0, 2.0]; 5], threshold };
         let network = Fixed { names: vec!["out".into()], outputs: vec![values] };
         Embedder::new(ModelId::new("embedder").unwrap(), &model(4, role), Box::new(network))

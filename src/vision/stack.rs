@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{Detector, Embedder, Liveness, VisionError};
 use crate::inference::manifest::{Manifest, Model, Role};
 use crate::inference::{self, InferenceError};
-use crate::types::{ModelId, PadScore, Score};
+use crate::types::{ModelId, PadScore, Score, VisitTable};
 
 /// The pack's thresholds, as the manifest states them.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,6 +33,8 @@ pub struct Stack {
     pub is_demo: bool,
     /// The pack's thresholds.
     pub thresholds: PackThresholds,
+    /// The threshold of a match by the size of the gallery, where it was measured.
+    pub visits: Option<VisitTable>,
     /// Each model with what runs it, for logs, `birth` and `doctor`.
     pub providers: Vec<(ModelId, String)>,
 }
@@ -56,6 +58,7 @@ impl Stack {
             return Err(InferenceError::BadModel { model: pack.embedder.to_string(), reason: "is no embedder".into() }.into());
         };
         let thresholds = PackThresholds { matching: threshold.score, margin: pack.margin, liveness: pack.liveness_threshold };
+        let visits = threshold.visits.clone();
         let is_demo = model.is_bundled();
         let embedder = Embedder::new(pack.embedder.clone(), &model, network)?;
         let mut parts = Vec::new();
@@ -64,7 +67,7 @@ impl Stack {
             parts.push((id.clone(), model, network));
         }
         let liveness = if parts.is_empty() { None } else { Some(Liveness::new(parts)?) };
-        Ok(Self { pack: name.to_owned(), detector, liveness, embedder, is_demo, thresholds, providers })
+        Ok(Self { pack: name.to_owned(), detector, liveness, embedder, is_demo, thresholds, visits, providers })
     }
 
     /// The models by role, as decisions name them.

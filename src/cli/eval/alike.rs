@@ -2,7 +2,7 @@
 //! Embeddings live in this process's memory alone: nothing of them is written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
@@ -67,13 +67,13 @@ struct Subject {
 
 /// What is not compared.
 #[derive(Default)]
-struct Excluded {
+pub(super) struct Excluded {
     photos: BTreeSet<String>,
     pairs: BTreeSet<(String, String)>,
 }
 
 impl Excluded {
-    fn parse(text: &str) -> std::result::Result<Self, ProtocolError> {
+    pub(super) fn parse(text: &str) -> std::result::Result<Self, ProtocolError> {
         let mut excluded = Self::default();
         for (index, line) in text.lines().enumerate() {
             let words: Vec<&str> = line.split_whitespace().collect();
@@ -87,7 +87,7 @@ impl Excluded {
         Ok(excluded)
     }
 
-    fn has(&self, a: &str, b: &str) -> bool {
+    pub(super) fn has(&self, a: &str, b: &str) -> bool {
         !self.pairs.is_empty() && self.pairs.contains(&ordered(a, b))
     }
 }
@@ -103,7 +103,7 @@ pub(super) fn run(places: &Places, args: &Args) -> Result {
         Some(file) => read_list(file, Excluded::parse)?,
         None => Excluded::default(),
     };
-    let photos = photos_in(args, &excluded)?;
+    let photos = photos_in(&args.images, args.people.as_deref(), &excluded)?;
     let mut stacks = open_all(&context, &args.judges)?;
     let (subjects, failures) = embed_all(&mut stacks, args, &photos)?;
     complain_of(&failures);
@@ -150,14 +150,14 @@ pub(super) fn run(places: &Places, args: &Args) -> Result {
 }
 
 /// The photos as `PERSON/PHOTO` with the person's number.
-fn photos_in(args: &Args, excluded: &Excluded) -> Result<Vec<(String, u32)>> {
-    let name = |path: &std::path::Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let only: Option<BTreeSet<String>> = match &args.people {
+pub(super) fn photos_in(images: &Path, people: Option<&Path>, excluded: &Excluded) -> Result<Vec<(String, u32)>> {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let only: Option<BTreeSet<String>> = match people {
         Some(file) => Some(read_list(file, |text| Ok(text.lines().map(|line| line.trim().to_owned()).collect()))?),
         None => None,
     };
     let mut photos = Vec::new();
-    for (number, (folder, files)) in folders_in(&args.images)?.iter().enumerate() {
+    for (number, (folder, files)) in folders_in(images)?.iter().enumerate() {
         let person = name(folder);
         if only.as_ref().is_some_and(|only| !only.contains(&person)) {
             continue;
@@ -167,13 +167,13 @@ fn photos_in(args: &Args, excluded: &Excluded) -> Result<Vec<(String, u32)>> {
         photos.extend(paths.filter(|path| !excluded.photos.contains(path)).map(|path| (path, number)));
     }
     if photos.len() > MAX_PHOTOS {
-        return Err(Failure::data(format!("{}: {} photos; {MAX_PHOTOS} are the most", args.images.display(), photos.len())));
+        return Err(Failure::data(format!("{}: {} photos; {MAX_PHOTOS} are the most", images.display(), photos.len())));
     }
     Ok(photos)
 }
 
 /// The pack under test first, then the judges, each of another embedder.
-fn open_all(context: &Context, judges: &[String]) -> Result<Vec<Stack>> {
+pub(super) fn open_all(context: &Context, judges: &[String]) -> Result<Vec<Stack>> {
     let mut stacks = vec![context.open_stack()?];
     for judge in judges {
         let mut settings = context.config.inference.clone();
@@ -192,7 +192,7 @@ fn open_all(context: &Context, judges: &[String]) -> Result<Vec<Stack>> {
     Ok(stacks)
 }
 
-type Failures = Vec<(String, String)>;
+pub(super) type Failures = Vec<(String, String)>;
 
 /// Looks at each photo once a detector and asks every embedder. A photo counts only where every network has an answer, so that all are
 /// judged on the same pairs.
@@ -214,7 +214,7 @@ fn embed_all(stacks: &mut [Stack], args: &Args, photos: &[(String, u32)]) -> Res
     Ok((subjects, failures))
 }
 
-fn embed_by_all(stacks: &mut [Stack], picture: &Picture) -> Result<std::result::Result<Vec<Embedding>, String>> {
+pub(super) fn embed_by_all(stacks: &mut [Stack], picture: &Picture) -> Result<std::result::Result<Vec<Embedding>, String>> {
     let mut found = BTreeMap::new();
     let mut embeddings = Vec::with_capacity(stacks.len());
     for stack in stacks {
@@ -275,7 +275,7 @@ impl Scores {
 
 /// The cosine of two unit vectors of one network. [`Embedding::compare`] adds one after the other; with tens of millions of pairs eight
 /// sums side by side are worth their lines.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0f32; 8];
     let (heads, tails) = (a.chunks_exact(8).zip(b.chunks_exact(8)), (a.chunks_exact(8).remainder(), b.chunks_exact(8).remainder()));
     for (a, b) in heads {

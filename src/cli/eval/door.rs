@@ -104,13 +104,14 @@ pub(super) fn run(places: &Places, args: &Args) -> Result {
     let context = Context::load(places)?;
     let reels = reels_in(args)?;
     let mut stack = context.open_stack()?;
-    let thresholds = thresholds(args, context.thresholds(&stack))?;
     let step = Duration::from_secs(1) / args.frames_per_second;
     let (faces, failures) = enrol_all(&context, &mut stack, args, &reels, step)?;
     for (reel, reason) in &failures {
         complain(format!("{reel}: nobody is enrolled from it: {reason}"));
     }
     let galleries = galleries(args.gallery, &stack, &reels, &faces)?;
+    let most = galleries.iter().map(|enrolled| enrolled.people.len()).max().unwrap_or_default();
+    let thresholds = thresholds(args, context.thresholds_at(&stack, most))?;
     let bar = progress(reels.len() as u64, "clips");
     let mut runs = Vec::new();
     for reel in 0..reels.len() {
