@@ -202,3 +202,37 @@ fn strangers_whom_other_networks_find_alike_are_the_harder_ones() {
     let said = house.fail(64, &[&asked[..], &["--judge", "small", "--judge", "standard"]].concat());
     assert!(said.contains("judge itself"), "{said}");
 }
+
+#[test]
+fn no_simulated_stranger_of_a_small_part_comes_near_the_shipped_threshold() {
+    let Some(shared) = shared() else { return };
+    let images = shared.join("faces/lfw/images");
+    let house = House::furnished(&shared, "standard");
+    for pack in ["small", "arcface-512-research"] {
+        house.succeed(&["models", "fetch", pack, "--from", path(&shared.join("models")), "--accept-licence"]);
+    }
+    let mut people: Vec<_> = std::fs::read_dir(&images).unwrap().map(|entry| entry.unwrap().path()).collect();
+    people.sort();
+    let is_twice = |folder: &&std::path::PathBuf| (2..=3).contains(&std::fs::read_dir(folder).unwrap().count());
+    let chosen: Vec<_> = people.iter().filter(is_twice).step_by(9).take(60).collect();
+    let names: String = chosen.iter().map(|folder| format!("{}\n", folder.file_name().unwrap().to_str().unwrap())).collect();
+    let list = house.path("people.txt");
+    std::fs::write(&list, names).unwrap();
+    let asked =
+        ["--pack", "standard", "eval", "visits", "--images", path(&images), "--people", path(&list), "--visitors", "15", "--json"];
+    let judges = ["--judge", "small", "--judge", "arcface-512-research"];
+    let report: Value = serde_json::from_str(&house.succeed(&[&asked[..], &judges[..]].concat())).unwrap();
+    let network = &report["networks"][0];
+    let rate = |people: &str| network["at_threshold"][people]["all"]["value"].as_f64().unwrap();
+    assert_eq!([rate("1"), rate("10"), rate("100")], [0.0; 3], "{report}");
+    // How near they come: a threshold loosened to there would show, and strangers who score nothing would prove nothing.
+    let row = network["table"].as_array().unwrap().iter().find(|row| row["people"] == 10 && row["target"] == 1e-2).unwrap();
+    let (needed, shipped) = (row["threshold"].as_f64().unwrap(), network["threshold"].as_f64().unwrap());
+    assert!((0.3..shipped - 0.03).contains(&needed), "{needed} {shipped}: {report}");
+    let bands = network["bands"].as_array().unwrap();
+    assert!(bands.iter().all(|band| band["visits"] == 15), "{report}");
+    let owners = |band: usize| bands[band]["owners"]["median"].as_f64().unwrap();
+    assert!(owners(2) > needed, "an owner near the camera is more like the own portrait than any stranger: {report}");
+    let sharp = |band: usize| bands[band]["measures"]["sharpness"]["median"].as_f64().unwrap();
+    assert!(sharp(0) < sharp(2), "{report}");
+}

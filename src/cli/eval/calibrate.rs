@@ -64,7 +64,7 @@ pub(in crate::cli) fn run(places: &Places, args: &Args) -> Result {
             ((2.0 * needed as f64).sqrt() + 1.0).ceil()
         )));
     };
-    let pack = context.thresholds(&stack).matching.value();
+    let pack = context.thresholds_at(&stack, usize::try_from(size).unwrap_or(usize::MAX)).matching.value();
     let now = verification.at(pack);
     if args.output.json {
         let mut report = header(&stack, Some(args.gated));

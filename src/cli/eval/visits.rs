@@ -26,6 +26,8 @@ use crate::vision::{align, assess};
 const BANDS: [Range<f32>; 3] = [20.0..30.0, 30.0..45.0, 45.0..80.0];
 /// The sizes of sites that are told.
 const PEOPLE: [usize; 4] = [1, 10, 100, 1000];
+/// The largest sites that are drawn from half of the people.
+const MOST_IN_A_HALF: usize = 100;
 /// The false positive identification rates whose thresholds are told.
 const TARGETS: [f64; 3] = [1e-2, 3e-3, 1e-3];
 /// The frames that must each match for themselves, as `access.min-frames` asks by default.
@@ -61,9 +63,6 @@ pub(in crate::cli) struct Args {
     /// Where the dice begin: the same number draws the same visits
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Choose thresholds on every other person's visits, at sites of these people, and hold them against the others'
-    #[arg(long)]
-    halves: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -121,6 +120,8 @@ impl Measures {
 #[derive(Default)]
 struct Outcome {
     strangers: Vec<StrangerVisit>,
+    /// The same before sites of the visitor's own half of the people alone: two halves that share nobody.
+    halved: Vec<StrangerVisit>,
     /// Scores at which owners are granted, by band; -1 for a visit without enough usable faces.
     owners: [Vec<f32>; BANDS.len()],
     /// Single frames against the alike: what can be held against the frames of clips.
@@ -158,8 +159,7 @@ pub(super) fn run(places: &Places, args: &Args) -> Result {
         let picture = still::read_picture(&args.images.join(&subject.path)).map_err(|error| Failure::data(error.to_string()))?;
         let found = pipeline::find_subject(&mut stacks[0].detector, &picture).map_err(Failure::unavailable)?;
         let Some(found) = found else { continue };
-        let others: Vec<Vec<usize>> =
-            judges.iter().map(|judges| likest(&subjects, number, judges, args.halves, &excluded)).collect();
+        let others: Vec<Vec<usize>> = judges.iter().map(|judges| likest(&subjects, number, judges, &excluded)).collect();
         for band in 0..BANDS.len() {
             let dice = args.seed.wrapping_mul(1 << 32).wrapping_add((number * BANDS.len() + band) as u64);
             let Some(frames) = film(&picture, &found.landmarks, band, dice)? else { continue };
@@ -181,7 +181,7 @@ pub(super) fn run(places: &Places, args: &Args) -> Result {
     let mut rows = Vec::new();
     for (network, outcome) in outcomes.iter().enumerate() {
         let threshold = context.thresholds(&stacks[network]).matching.value();
-        let told = Told::of(outcome, threshold, args.halves);
+        let told = Told::of(outcome, threshold);
         if args.output.json {
             rows.push(told.json(outcome, &stacks[network], &subjects));
         } else {
@@ -200,7 +200,6 @@ pub(super) fn run(places: &Places, args: &Args) -> Result {
             ("failed_photos", failures_json(&failures)),
             ("judges", json!(args.judges)),
             ("seed", json!(args.seed)),
-            ("halves", json!(args.halves)),
             ("networks", json!(rows)),
         ] {
             report.insert(name.to_owned(), value);
@@ -266,8 +265,8 @@ fn judges(subjects: &[Subject], under_test: usize, networks: usize) -> Vec<Judge
     (0..networks).filter(|network| *network != under_test).map(spread).collect()
 }
 
-/// Everybody else by falling likeness; with `halves` only every other person, as the visitor is.
-fn likest(subjects: &[Subject], visitor: usize, judges: &[Judge], halves: bool, excluded: &Excluded) -> Vec<usize> {
+/// Everybody else by falling likeness.
+fn likest(subjects: &[Subject], visitor: usize, judges: &[Judge], excluded: &Excluded) -> Vec<usize> {
     let me = &subjects[visitor];
     let likeness = |other: usize| -> f32 {
         let of = |judge: &Judge| {
@@ -276,9 +275,7 @@ fn likest(subjects: &[Subject], visitor: usize, judges: &[Judge], halves: bool, 
         };
         judges.iter().map(of).sum()
     };
-    let is_other = |other: &usize| {
-        *other != visitor && (!halves || other % 2 == visitor % 2) && !excluded.has(&me.name, &subjects[*other].name)
-    };
+    let is_other = |other: &usize| *other != visitor && !excluded.has(&me.name, &subjects[*other].name);
     let mut order: Vec<(usize, f32)> = (0..subjects.len()).filter(is_other).map(|other| (other, likeness(other))).collect();
     order.sort_by(|a, b| b.1.total_cmp(&a.1));
     order.into_iter().map(|(other, _)| other).collect()
@@ -380,6 +377,11 @@ fn lengths(samples: &[Sample]) -> Vec<f32> {
     lengths
 }
 
+/// Every other pair of people in the alphabet: a name's neighbours may be relatives.
+fn half_of(person: usize) -> usize {
+    person / 2 % 2
+}
+
 impl Outcome {
     fn note(
         &mut self,
@@ -411,8 +413,14 @@ impl Outcome {
         if subject.is_owner {
             self.owners[band].push(if is_usable { against(number) } else { -1.0 });
         }
-        #[expect(clippy::cast_possible_truncation, reason = "people are at most some thousands")]
-        self.strangers.push(StrangerVisit { visitor: number as u32, band, scores, others: others.len() });
+        let visit = |scores: Vec<f32>, others: usize| {
+            #[expect(clippy::cast_possible_truncation, reason = "people are at most some thousands")]
+            StrangerVisit { visitor: number as u32, band, scores, others }
+        };
+        let is_mine = |other: &usize| half_of(*other) == half_of(number);
+        let mine = scores.iter().zip(head).filter(|(_, other)| is_mine(other)).map(|(score, _)| *score).collect();
+        self.halved.push(visit(mine, others.iter().filter(|other| is_mine(other)).count()));
+        self.strangers.push(visit(scores, others.len()));
     }
 
     fn owners_refused(&self, band: Option<usize>, threshold: f32) -> Rate {
@@ -428,7 +436,20 @@ struct Row {
     threshold: f32,
     /// Over all bands, then in each.
     fpir: [Option<SiteRate>; BANDS.len() + 1],
+    /// On people who had no say in the threshold.
+    crossed: Option<SiteRate>,
     refused: [Rate; BANDS.len() + 1],
+}
+
+/// The rate of each half at the threshold that was chosen on the other.
+fn crossed(halves: &[Vec<StrangerVisit>; 2], people: usize, target: f64) -> Option<SiteRate> {
+    let of = |chosen_on: usize, proved_on: usize| {
+        let threshold = site::threshold_for(&halves[chosen_on], people, target)?;
+        Some((site::fpir(halves[proved_on].iter(), people, threshold)?, halves[proved_on].len() as f64))
+    };
+    let ((a, visits_a), (b, visits_b)) = (of(0, 1)?, of(1, 0)?);
+    let by_people = Rate::new(a.by_people.count + b.by_people.count, a.by_people.trials + b.by_people.trials);
+    Some(SiteRate { value: (a.value * visits_a + b.value * visits_b) / (visits_a + visits_b), by_people })
 }
 
 struct Told {
@@ -438,14 +459,14 @@ struct Told {
 }
 
 impl Told {
-    fn of(outcome: &Outcome, threshold: f32, halves: bool) -> Self {
-        let half = |rest: u32| -> Vec<StrangerVisit> {
-            outcome.strangers.iter().filter(|visit| !halves || visit.visitor % 2 == rest).cloned().collect()
+    fn of(outcome: &Outcome, threshold: f32) -> Self {
+        let half = |which: usize| -> Vec<StrangerVisit> {
+            outcome.halved.iter().filter(|visit| half_of(visit.visitor as usize) == which).cloned().collect()
         };
-        let (choosing, proving) = (half(0), half(1));
+        let halves = [half(0), half(1)];
         let rates = |people: usize, threshold: f32| {
             let of = |band: Option<usize>| {
-                let visits = proving.iter().filter(|visit| band.is_none_or(|band| visit.band == band));
+                let visits = outcome.strangers.iter().filter(|visit| band.is_none_or(|band| visit.band == band));
                 site::fpir(visits, people, threshold)
             };
             [of(None), of(Some(0)), of(Some(1)), of(Some(2))]
@@ -453,10 +474,12 @@ impl Told {
         let mut rows = Vec::new();
         for people in PEOPLE {
             for target in TARGETS {
-                let Some(threshold) = site::threshold_for(&choosing, people, target) else { continue };
+                let Some(threshold) = site::threshold_for(&outcome.strangers, people, target) else { continue };
                 let refused = |band| outcome.owners_refused(band, threshold);
                 let refused = [refused(None), refused(Some(0)), refused(Some(1)), refused(Some(2))];
-                rows.push(Row { people, target, threshold, fpir: rates(people, threshold), refused });
+                // A half holds fewer than half of the heads' people: of the largest sites there are none.
+                let crossed = if people <= MOST_IN_A_HALF { crossed(&halves, people, target) } else { None };
+                rows.push(Row { people, target, threshold, fpir: rates(people, threshold), crossed, refused });
             }
         }
         Self { threshold, at_threshold: PEOPLE.iter().map(|people| (*people, rates(*people, threshold))).collect(), rows }
@@ -475,7 +498,7 @@ impl Told {
         let rates = |all: &[Option<SiteRate>; BANDS.len() + 1]| json!({"all": rate(&all[0]), "bands": all[1..].iter().map(rate).collect::<Vec<_>>()});
         let rows = self.rows.iter().map(|row| {
             let refused = |rate: &Rate| json!({"value": rate.value(), "count": rate.count, "n": rate.trials});
-            json!({"people": row.people, "target": row.target, "threshold": rounded(f64::from(row.threshold)), "fpir": rates(&row.fpir),
+            json!({"people": row.people, "target": row.target, "threshold": rounded(f64::from(row.threshold)), "fpir": rates(&row.fpir), "fpir_crossed": rate(&row.crossed),
                    "owners_refused": {"all": refused(&row.refused[0]), "bands": row.refused[1..].iter().map(refused).collect::<Vec<_>>()}})
         });
         let rows: Vec<Value> = rows.collect();
@@ -520,24 +543,26 @@ impl Told {
         }
         for row in &self.rows {
             say(format!(
-                "  {} people, target {}: threshold {:.3}; measured {}; owners refused {}",
+                "  {} people, target {}: threshold {:.3}; there {}; chosen on one half and measured on the other {}; owners refused {}",
                 row.people,
                 key(row.target),
                 row.threshold,
                 words(&row.fpir),
+                word(&row.crossed),
                 row.refused.map(percent).join(", by size ")
             ));
         }
     }
 }
 
+fn word(rate: &Option<SiteRate>) -> String {
+    rate.map_or("-".to_owned(), |rate| {
+        let interval = rate.by_people.interval();
+        format!("{:.2e} [{:.1e}, {:.1e}]", rate.value, interval.low, interval.high)
+    })
+}
+
 fn words(rates: &[Option<SiteRate>; BANDS.len() + 1]) -> String {
-    let word = |rate: &Option<SiteRate>| {
-        rate.map_or("-".to_owned(), |rate| {
-            let interval = rate.by_people.interval();
-            format!("{:.2e} [{:.1e}, {:.1e}]", rate.value, interval.low, interval.high)
-        })
-    };
     let [all, bands @ ..] = rates;
     format!("{}, by size {}", word(all), bands.iter().map(word).collect::<Vec<_>>().join(", "))
 }
