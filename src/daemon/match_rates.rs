@@ -12,7 +12,7 @@
 //! **What is old fades**: beyond [`MOST_VISITS`] with each visit, so that a camera that becomes worse is noticed within some hundred visits however
 //! long it was good; and by half in [`HALF_LIFE_DAYS`], so that a door where few come forgets last winter's light. A day is the finest time.
 //!
-//! **The alarm** rises when the rate is above the target with 90 % certainty, from [`ALARM_VISITS`] on, and is cleared when its median is
+//! **The alarm** rises when the rate is above the target with 85 % certainty, from [`ALARM_VISITS`] on, and is cleared when its median is
 //! half the target or less: between the two nothing changes, so it does not flap. It outlives a restart without being raised again.
 //!
 //! **Tightening** asks for the lowest threshold at which the median meets the target. The interval's upper end would ask for far more
@@ -52,7 +52,7 @@ const MOST_VISITS: f64 = 500.0;
 const MOST_GRANTS: f64 = 5000.0;
 /// In so many days half of what was counted has faded: a season's light. One stranger a day is still enough to say something.
 const HALF_LIFE_DAYS: f64 = 90.0;
-/// From so many visits on an alarm is raised: with fewer, chance raised it at one good door in twenty (measured over simulated doors).
+/// From so many visits on an alarm is raised: with fewer, chance raised it at some good ones of the simulated doors.
 const ALARM_VISITS: f64 = 150.0;
 /// After so many new visits a camera's rate is worked out again, which takes some milliseconds.
 const JUDGE_EVERY: u32 = 10;
