@@ -27,7 +27,8 @@
 //! of its time at most; people are enrolled and removed through it by the daemon, the gallery's one writer.
 //!
 //! [`evaluation`] turns scores whose truth is known into error rates with exact intervals, and into plots. It opens no file and runs
-//! no network: the command line's `eval` brings it the scores.
+//! no network: the command line's `eval` brings it the scores. [`daemon`] brings it what strangers scored at its own doors
+//! (`evaluation/tail.rs`), and tells when more of them would be let in than the site bears.
 //!
 //! Who may name whom (`tests/architecture.rs` reads this table and fails on any other arrow):
 //!
@@ -42,7 +43,7 @@
 //! pipeline -> types system capture vision gallery
 //! http -> types system pipeline gallery vision
 //! config -> types system access capture door gallery http inference pipeline publish
-//! daemon -> types system config pipeline access capture gallery http inference publish vision
+//! daemon -> types system config pipeline access capture evaluation gallery http inference publish vision
 //! cli -> everything
 //! ```
 //!

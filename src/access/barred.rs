@@ -31,9 +31,9 @@ impl Decider {
         if self.is_same_approach(door, person, now) {
             return verdict;
         }
-        let is_clear = self.is_clear(candidate, door);
+        let is_clear = self.is_clear(candidate, observation, door);
         let first = ms(observation.first_usable_at.monotonic);
-        let matching = self.rules.door(door).thresholds(self.thresholds).matching;
+        let matching = self.thresholds_at(&observation.camera, door).matching;
         let taken = Taken { person, score: candidate.score, is_clear, probe: observation.probe.as_ref(), matching };
         let asks_for_number = is_match && self.rules.door(door).mode == DoorMode::TwoFactor;
         let waiting = self.waiting_at(door, now).filter(|waiting| asks_for_number && waiting.in_block);
@@ -55,8 +55,8 @@ impl Decider {
 
     /// Whether a face is as much like somebody as a blocked door asks for: further ahead of the threshold, but never further than half of
     /// the way to certainty.
-    fn is_clear(&self, candidate: &Candidate, door: &DoorId) -> bool {
-        let matching = self.rules.door(door).thresholds(self.thresholds).matching.value();
+    fn is_clear(&self, candidate: &Candidate, observation: &Observation, door: &DoorId) -> bool {
+        let matching = self.thresholds_at(&observation.camera, door).matching.value();
         let least = (matching + self.rules.throttle.blocked_lead).min(f32::midpoint(matching, Score::MAX.value()));
         candidate.score.value() >= least
     }
@@ -65,7 +65,7 @@ impl Decider {
     fn has_more_frames(&self, observation: &Observation, door: &DoorId, person: &PersonId) -> bool {
         let least = self.rules.throttle.blocked_frames;
         let shown = self.shown(observation, door, person);
-        let liveness = self.rules.door(door).thresholds(self.thresholds).liveness;
+        let liveness = self.thresholds_at(&observation.camera, door).liveness;
         shown.count() >= least && (!self.settings.require_liveness || shown.live(liveness) >= least)
     }
 

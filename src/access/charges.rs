@@ -124,7 +124,7 @@ impl Decider {
 
     /// The face waits before it is tried again.
     pub(super) fn remember_failure(&mut self, observation: &Observation, door: &DoorId, reason: Reason, now: Moment) {
-        let matching = self.rules.door(door).thresholds(self.thresholds).matching;
+        let matching = self.thresholds_at(&observation.camera, door).matching;
         let best = observation.candidates.first().filter(|best| best.score >= matching).map(|best| best.person.clone());
         let stranger = || observation.probe.clone().map(Whose::Stranger);
         let waiting = self.waiting_at(door, now).filter(|waiting| waiting.in_block);
@@ -175,7 +175,7 @@ impl Decider {
             return News { owed: charged, is_new: true };
         }
         let within = i64::try_from(self.settings.approach_ms).unwrap_or(i64::MAX);
-        let matching = self.rules.door(door).thresholds(self.thresholds).matching;
+        let matching = self.thresholds_at(&observation.camera, door).matching;
         self.told.tell(door, observation, Failure { reason, weight, charged }, (ms(now.monotonic), within, matching))
     }
 

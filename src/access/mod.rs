@@ -5,7 +5,8 @@
 //! What asks what: [`Decider::decide`] judges an observation for each door of its camera ([`verdict`]) and waits for better evidence
 //! while that can come; [`rules`] is the policy made ready, [`policy`] and [`schedule`] are how it is written, [`explain`] tells what it
 //! would say. [`throttle`], [`tried`] and [`passback`] remember, [`charges`] says what a failure costs and [`barred`] what a block makes of
-//! a verdict; what must outlive the process is a [`State`], which the decider's owner keeps.
+//! a verdict; what must outlive the process is a [`State`], which the decider's owner keeps. [`raised`] asks more of a match before one
+//! camera, while its strangers come too near.
 
 mod barred;
 mod challenge;
@@ -16,6 +17,7 @@ pub mod grant;
 mod input;
 mod passback;
 pub mod policy;
+mod raised;
 pub mod rules;
 pub mod schedule;
 mod settings;
@@ -64,6 +66,8 @@ pub struct Decider {
     device: DeviceId,
     settings: Settings,
     thresholds: Thresholds,
+    /// What a match needs at least before a camera whose strangers come too near, whatever its doors' own threshold.
+    raised: HashMap<CameraId, Score>,
     rules: Rules,
     cameras: HashMap<CameraId, Vec<DoorId>>,
     doors: Vec<DoorId>,
@@ -143,6 +147,7 @@ impl Decider {
         Self {
             device,
             thresholds: thresholds.with(&settings),
+            raised: HashMap::new(),
             settings,
             cameras,
             doors: doors.iter().map(|door| door.id.clone()).collect(),
@@ -366,7 +371,7 @@ impl Decider {
         };
         let jti = grant_id();
         self.let_through(&door, &company, &jti, now);
-        let matching = self.rules.door(&door).thresholds(self.thresholds).matching;
+        let matching = self.thresholds_at(&observation.camera, &door).matching;
         self.tried.let_in(&door, &person, observation.probe.as_ref(), matching);
         let decision = self.grant(observation, door, person, now, jti);
         Some(Decision { factors, marks, captured_at, ..decision })

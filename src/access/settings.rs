@@ -95,6 +95,10 @@ pub struct Settings {
     /// Whether the built-in pack may open doors. It is for a first look: between people who are alike it lets strangers in, so that without
     /// this whoever would be granted is denied (`demo-pack`).
     pub accept_demo_pack: bool,
+    /// Whether a camera before which strangers come too near (`alarm/match-rate`) asks more of a match by itself, until they no longer do:
+    /// as much as its own estimate needs, 0.1 at most, never less than the threshold configured. Some enrolled people are then refused;
+    /// `faceid calibrate --from-site` shows how many.
+    pub tighten_on_match_rate: bool,
     /// What becomes of ambiguous faces: `deny` or `review`.
     pub ambiguous: Ambiguous,
     /// How many of 10,000 visits of strangers may be granted at a door, with everybody enrolled who is (0.1 to 1000, or `nist`: 30, the 0.3 %
@@ -122,6 +126,7 @@ impl Default for Settings {
             require_liveness: true,
             deny_flat: false,
             accept_demo_pack: false,
+            tighten_on_match_rate: false,
             ambiguous: Ambiguous::Deny,
             false_grants_per_10000_strangers: StrangerTarget::default(),
             match_threshold: None,

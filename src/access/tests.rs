@@ -10,6 +10,7 @@ mod beyond;
 mod blocks;
 mod history;
 mod policy;
+mod raised;
 mod written;
 
 fn decider(settings: Settings) -> Decider {

@@ -90,7 +90,7 @@ impl Decider {
     fn judge(&self, observation: &Observation, door: &DoorId, now: Moment) -> Result<Verdict, Verdict> {
         self.is_open_for_tries(observation, door)?;
         let rule = self.rules.door(door);
-        let thresholds = rule.thresholds(self.thresholds);
+        let thresholds = self.thresholds_at(&observation.camera, door);
         self.is_live(observation, thresholds)?;
         self.is_witnessed(observation, door)?;
         let waiting = (rule.mode == DoorMode::TwoFactor).then(|| self.waiting_at(door, now));
@@ -186,7 +186,7 @@ impl Decider {
     /// The samples of a visit that show one person, by this door's threshold; at a door for one face, those without a second one in view.
     pub(super) fn shown<'a>(&self, observation: &'a Observation, door: &DoorId, person: &PersonId) -> Shown<'a> {
         let rule = self.rules.door(door);
-        let Thresholds { matching, margin, .. } = rule.thresholds(self.thresholds);
+        let Thresholds { matching, margin, .. } = self.thresholds_at(&observation.camera, door);
         let ahead = if rule.mode == DoorMode::TwoFactor { margin } else { 0.0 };
         let alone = self.liveness.get(door).is_some_and(|liveness| liveness.one_face);
         Shown::of(observation, person, By { matching, ahead, alone })
@@ -198,7 +198,7 @@ impl Decider {
         let rule = self.rules.door(door);
         let needed = rule.min_frames.unwrap_or(self.settings.min_frames);
         let judged = if self.settings.require_liveness { self.settings.min_liveness_frames } else { 0 };
-        let least = rule.thresholds(self.thresholds).liveness;
+        let least = self.thresholds_at(&observation.camera, door).liveness;
         // A visit that is too short for anybody was never seen well enough; a slow camera's goes on until it is long enough.
         if observation.frames < needed || observation.liveness_frames < judged {
             return Err(Verdict::Refused { reason: Reason::LivenessUncertain, person: None, weight: 0, awaits: Awaits::Frames });
@@ -246,7 +246,7 @@ impl Decider {
         let own = granted.map(|person| self.shown(observation, door, person));
         let frames = own.as_ref().map_or(observation.frames, Shown::count);
         let liveness = own.as_ref().map_or(observation.liveness, Shown::liveness);
-        let thresholds = self.rules.door(door).thresholds(self.thresholds);
+        let thresholds = self.thresholds_at(&observation.camera, door);
         let match_band = Evidence::match_band(observation.candidates.first().map(|c| c.score), thresholds.matching);
         let liveness_band = Evidence::liveness_band(liveness, thresholds.liveness);
         let quality_band = match observation.quality {

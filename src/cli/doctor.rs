@@ -1,6 +1,7 @@
 //! `doctor`: one line a thing: what works, what does not, and the command that mends it.
 
 mod machine;
+mod match_rates;
 mod sealing;
 
 use std::path::Path;
@@ -110,6 +111,7 @@ fn examine(context: &Context, chart: &mut Chart) {
     gallery(context, chart);
     state_folder(&context.config.state_dir, chart);
     blocks(&context.config.state_dir, chart);
+    match_rates::examine(context, chart);
     machine::examine(&context.config, chart);
     broker(context, chart);
     api(context, chart);

@@ -6,6 +6,7 @@ mod door;
 mod identification;
 mod liveness;
 mod motion;
+mod site;
 mod verification;
 mod visits;
 

@@ -24,6 +24,7 @@ use super::broker_word::{BrokerWord, Word};
 use super::events;
 use super::reports::Report;
 use super::supervisor::{WorkerContext, WorkerError};
+use super::workers::Counts;
 use crate::access::grant::{self, EpochClaim, GrantKey, KeySet};
 use crate::gallery::{Age, Gallery};
 use crate::publish::{Audit, Birth, Event, Kept, KeptEar, Publisher, Received};
@@ -68,6 +69,7 @@ pub(super) struct BirthWitness {
     pub(super) birth: Birth,
     pub(super) ear: KeptEar,
     pub(super) word: Arc<BrokerWord>,
+    pub(super) counts: Arc<Counts>,
     pub(super) heard: bool,
     /// How far the broker has been told that the memory had come.
     pub(super) told: Option<u64>,
@@ -91,15 +93,15 @@ impl BirthWitness {
             context.beat();
             // A file that was written anew is news too: its change has another tag.
             let (epoch, age) = (self.gallery.snapshot().generation(), self.gallery.age());
-            let memory = self.memory.load(Ordering::Relaxed);
-            if said.as_ref() != Some(&(epoch, age, memory)) {
+            let (memory, rates) = (self.memory.load(Ordering::Relaxed), self.counts.match_rates.changes());
+            if said.as_ref() != Some(&(epoch, age, memory, rates)) {
                 // Where the memory cannot be written down, what was told before is told again: it must not be forgotten.
                 let memory = self.ask(Report::Tells).flatten();
                 self.told = memory.max(self.told);
                 let (birth, age) = self.birth_now();
                 let epoch = birth.gallery_epoch;
                 self.publisher.publish(Event::Birth(birth));
-                said = Some((epoch, age, memory.unwrap_or_default()));
+                said = Some((epoch, age, memory.unwrap_or_default(), rates));
             }
             if stop.sleep(AGAIN) {
                 return Ok(());
@@ -200,6 +202,7 @@ impl BirthWitness {
             gallery_templates: stats.templates as u64,
             gallery_epoch: stats.generation,
             gallery_claim: claim,
+            match_rates: self.counts.match_rates.all(),
             clock: events::clock_quality(),
             at: clock::wall(),
             ..self.birth.clone()

@@ -5,7 +5,7 @@ use crate::publish::{
     Alarm, AlarmKind, AttemptEvent, Audit, CameraStatus, CameraWord, Clock, DecisionEvent, Event, Policy, PresenceEvent, Publisher,
 };
 use crate::system::{self, ClockQuality, clock};
-use crate::types::{Attempt, Decision, Moment, Outcome, Presence};
+use crate::types::{Attempt, CameraId, Decision, Moment, Outcome, Presence};
 
 /// A camera's change of state.
 pub(super) fn camera(event: &CameraEvent) -> Event {
@@ -93,6 +93,11 @@ pub(super) fn rollback(detail: &str) -> Event {
 pub(super) fn witness_silent(why: &str) -> Event {
     let detail = format!("the broker is no witness that this device's state is the newest: {why}");
     Event::Alarm(Alarm { kind: AlarmKind::WitnessSilent, door: None, camera: None, detail, at: clock::wall() })
+}
+
+/// More strangers would be let in before a camera than the site bears.
+pub(super) fn match_rate(camera: CameraId, detail: String) -> Event {
+    Event::Alarm(Alarm { kind: AlarmKind::MatchRate, door: None, camera: Some(camera), detail, at: clock::wall() })
 }
 
 /// A gallery that cannot be written.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::api::Api;
 use crate::access::Basis;
 use crate::pipeline::Stage;
-use crate::publish::State;
+use crate::publish::{MatchRate, MatchRateState, State};
 use crate::system::metrics::Lifetime;
 use crate::system::process;
 
@@ -19,6 +19,7 @@ pub(super) fn text(api: &Api) -> String {
     cameras(&mut text, api);
     decisions(&mut text, api);
     blocks(&mut text, api);
+    match_rates(&mut text, &api.counts.match_rates.all());
     times(&mut text, api);
     plain(&mut text, api);
     matching(&mut text, api);
@@ -76,6 +77,41 @@ fn blocks(text: &mut Exposition, api: &Api) {
     text.family("faceid_door_blocks_total", "counter", "How often failed attempts blocked a door");
     for (door, reason, line) in all() {
         text.sample("faceid_door_blocks_total", &[("door", door.as_str()), ("reason", reason)], line.begun);
+    }
+}
+
+fn match_rates(text: &mut Exposition, lines: &[MatchRate]) {
+    /// What is read of a line; nothing where it is not known.
+    type Figure = fn(&MatchRate) -> Option<f64>;
+    let families: [(&str, &str, Figure); 7] = [
+        (
+            "faceid_match_rate_visits",
+            "Strangers' visits that the expected false grants are taken from; old ones count less",
+            |line| Some(line.visits.into()),
+        ),
+        ("faceid_match_rate_visits_missing", "Visits that are missing before anything can be said", |line| {
+            Some(line.missing.unwrap_or(0).into())
+        }),
+        (
+            "faceid_expected_false_grants_per_10000",
+            "Expected false grants per 10,000 strangers at the threshold in force",
+            |line| line.per_10000.map(f64::from),
+        ),
+        ("faceid_expected_false_grants_per_10000_low", "The lower end of its 95 % interval", |line| line.low.map(f64::from)),
+        ("faceid_expected_false_grants_per_10000_high", "The upper end of its 95 % interval", |line| line.high.map(f64::from)),
+        ("faceid_camera_match_threshold", "The least score of a match in force before a camera, raised or not", |line| {
+            Some(line.threshold.into())
+        }),
+        ("faceid_match_rate_above_target", "1 while the rate is above the target, or was and the threshold is raised", |line| {
+            let is_above = matches!(line.state, MatchRateState::AboveTarget | MatchRateState::Tightened);
+            Some(u8::from(is_above).into())
+        }),
+    ];
+    for (name, help, figure) in families {
+        text.family(name, "gauge", help);
+        for (line, value) in lines.iter().filter_map(|line| Some((line, figure(line)?))) {
+            text.sample(name, &[("camera", line.camera.as_str())], (value * 1e4).round() / 1e4);
+        }
     }
 }
 
@@ -205,5 +241,33 @@ mod tests {
             t_seconds_bucket{stage=\"detect\",le=\"0.001\"} 1\nt_seconds_bucket{stage=\"detect\",le=\"0.01\"} 4\n\
             t_seconds_bucket{stage=\"detect\",le=\"+Inf\"} 5\nt_seconds_sum{stage=\"detect\"} 0.25\nt_seconds_count{stage=\"detect\"} 5\n";
         assert_eq!(text.0, expected);
+    }
+
+    #[test]
+    fn match_rates_are_told_of_each_camera_and_what_is_not_known_is_left_out() {
+        let camera = |name: &str| crate::types::CameraId::new(name).unwrap();
+        let few = MatchRate::unknown(camera("yard"), (41, 59), 10.0, 0.526);
+        let (rate, low, high) = (Some(45.25), Some(18.0), Some(110.5));
+        let state = MatchRateState::AboveTarget;
+        let above =
+            MatchRate { camera: camera("porch"), state, visits: 312, missing: None, per_10000: rate, low, high, ..few.clone() };
+        let mut text = Exposition::default();
+        match_rates(&mut text, &[few, above]);
+        let samples: Vec<&str> = text.0.lines().filter(|line| !line.starts_with('#')).collect();
+        let expected = [
+            "faceid_match_rate_visits{camera=\"yard\"} 41",
+            "faceid_match_rate_visits{camera=\"porch\"} 312",
+            "faceid_match_rate_visits_missing{camera=\"yard\"} 59",
+            "faceid_match_rate_visits_missing{camera=\"porch\"} 0",
+            "faceid_expected_false_grants_per_10000{camera=\"porch\"} 45.25",
+            "faceid_expected_false_grants_per_10000_low{camera=\"porch\"} 18",
+            "faceid_expected_false_grants_per_10000_high{camera=\"porch\"} 110.5",
+            "faceid_camera_match_threshold{camera=\"yard\"} 0.526",
+            "faceid_camera_match_threshold{camera=\"porch\"} 0.526",
+            "faceid_match_rate_above_target{camera=\"yard\"} 0",
+            "faceid_match_rate_above_target{camera=\"porch\"} 1",
+        ];
+        assert_eq!(samples, expected);
+        assert_eq!(text.0.lines().filter(|line| line.starts_with("# TYPE")).count(), 7);
     }
 }

@@ -103,6 +103,11 @@ pub fn request(bytes: &[u8]) {
     control::judge(gallery::fuzzing::peopled().0, bytes);
 }
 
+/// The content of the file of match rates, before it is sealed.
+pub fn match_rates(bytes: &[u8]) {
+    super::match_rates::content(bytes);
+}
+
 /// A door before which anybody may stand.
 pub struct Scenes(Stage);
 

@@ -20,6 +20,7 @@ pub mod fuzzing;
 mod guards;
 mod inbox;
 mod keys;
+pub mod match_rates;
 pub mod panic;
 mod purge;
 mod reports;

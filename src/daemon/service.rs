@@ -26,6 +26,7 @@ use super::events;
 use super::guards;
 use super::inbox::Inbox;
 use super::keys::{ENDORSE_EVERY, KeyRing, read_grant_key};
+use super::match_rates::MatchRates;
 use super::reports::{self, Report, Reporter};
 use super::snapshots::Snapshots;
 use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
@@ -157,6 +158,7 @@ struct Parts {
     enrolments: Enrolments,
     snapshots: Snapshots,
     decider: Decider,
+    rates: MatchRates,
     state: AccessState,
     clock: ClockWatch,
     accepts_loss: bool,
@@ -275,6 +277,7 @@ impl Service {
             wanted: SHOTS,
             is_whole: false,
         });
+        let rates = service.open_rates(config, &mut decider, (stack.embedder.model(), &site))?;
         let pipeline = Pipeline::new(config.pipeline.clone(), stack, Some(service.gallery.clone()));
         let pipeline = pipeline.with_witnesses(guards::witnesses(config));
         service.timings = pipeline.timings();
@@ -311,6 +314,7 @@ impl Service {
                 enrolments,
                 snapshots,
                 decider,
+                rates,
                 state,
                 courier,
                 ends: wires,
@@ -343,6 +347,7 @@ impl Service {
             birth: birth(config, &self.provider()),
             ear,
             word: self.word.clone(),
+            counts: self.counts.clone(),
             heard: false,
             told: None,
         };
@@ -392,7 +397,7 @@ impl Service {
         &mut self,
         config: &Config,
         watchers: &Watchers,
-        Parts { pipeline, asks, enrolments, snapshots, decider, state, clock, accepts_loss, courier, ends, matching, site }: Parts,
+        Parts { pipeline, asks, enrolments, snapshots, decider, rates, state, clock, accepts_loss, courier, ends, matching, site }: Parts,
     ) -> Result<(), DaemonError> {
         let (wires, reports, decided) = ends;
         let io = |what: &str| {
@@ -416,6 +421,7 @@ impl Service {
             standing: std::collections::HashMap::new(),
             snapshots: snapshots.clone(),
             blocks: Default::default(),
+            rates,
             saved_at: None,
             site,
             sized_for: None,
@@ -563,6 +569,7 @@ fn birth(config: &Config, provider: &str) -> Birth {
         gallery_claim: None,
         cameras: config.cameras.iter().map(|camera| camera.id.clone()).collect(),
         doors: config.doors.iter().map(|door| door.id.clone()).collect(),
+        match_rates: Vec::new(),
         clock: events::clock_quality(),
         at: clock::wall(),
     }

@@ -14,6 +14,7 @@ use super::clock_watch::ClockWatch;
 use super::enrol::Enrolments;
 use super::events;
 use super::guards;
+use super::match_rates::{self, MatchRateLines, MatchRates};
 use super::reports::{Report, Reporter};
 use super::snapshots::Snapshots;
 use super::standing::Standing;
@@ -54,6 +55,8 @@ pub struct Counts {
     attempts_by_reason: Mutex<BTreeMap<&'static str, u64>>,
     /// Which doors are blocked.
     pub blocked: BlockedDoors,
+    /// How many strangers each camera's doors would let in.
+    pub match_rates: MatchRateLines,
     /// How the cameras are.
     cameras: Mutex<BTreeMap<CameraId, CameraLine>>,
     /// Decisions, granted.
@@ -274,6 +277,7 @@ pub(super) struct Decisions {
     pub(super) standing: HashMap<CameraId, Standing>,
     pub(super) snapshots: Snapshots,
     pub(super) blocks: Blocks,
+    pub(super) rates: MatchRates,
     /// When the state was written down last.
     pub(super) saved_at: Option<Monotonic>,
     /// The threshold of a match by the number of people enrolled.
@@ -294,6 +298,7 @@ impl Decisions {
                     self.clock.keep();
                     self.saved_at = None;
                     self.keep_state(clock::now());
+                    self.rates.keep(&self.gallery, clock::now(), true);
                     return Ok(());
                 }
             }
@@ -304,6 +309,10 @@ impl Decisions {
             for news in self.blocks.news(self.decider.blocks(now), &self.counts.blocked, now) {
                 self.publisher.publish(news);
             }
+            for news in self.rates.look(&mut self.decider, &self.counts.match_rates, now) {
+                match_rates::tell(news, &self.audit, &self.publisher);
+            }
+            self.rates.keep(&self.gallery, now, false);
         }
     }
 
@@ -381,6 +390,7 @@ impl Decisions {
         }
         let (matching, basis) = self.site.at(people);
         self.decider.set_matching(matching);
+        self.rates.follow(&mut self.decider, &self.counts.match_rates);
         let was_beyond = self.sized_for.is_some_and(|before| self.site.at(before).1 == Basis::Beyond);
         self.sized_for = Some(people);
         let worth = self.site.worth(people);
@@ -398,6 +408,7 @@ impl Decisions {
         self.tell(Input::Clock(clock), now);
         self.size_threshold();
         let decisions = self.decider.decide(observation, now, &mut grant_id);
+        self.rates.hear(observation, &decisions, &self.decider, now);
         self.keep_state(now);
         let of_this_approach = self.decider.take_recognised();
         let granted = decisions.iter().filter(|decision| decision.outcome == Outcome::Granted);

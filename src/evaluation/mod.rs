@@ -16,6 +16,8 @@ pub mod protocol;
 mod raster;
 pub mod simulated;
 pub mod site;
+pub mod tail;
+pub mod tally;
 pub mod verification;
 
 pub use attack::{AttackDetection, Presentations};

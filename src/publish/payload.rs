@@ -6,6 +6,7 @@
 //! Numbers of the evidence never get here: see [`Evidence`].
 
 mod at_door;
+mod stats;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 pub use at_door::{DoorBlock, Snapshot};
+pub use stats::{CameraStats, EngineStats, Latency, MatchRate, MatchRateState, Stats};
 
 use super::audit::Head;
 use crate::types::{Attempt, CameraId, Decision, DeviceId, DoorId, Evidence, ModelId, Moment, PersonId, Presence, Prompt, Wall};
@@ -82,8 +84,8 @@ pub struct DecisionEvent {
     pub expires_at: Moment,
 }
 
-/// What the device is, published retained at each start and after changes of the gallery.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What the device is, published retained at each start, after changes of the gallery and when a camera's match rate becomes another.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Birth {
     /// The program's version.
     pub version: String,
@@ -101,6 +103,8 @@ pub struct Birth {
     pub cameras: Vec<CameraId>,
     /// The doors of the config.
     pub doors: Vec<DoorId>,
+    /// How many strangers each camera's doors would let in, by their own measure.
+    pub match_rates: Vec<MatchRate>,
     /// The clock.
     pub clock: Clock,
     /// When the daemon was ready.
@@ -152,73 +156,6 @@ pub struct CameraStatus {
     pub at: Wall,
 }
 
-/// A latency over the last interval, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Latency {
-    /// The median.
-    pub p50_ms: f32,
-    /// The 99th percentile.
-    pub p99_ms: f32,
-}
-
-/// One camera's part of the statistics.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct CameraStats {
-    /// Which camera.
-    pub camera: CameraId,
-    /// Frames that were looked at, per second.
-    pub fps: f32,
-    /// Frames that came, since the start.
-    pub frames: u64,
-    /// Frames that were replaced before anyone took them, since the start.
-    pub frames_dropped: u64,
-}
-
-/// An accelerator's engine.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct EngineStats {
-    /// The network's model.
-    pub model: String,
-    /// What it is for.
-    pub provider: String,
-    /// `building`, `ready` or `refused`.
-    pub state: &'static str,
-    /// How long it has been or was being built, in seconds.
-    pub seconds: u64,
-    /// Why it does not serve.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
-
-/// How the daemon fares, once a minute; every five seconds while an engine is being built.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Stats {
-    /// When.
-    #[serde(skip)]
-    pub at: Wall,
-    /// Seconds since the start.
-    pub uptime_s: u64,
-    /// Where the networks run.
-    pub provider: String,
-    /// Engines that were begun since the start.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub engines: Vec<EngineStats>,
-    /// Each camera.
-    pub cameras: Vec<CameraStats>,
-    /// Each stage's time for a frame, by its name.
-    pub stages: BTreeMap<String, Latency>,
-    /// From the first usable face to the grant; nothing when none was given. Refusals wait on purpose.
-    pub decision: Option<Latency>,
-    /// Decisions since the start.
-    pub decisions: u64,
-    /// Events that were given up for want of room, since the start.
-    pub events_dropped: u64,
-    /// What the broker has told of this device's last `birth`, which shows an older state put back: a word of a closed list.
-    pub witness: &'static str,
-    /// The warmest sensor, in degrees Celsius.
-    pub temperature_c: Option<f32>,
-}
-
 /// What an alarm is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -243,11 +180,13 @@ pub enum AlarmKind {
     Throttled,
     /// The broker, which witnesses that no older state was put back, tells nothing or has forgotten.
     WitnessSilent,
+    /// More strangers would be let in before a camera than the site bears.
+    MatchRate,
 }
 
 impl AlarmKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Spoof,
         Self::ForcedOpen,
         Self::HeldOpen,
@@ -258,6 +197,7 @@ impl AlarmKind {
         Self::Duress,
         Self::Throttled,
         Self::WitnessSilent,
+        Self::MatchRate,
     ];
 
     /// The word of the contract.
@@ -273,6 +213,7 @@ impl AlarmKind {
             AlarmKind::Duress => "duress",
             AlarmKind::Throttled => "throttled",
             AlarmKind::WitnessSilent => "witness-silent",
+            AlarmKind::MatchRate => "match-rate",
         }
     }
 }
@@ -513,6 +454,8 @@ struct BirthBody<'a> {
     gallery: Gallery<'a>,
     cameras: &'a [CameraId],
     doors: &'a [DoorId],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    match_rates: &'a [MatchRate],
     clock: &'a Clock,
 }
 
@@ -539,6 +482,7 @@ fn birth_body<'a>(birth: &'a Birth, context: &'a Context) -> BirthBody<'a> {
         },
         cameras: &birth.cameras,
         doors: &birth.doors,
+        match_rates: &birth.match_rates,
         clock: &birth.clock,
     }
 }
@@ -663,6 +607,21 @@ pub(super) mod tests {
         Event::Decision(Box::new(granted(n, TEN_PAST)))
     }
 
+    fn match_rate() -> MatchRate {
+        MatchRate {
+            camera: CameraId::new("porch").unwrap(),
+            state: MatchRateState::Tightened,
+            visits: 312,
+            missing: None,
+            per_10000: Some(9.75),
+            low: Some(2.5),
+            high: Some(24.5),
+            target: 10.0,
+            threshold: 0.5625,
+            configured_threshold: 0.525,
+        }
+    }
+
     pub(in crate::publish) fn stats() -> Event {
         Event::Stats(Box::new(Stats {
             at: Wall(1_700_000_000_000),
@@ -676,6 +635,7 @@ pub(super) mod tests {
             events_dropped: 0,
             witness: "heard",
             temperature_c: Some(51.5),
+            match_rates: vec![match_rate()],
         }))
     }
 
@@ -698,6 +658,7 @@ pub(super) mod tests {
             gallery_claim: Some("eyJhbGciOiJFZERTQSJ9.e30.AA".to_owned()),
             cameras: vec![CameraId::new("porch").unwrap()],
             doors: vec![DoorId::new("front").unwrap()],
+            match_rates: vec![match_rate(), MatchRate::unknown(CameraId::new("yard").unwrap(), (41, 59), 10.0, 0.526)],
             clock: clock(),
             at: Wall(1_700_000_000_000),
         }))

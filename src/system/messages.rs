@@ -48,6 +48,8 @@ pub const GALLERY_READY: &str = "61f1a59d40c04f808459724af624dc66";
 /// A network is open, and where it runs.
 pub const NETWORK_READY: &str = "4d6d1ddb2a9e464d928d61dc3e052c89";
 
+/// More strangers would be let in before a camera than the site bears, or no longer, or the threshold there is another one.
+pub const MATCH_RATE: &str = "9b1f4c0e7a6d4d0f8f7b3a52c6e1d984";
 /// A door is blocked, or no longer.
 pub const DOOR_BLOCKED: &str = "2e216122848ce862bb818e0f1df25d2e";
 

@@ -221,6 +221,7 @@ fn the_seed_projects_client_works_unchanged_and_figures_are_told() {
         "# TYPE faceid_attempts_total counter",
         "faceid_door_blocked{door=\"hall\",reason=\"failed-faces\"} 0",
         "faceid_door_blocks_total{door=\"hall\",reason=\"failed-credentials\"} 0",
+        "faceid_match_rate_visits_missing{camera=\"hall\"} 100",
         "# TYPE faceid_stage_seconds histogram",
         "# TYPE faceid_grant_seconds histogram",
         "# TYPE faceid_refusal_seconds histogram",

@@ -151,6 +151,7 @@ fn birth() -> Event {
         gallery_claim: None,
         cameras: vec![],
         doors: vec![],
+        match_rates: vec![],
         clock: clock(),
         at: Wall(0),
     }))

@@ -1,6 +1,7 @@
-//! `calibrate`: the match threshold for a target FPIR at the gallery's size, from photos of people like those at the door.
+//! `calibrate`: the match threshold for a target FPIR at the gallery's size, from photos of people like those at the door; or, from what
+//! the doors measured themselves, what each threshold costs there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
@@ -19,8 +20,12 @@ const MAX_PHOTOS: usize = 20_000;
 #[derive(clap::Args)]
 pub(in crate::cli) struct Args {
     /// The folder with a folder of photos for each person; every pair of photos is compared
-    #[arg(long, value_name = "DIR")]
-    images: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "from_site")]
+    images: Option<PathBuf>,
+    /// What each threshold would cost at the doors of this site, by the strangers who were refused there and the people who were let in,
+    /// and who is often close to it; no photos are needed. As the daemon wrote it down last, which is every five minutes
+    #[arg(long, conflicts_with_all = ["images", "fpir", "templates", "gated"])]
+    from_site: bool,
     /// The share of searches by people who are not enrolled that may find somebody
     #[arg(long, value_name = "RATE", default_value_t = 0.001, value_parser = parse_rate)]
     fpir: f64,
@@ -42,14 +47,15 @@ fn parse_rate(text: &str) -> std::result::Result<f64, String> {
 }
 
 pub(in crate::cli) fn run(places: &Places, args: &Args) -> Result {
-    let photos = photos_in(args)?;
+    let Some(images) = &args.images else { return super::site::run(places, args.output.json) };
+    let photos = photos_in(images)?;
     let context = Context::load(places)?;
     let mut stack = context.open_stack()?;
     let size = match args.templates {
         Some(templates) => templates,
         None => (context.open_gallery_to_read(&stack)?.snapshot().stats().templates as u64).max(1),
     };
-    let templates = Templates::of(&context, &mut stack, &args.images, photos.iter(), args.gated)?;
+    let templates = Templates::of(&context, &mut stack, images, photos.iter(), args.gated)?;
     templates.complain();
     let comparisons = compare_all(&templates);
     let verification = Verification::new(&comparisons);
@@ -59,7 +65,7 @@ pub(in crate::cli) fn run(places: &Places, args: &Args) -> Result {
         return Err(Failure::data(format!(
             "{}: FPIR {} with {size} templates is an FMR of {fmr:.1e}, which {trials} comparisons of different people cannot show: \
              {needed} can, which is about {} photos of different people; or ask for a higher --fpir",
-            args.images.display(),
+            images.display(),
             args.fpir,
             ((2.0 * needed as f64).sqrt() + 1.0).ceil()
         )));
@@ -104,15 +110,15 @@ pub(in crate::cli) fn run(places: &Places, args: &Args) -> Result {
     Ok(code::YES)
 }
 
-fn photos_in(args: &Args) -> Result<Vec<Photo>> {
+fn photos_in(images: &Path) -> Result<Vec<Photo>> {
     let mut photos = Vec::new();
-    let folders = folders_in(&args.images)?;
+    let folders = folders_in(images)?;
     for (folder, files) in &folders {
         let name = |path: &std::path::Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let person = name(folder);
         photos.extend(files.iter().map(|file| Photo { path: format!("{person}/{}", name(file)), person: person.clone() }));
     }
-    let wrong = |text: String| Err(Failure::data(format!("{}: {text}", args.images.display())));
+    let wrong = |text: String| Err(Failure::data(format!("{}: {text}", images.display())));
     match (folders.len(), photos.len()) {
         (0 | 1, _) => wrong("strangers are compared with each other: two folders of people or more are needed".into()),
         (_, many) if many > MAX_PHOTOS => wrong(format!("{many} photos; {MAX_PHOTOS} are the most")),

@@ -3,10 +3,13 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::Service;
+use super::super::match_rates::{MatchRates, Terms};
+use super::{DaemonError, Service};
+use crate::access::{Decider, SiteThreshold};
+use crate::config::Config;
 use crate::inference::{self, EngineReport, EngineState};
 use crate::pipeline::Stage;
-use crate::publish::{CameraStats, EngineStats, Latency, Stats};
+use crate::publish::{CameraStats, EngineStats, Latency, StateKey, Stats};
 use crate::system::metrics::Summary;
 use crate::system::{clock, process};
 use crate::types::ModelId;
@@ -23,6 +26,25 @@ pub(super) fn every(engines: &[EngineReport]) -> Duration {
 }
 
 impl Service {
+    /// The doors' measure of themselves, as an earlier run left it.
+    pub(super) fn open_rates(
+        &self,
+        config: &Config,
+        decider: &mut Decider,
+        (model, site): (&ModelId, &SiteThreshold),
+    ) -> Result<MatchRates, DaemonError> {
+        // What an earlier run raised is held against what is in force with everybody enrolled who is.
+        decider.set_matching(site.at(self.gallery.snapshot().stats().people).0);
+
+        let terms = Terms {
+            target: config.access.false_grants_per_10000_strangers.per_10000(),
+            tightens: config.access.tighten_on_match_rate,
+        };
+        let place = (config.state_dir.as_path(), StateKey::read(&config.secrets_dir)?);
+        let told = (&self.counts.match_rates, clock::now());
+        Ok(MatchRates::open(place, model.clone(), terms, (decider, &self.cameras), told))
+    }
+
     /// How it fares, in a line.
     pub(super) fn status(&self) -> String {
         let mut status = format!(
@@ -81,6 +103,7 @@ impl Service {
             events_dropped: published.events_dropped + published.decisions_lost + self.counts.reports_lost.get(),
             witness: self.word.get().as_str(),
             temperature_c: process::warmest_celsius(),
+            match_rates: self.counts.match_rates.all(),
         }
     }
 }
