@@ -33,8 +33,8 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use crate::types::{
-    CameraId, Decision, DeviceId, DoorId, Factor, Mark, Moment, Observation, Outcome, PersonId, Prompt, Reason, Score, Side,
-    TrackId,
+    CameraId, Decision, DeviceId, DoorId, Factor, Mark, Moment, Observation, Outcome, PersonId, Profile, Prompt, Reason, Score,
+    Side, TrackId,
 };
 use challenge::Pending;
 pub use charges::Block;
@@ -87,7 +87,9 @@ pub struct Decider {
     /// Whose duress number was read at a door, and when: whatever is read after it takes nothing of that back.
     duress: HashMap<(DoorId, PersonId), Ms>,
     /// Who was recognised at a door that opens for several people together.
-    gathered: HashMap<DoorId, Vec<(PersonId, Ms)>>,
+    gathered: HashMap<DoorId, Vec<Companion>>,
+    /// Who is enrolled at this moment, and what the gallery says of them; without it an observation's word holds.
+    register: Option<Register>,
     places: Places,
     /// What faces failed at each door.
     throttle: Throttle,
@@ -125,6 +127,17 @@ enum Vouching {
     Since(Ms),
 }
 
+/// Somebody who was recognised at a door for several people and waits for the others.
+struct Companion {
+    person: PersonId,
+    /// What the gallery said when the person was recognised.
+    profile: Profile,
+    at: Ms,
+}
+
+/// Says what the gallery tells of a person now; none where nobody of that id is enrolled any more.
+pub type Register = Box<dyn Fn(&PersonId) -> Option<Profile> + Send>;
+
 /// Gives a side that nobody can foresee, or none where the system has no randomness.
 pub type Sides = Box<dyn FnMut() -> Option<Side> + Send>;
 
@@ -161,6 +174,7 @@ impl Decider {
             waiting: HashMap::new(),
             duress: HashMap::new(),
             gathered: HashMap::new(),
+            register: None,
             places: Places::default(),
             throttle: Throttle::new(rules.throttle.clone()),
             readers: Throttle::new(rules.throttle.clone()),
@@ -184,6 +198,12 @@ impl Decider {
     /// The same with a source of sides for its challenges.
     pub fn with_sides(self, sides: Sides) -> Self {
         Self { sides: Some(sides), ..self }
+    }
+
+    /// The same, which looks people up anew at the moment of a grant: an observation, and whoever waits for company, may be older than a
+    /// removal, a new date of expiry or a change of groups.
+    pub fn with_register(self, register: Register) -> Self {
+        Self { register: Some(register), ..self }
     }
 
     /// The same, which grants nothing before [`Input::Vouched`], but for as long as `unheard` from `now` on.
@@ -366,7 +386,8 @@ impl Decider {
             self.recognised.push(person);
             return None;
         }
-        let Some(company) = self.gather(&door, &person, now) else {
+        let profile = self.profile(&person, observation.profiles.get(&person)).unwrap_or_default();
+        let Some(company) = self.gather(&door, (&person, profile), now) else {
             return Some(self.refuse(observation, door, Reason::TooFewPeople, Some(person), now));
         };
         let jti = grant_id();
@@ -420,21 +441,35 @@ impl Decider {
         Some(self.refuse(observation, door, reason, person, now))
     }
 
-    /// Everybody who comes together with this person, once they are enough.
-    fn gather(&mut self, door: &DoorId, person: &PersonId, now: Moment) -> Option<Vec<PersonId>> {
+    /// What is known of a person now: the register's word, or where there is none what was known before.
+    fn profile(&self, person: &PersonId, before: Option<&Profile>) -> Option<Profile> {
+        match &self.register {
+            Some(register) => register(person),
+            None => before.cloned(),
+        }
+    }
+
+    /// Everybody who comes together with this person, once they are enough. Whoever was recognised before is company only while the rules
+    /// would let that person through by now: removed, expired or out of time meanwhile is nobody's company.
+    fn gather(&mut self, door: &DoorId, (person, profile): (&PersonId, Profile), now: Moment) -> Option<Vec<PersonId>> {
         let rule = self.rules.door(door);
         if rule.people_needed <= 1 || rule.mode == policy::DoorMode::Free {
             return Some(vec![person.clone()]);
         }
-        let now = ms(now.monotonic);
-        let window = Ms::try_from(rule.people_window.as_millis()).unwrap_or(Ms::MAX);
-        let gathered = self.gathered.entry(door.clone()).or_default();
-        gathered.retain(|(other, at)| other != person && now.saturating_sub(*at) <= window);
-        gathered.push((person.clone(), now));
-        if gathered.len() < rule.people_needed as usize {
+        let at = ms(now.monotonic);
+        let (needed, window) = (rule.people_needed as usize, Ms::try_from(rule.people_window.as_millis()).unwrap_or(Ms::MAX));
+        let mut gathered = self.gathered.remove(door).unwrap_or_default();
+        gathered.retain(|other| other.person != *person && at.saturating_sub(other.at) <= window);
+        gathered.push(Companion { person: person.clone(), profile, at });
+        gathered.retain(|other| {
+            let profile = self.profile(&other.person, Some(&other.profile));
+            profile.is_some_and(|known| self.rules.permit(door, &other.person, &known, now.wall, self.clock).is_ok())
+        });
+        if gathered.len() < needed {
+            self.gathered.insert(door.clone(), gathered);
             return None;
         }
-        self.gathered.remove(door).map(|gathered| gathered.into_iter().map(|(person, _)| person).collect())
+        Some(gathered.into_iter().map(|other| other.person).collect())
     }
 
     fn let_through(&mut self, door: &DoorId, company: &[PersonId], jti: &str, now: Moment) {

@@ -376,6 +376,60 @@ mod tests {
     }
 
     #[test]
+    fn the_last_minute_before_midnight_and_the_first_after_it_are_two_days_in_zones_of_half_hours_too() {
+        let whole = Schedule::new(&[window(&[Day::Mon], "00:00", "24:00")], false);
+        for (zone, begins, ends) in [
+            ("Asia/Kolkata", "2026-11-29T18:30:00Z", "2026-11-30T18:30:00Z"),
+            ("Asia/Kathmandu", "2026-11-29T18:15:00Z", "2026-11-30T18:15:00Z"),
+            ("America/St_Johns", "2026-11-30T03:30:00Z", "2026-12-01T03:30:00Z"),
+            ("Pacific/Kiritimati", "2026-11-29T10:00:00Z", "2026-11-30T10:00:00Z"),
+        ] {
+            let calendar = Calendar::new(zone, &[]).unwrap();
+            let holds = |text: &str, ms: i64| whole.holds(&calendar, Wall(at(text).0 + ms));
+            assert_eq!((holds(begins, -1), holds(begins, 0)), (false, true), "{zone}");
+            assert_eq!((holds(ends, -1), holds(ends, 0)), (true, false), "{zone}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_changes_by_half_an_hour_leaves_out_and_repeats_half_an_hour() {
+        let calendar = Calendar::new("Australia/Lord_Howe", &[]).unwrap();
+        let early = Schedule::new(&[window(&[Day::Sun], "01:30", "02:00"), window(&[Day::Sun], "02:00", "02:30")], false);
+        let held = |text: &str| (0..24 * 60).filter(|n| early.holds(&calendar, Wall(at(text).0 + n * 60_000))).count();
+        // 02:00 becomes 02:30 on 4 October 2026, and becomes 01:30 on 5 April.
+        assert_eq!((held("2026-10-03T13:30:00Z"), held("2026-04-04T13:00:00Z"), held("2026-11-07T13:00:00Z")), (30, 90, 60));
+    }
+
+    #[test]
+    fn the_twenty_ninth_of_february_is_a_day_of_leap_years_alone() {
+        let yearly = |date: &str| HolidaySettings {
+            name: "feast".to_owned(),
+            date: HolidayDate::try_from(date.to_owned()).unwrap(),
+            to: None,
+        };
+        let calendar = berlin(&[yearly("02-29")]);
+        let day = |text: &str| text.parse::<Date>().unwrap();
+        assert_eq!(calendar.holiday(day("2028-02-29")), Some("feast"));
+        for other in ["2027-02-28", "2027-03-01", "2028-02-28", "2028-03-01"] {
+            assert_eq!(calendar.holiday(day(other)), None, "{other}");
+        }
+        let moment = |text: &str| LocalMoment::try_from(text.to_owned());
+        assert!(moment("2027-02-29").is_err());
+        assert_eq!(calendar.ends(moment("2028-02-29").unwrap()), Some(at("2028-02-29T23:00:00Z")));
+    }
+
+    #[test]
+    fn a_night_through_either_change_of_the_clock_holds_to_its_last_minute_and_no_longer() {
+        let night = Schedule::new(&[window(&[Day::Sat], "22:00", "06:00")], false);
+        let calendar = berlin(&[]);
+        for (begins, hours) in [("2026-03-28T21:00:00Z", 7), ("2026-10-24T20:00:00Z", 9), ("2026-11-07T21:00:00Z", 8)] {
+            let holds = |minutes: i64| night.holds(&calendar, Wall(at(begins).0 + minutes * 60_000));
+            let held = (-60..24 * 60).filter(|minute| holds(*minute)).collect::<Vec<i64>>();
+            assert_eq!(held, (0..hours * 60).collect::<Vec<i64>>(), "{begins}");
+        }
+    }
+
+    #[test]
     fn days_of_a_persons_time_begin_and_end_at_local_midnight_also_when_the_clock_changes() {
         let calendar = berlin(&[]);
         let moment = |text: &str| LocalMoment::try_from(text.to_owned()).unwrap();

@@ -101,9 +101,10 @@ impl Decider {
         let person = &candidate.person;
         let shown = self.shown(observation, door, person);
         self.is_shown(observation, door, &shown)?;
-        // A candidate of whom the gallery says nothing is nobody whom a rule could let through.
-        let profile = observation.profiles.get(person).ok_or_else(|| Verdict::refused(Reason::Unknown, 0))?;
-        self.rules.permit(door, person, profile, now.wall, self.clock).map_err(|reason| Verdict::person(reason, person))?;
+        // A candidate of whom the gallery says nothing, or no longer, is nobody whom a rule could let through.
+        let known = observation.profiles.get(person).and_then(|told| self.profile(person, Some(told)));
+        let profile = known.ok_or_else(|| Verdict::refused(Reason::Unknown, 0))?;
+        self.rules.permit(door, person, &profile, now.wall, self.clock).map_err(|reason| Verdict::person(reason, person))?;
         let waiting = waiting.flatten();
         let mut marks = Vec::new();
         if self.rules.is_duress_person(person) || self.is_under_duress(door, person, now) {

@@ -237,8 +237,10 @@ impl Service {
         let rules = Rules::new(&config.policy)?;
         let mut clock_watch = ClockWatch::open(&config.state_dir, has_run);
         clock_watch::warn_of_times(&rules, &gallery, clock_watch.look());
+        let register = gallery.clone();
         let mut decider = Decider::new(config.device.clone(), config.access.clone(), thresholds, &config.doors, rules, grant_key)
             .with_sides(Box::new(guards::side))
+            .with_register(Box::new(move |person| register.trusted()?.person(person).map(Into::into)))
             .with_demo_pack(stack.is_demo)
             .with_vouching(Duration::from_secs(u64::from(config.publish.unheard_grants_s)), clock::now());
         let epoch_file = config.gallery.epoch_file();
