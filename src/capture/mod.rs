@@ -3,9 +3,9 @@
 //!
 //! Invariants: a frame stays in the layout its decoder gave and is not copied; a slow reader never holds up a camera (the newest frame
 //! wins and the replaced ones are counted), except for a file that is asked for without loss; no password reaches an event, an error,
-//! a log line or a `Debug`. Everything that names GStreamer stands in `pipelines`, `rtsp`, `rtsp_trust`, `mapped`, `recode` and `stream`, behind
-//! the feature `gstreamer`; without it only `images` works. This room spawns no thread of its own but those of a guard, which keeps an RTSP camera's
-//! password from being sent in the clear: the caller gives [`run`] one.
+//! a log line or a `Debug`. Everything that names GStreamer stands in `pipelines`, `rtsp`, `rtsp_bounds`, `rtsp_trust`, `mapped`, `recode` and
+//! `stream`, behind the feature `gstreamer`; without it only `images` works. This room spawns no thread of its own but those of a guard, which
+//! stands between us and an RTSP camera that nobody vouches for: the caller gives [`run`] one.
 
 mod event;
 #[cfg(all(feature = "gstreamer", any(test, feature = "fuzzing")))]
@@ -25,6 +25,8 @@ mod recode;
 pub mod redact;
 #[cfg(feature = "gstreamer")]
 mod rtsp;
+#[cfg(feature = "gstreamer")]
+mod rtsp_bounds;
 #[cfg(feature = "gstreamer")]
 mod rtsp_guard;
 #[cfg(feature = "gstreamer")]

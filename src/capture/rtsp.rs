@@ -3,8 +3,9 @@
 //!
 //! With `rtsps://` the camera shows a certificate. With `fingerprint` it must be that very one, whoever vouches for another; else an
 //! authority must vouch for it and it must be made out to this host: one of `ca-file` alone, where that is set, or one that this system
-//! knows (`rtsp_trust.rs`). Otherwise there is no connection, and the reason is told. With `rtsp://` whoever answers is believed. A
-//! password goes to another machine by Digest alone then ([`Guard`]).
+//! knows (`rtsp_trust.rs`). Otherwise there is no connection, and the reason is told. With `rtsp://` whoever answers is believed: then
+//! a password goes to another machine by Digest alone, no other host is gone to and no long answer is taken ([`Guard`]). What any server may
+//! ask before it plays is bounded ([`Bounds`]).
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::CaptureError;
 use super::redact::{self, PLACEHOLDER, Place, Redactor};
+use super::rtsp_bounds::Bounds;
 use super::rtsp_guard::Guard;
 use super::rtsp_trust;
 use super::settings::{CameraSettings, RtspSource, Transport, fingerprint_bytes};
@@ -33,6 +35,7 @@ const PORTS: [(&str, u16); 2] = [("rtsp", 554), ("rtsps", 322)];
 pub(super) struct Way {
     certificate: Arc<Mutex<Option<String>>>,
     guard: Option<Guard>,
+    bounds: Bounds,
 }
 
 impl Way {
@@ -40,6 +43,9 @@ impl Way {
     pub(super) fn reason(&self, place: &str) -> Option<String> {
         if let Some(why) = self.certificate.lock().unwrap_or_else(PoisonError::into_inner).clone() {
             return Some(format!("{place} is not believed to be the camera: {why}"));
+        }
+        if let Some(why) = self.bounds.reason() {
+            return Some(format!("{place} is left: {why}"));
         }
         let guard = self.guard.as_ref()?;
         if guard.has_refused() {
@@ -71,7 +77,7 @@ pub(super) fn source(
     element.set_property("timeout", u64::from(settings.stall_timeout_ms) * 1000);
     let url = source.url.expose();
     redactor.add_address(url);
-    let mut way = Way::default();
+    let mut way = Way { bounds: Bounds::on(&element), ..Way::default() };
     let password = match &source.password_secret {
         None => None,
         Some(name) => {
@@ -89,15 +95,13 @@ pub(super) fn source(
         element.set_property("user-id", user);
         if let Some(password) = &password {
             element.set_property("user-pw", password.as_str());
-            let place = Place::of(url).filter(|_| source.url.is_anybodys());
-            if let Some(Place { scheme, host, port }) = place {
-                let usual = PORTS.iter().find(|(known, _)| *known == scheme).map_or(554, |(_, port)| *port);
-                let guard = Guard::start(host, port.unwrap_or(usual))
-                    .map_err(|error| bad(format!("no guard for its password: {error}")))?;
-                element.set_property("proxy", format!("http://{}", guard.address()));
-                way.guard = Some(guard);
-            }
         }
+    }
+    if let Some(Place { scheme, host, port }) = Place::of(url).filter(|_| source.url.is_anybodys()) {
+        let usual = PORTS.iter().find(|(known, _)| *known == scheme).map_or(554, |(_, port)| *port);
+        let guard = Guard::start(host, port.unwrap_or(usual)).map_err(|error| bad(format!("no guard for it: {error}")))?;
+        element.set_property("proxy", format!("http://{}", guard.address()));
+        way.guard = Some(guard);
     }
     if source.url.scheme() == Some("rtsps") {
         if !has_tls() {

@@ -1,9 +1,12 @@
-//! Keeps an RTSP camera's password from being sent in the clear. GStreamer answers Basic authentication when a server asks for it, and who
+//! Stands between us and an RTSP camera that nobody vouches for. It keeps the camera's password from being sent in the clear: GStreamer answers Basic authentication when a server asks for it, and who
 //! the server is nobody knows where there is no TLS: whoever answers at the camera's address would be told the password.
 //!
-//! `rtspsrc` has no place to say "Digest alone", and its signals come before the header is made. So where a password is configured for a
-//! plain `rtsp://` address beyond this machine, its connection goes through this guard: a relay on loopback to the camera's own host, which
-//! reads what goes out and ends the connection at the first request that would answer Basic. What comes in is not looked at.
+//! `rtspsrc` has no place to say "Digest alone", and its signals come before the header is made. So the connection to a plain `rtsp://`
+//! address beyond this machine goes through this guard: a relay on loopback to the camera's own host, wherever a redirect would send us, which
+//! reads what goes out and ends the connection at the first request that would answer Basic.
+//!
+//! GStreamer also takes in a body of any length that is announced. What comes in is therefore cut into answers and packets ([`Incoming`]),
+//! and an answer that is longer than any camera's ends the connection.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -19,6 +22,9 @@ const WRITE: Duration = Duration::from_secs(5);
 /// The longest head of a request, and the longest body: ours have a few hundred bytes.
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_BODY: usize = 64 * 1024;
+/// The longest body of an answer: a description has one to three thousand bytes. What can be made of it in memory is some fifty times as
+/// much.
+const MAX_ANSWER: usize = 64 * 1024;
 /// Connections of one camera at a time; `rtspsrc` needs one.
 const MOST: usize = 4;
 
@@ -120,9 +126,14 @@ fn relay(mut inner: TcpStream, host: &str, port: u16, shared: &Arc<Shared>) -> i
     let (mut from, mut to, ours) = (outer.try_clone()?, inner.try_clone()?, shared.clone());
     let back = std::thread::Builder::new().name("rtsp-relay".to_owned()).spawn(move || {
         let mut buffer = vec![0; 64 * 1024];
+        let mut incoming = Incoming::default();
         while !ours.is_over.load(Ordering::Acquire) {
             match from.read(&mut buffer) {
                 Ok(0) => break,
+                Ok(length) if let Err(error) = incoming.look(&buffer[..length]) => {
+                    *ours.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+                    break;
+                }
                 Ok(length) if to.write_all(&buffer[..length]).is_err() => break,
                 Ok(_) => {}
                 Err(error) if is_silence(&error) => {}
@@ -222,6 +233,74 @@ impl Outgoing {
     }
 }
 
+/// What comes in, followed by its lengths as it passes: answers with their bodies and interleaved packets. Nothing is kept but an answer's
+/// head.
+#[derive(Debug, Default)]
+struct Incoming {
+    /// Of the packet or body that is passing.
+    left: usize,
+    head: Vec<u8>,
+}
+
+impl Incoming {
+    /// Looks at what came. An error is why it is not handed on.
+    fn look(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while let Some(first) = bytes.first() {
+            if self.left > 0 {
+                let passed = self.left.min(bytes.len());
+                (self.left, bytes) = (self.left - passed, &bytes[passed..]);
+                continue;
+            }
+            self.head.push(*first);
+            bytes = &bytes[1..];
+            match self.head.as_slice() {
+                // Between answers.
+                [b'\r' | b'\n'] => self.head.clear(),
+                [b'$', _, high, low] => {
+                    self.left = usize::from(u16::from_be_bytes([*high, *low]));
+                    self.head.clear();
+                }
+                [b'$', ..] => {}
+                head if head.ends_with(b"\n\n") || head.ends_with(b"\n\r\n") => {
+                    self.left = body_length(head)?;
+                    self.head.clear();
+                }
+                head if head.len() > MAX_HEAD => return Err(io::Error::other("an answer without an end")),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How long the body is that a head announces. Where two readers could understand it in two ways there is none.
+fn body_length(head: &[u8]) -> io::Result<usize> {
+    let unclear = || io::Error::other("an answer that does not say clearly how long it is");
+    let text = String::from_utf8_lossy(head);
+    let mut length = None;
+    for line in text.trim_end().split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)) {
+        // A bare carriage return ends a line for some.
+        if line.contains('\r') {
+            return Err(unclear());
+        }
+        if !line.to_ascii_lowercase().contains("content-length") {
+            continue;
+        }
+        let (key, value) = line.split_once(':').ok_or_else(unclear)?;
+        let (key, value) = (key.trim_end(), value.trim());
+        let is_plain =
+            key.eq_ignore_ascii_case("content-length") && !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_plain || length.is_some() {
+            return Err(unclear());
+        }
+        length = Some(value.parse::<usize>().unwrap_or(usize::MAX));
+    }
+    match length.unwrap_or(0) {
+        length if length > MAX_ANSWER => Err(io::Error::other(format!("an answer of {length} bytes; {MAX_ANSWER} are the most"))),
+        length => Ok(length),
+    }
+}
+
 /// The first header of this name (in small letters).
 fn header(head: &[u8], name: &str) -> Option<String> {
     let text = String::from_utf8_lossy(head).into_owned();
@@ -283,6 +362,42 @@ mod tests {
         ] {
             assert!(answers_basic(format!("OPTIONS * RTSP/1.0\r\n{other}\r\n\r\n").as_bytes()), "{other}");
         }
+    }
+
+    #[test]
+    fn what_comes_in_passes_in_pieces_of_any_size_and_no_answer_is_long() {
+        let whole = [
+            &b"RTSP/1.0 200 OK\r\nCSeq: 1\r\nContent-Length: 5\r\n\r\n$\r\n\r\n"[..],
+            b"$\x00\x00\x06\r\n\r\n$x",
+            b"\r\nRTSP/1.0 200 OK\nCSeq: 2\n\n$\x01\x00\x00",
+            b"SET_PARAMETER rtsp://us RTSP/1.0\r\ncontent-length : 2\r\n\r\nab",
+        ]
+        .concat();
+        for size in 1..whole.len() {
+            let mut incoming = Incoming::default();
+            for piece in whole.chunks(size) {
+                incoming.look(piece).unwrap();
+            }
+            assert!(incoming.left == 0 && incoming.head.is_empty(), "{size}: {incoming:?}");
+        }
+        let refused = |lines: &str| Incoming::default().look(format!("RTSP/1.0 200 OK\r\n{lines}\r\n\r\n").as_bytes()).is_err();
+        assert!(!refused("Content-Length: 65536"));
+        for lines in [
+            "Content-Length: 65537",
+            "Content-Length: 99999999999999999999999999",
+            "Content-Length: -1",
+            "Content-Length: +9",
+            "Content-Length: 0x9",
+            "Content-Length:",
+            "Content-Length 9",
+            "Content-Length: 1\r\nContent-Length: 2",
+            "X: a\rContent-Length: 99999999",
+            " Content-Length: 7",
+        ] {
+            assert!(refused(lines), "{lines}");
+        }
+        assert!(refused(&"X: y\r\n".repeat(MAX_HEAD)));
+        assert!(Incoming::default().look(&[0xff; MAX_HEAD + 1]).is_err());
     }
 
     #[test]

@@ -189,6 +189,7 @@ enum Verb {
 
 /// Parses the command line, runs the verb and gives its exit code.
 pub fn main() -> ExitCode {
+    crate::system::environment::tidy_for_root();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {

@@ -8,16 +8,21 @@
 //! third: `birth` says, signed, how far the memory had come, and the memory says how far it has ever told the broker, on disk before it is
 //! told; a start that hears of more than its memory knows to have told has an older one, however often it was restarted in between
 //! without a broker. What that leaves undetected is written in `publish/FORMAT.md`.
+//!
+//! **A witness for the memories of used ids.** Those ([`crate::system::seen`]) are plain files with no second place. This memory, which has,
+//! says until when what was used had been signed ([`Used`]): after a start nothing signed by then is taken, whatever those files say.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use crate::access::State;
 use crate::publish::StateKey;
 use crate::system::files;
+use crate::types::{DoorId, Wall};
 
 /// The file's name in the state folder.
 const FILE: &str = "access.sealed";
@@ -42,6 +47,10 @@ pub(super) struct AccessState {
     said: u64,
     /// The same as it stood in the memory that was taken up; `None` where that was lost, which has been told already.
     found_said: Option<u64>,
+    used: Used,
+    /// Whether what was used last is not written down yet.
+    is_used_unsaved: bool,
+    distrust: Arc<Distrust>,
 }
 
 /// What was found at the start.
@@ -55,12 +64,41 @@ pub(super) enum Kept {
     Lost(String),
 }
 
+/// When the newest commands and passages that were ever used had been signed, in seconds since 1970. Every one that was used was signed no
+/// later.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Used {
+    /// The newest command; `None` where there was none.
+    pub(super) command: Option<i64>,
+    /// The newest passage of each door: one door's clock says nothing of another's.
+    pub(super) passages: BTreeMap<DoorId, i64>,
+}
+
+/// From when on the memory of what was used can be believed, where an older one turned up.
+#[derive(Debug, Default)]
+pub(super) struct Distrust(Mutex<Option<Wall>>);
+
+impl Distrust {
+    /// Nothing that was signed before `now` is believed any more.
+    fn raise(&self, now: Wall) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    pub(super) fn take(&self) -> Option<Wall> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// What the file says.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Memory<S> {
     number: u64,
     said: u64,
+    /// Absent in what an older program wrote.
+    #[serde(default)]
+    used: Used,
     state: S,
 }
 
@@ -68,7 +106,17 @@ impl AccessState {
     /// `epoch_folder` is where the second place lies.
     pub(super) fn new(folder: &Path, epoch_folder: &Path, key: StateKey) -> Self {
         let (path, epoch_path) = (folder.join(FILE), epoch_folder.join(EPOCH_FILE));
-        Self { path, epoch_path, key, number: Arc::default(), said: 0, found_said: Some(0) }
+        Self {
+            path,
+            epoch_path,
+            key,
+            number: Arc::default(),
+            said: 0,
+            found_said: Some(0),
+            used: Used::default(),
+            is_used_unsaved: false,
+            distrust: Arc::default(),
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -99,6 +147,7 @@ impl AccessState {
             (Ok(Some(memory)), _) => {
                 self.said = memory.said;
                 self.found_said = Some(memory.said);
+                self.used = memory.used;
                 return Kept::State(memory.state);
             }
         };
@@ -137,9 +186,48 @@ impl AccessState {
     pub(super) fn save(&mut self, state: &State) -> std::io::Result<()> {
         // A number that was tried is not used again: what a write that failed has left nobody knows.
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
-        let plain = serde_json::to_vec(&Memory { number, said: self.said, state }).map_err(std::io::Error::other)?;
+        let plain = serde_json::to_vec(&Memory { number, said: self.said, used: self.used.clone(), state })
+            .map_err(std::io::Error::other)?;
         self.put(&self.path, PURPOSE, &plain)?;
-        self.put(&self.epoch_path, EPOCH_PURPOSE, &number.to_le_bytes())
+        self.put(&self.epoch_path, EPOCH_PURPOSE, &number.to_le_bytes())?;
+        self.is_used_unsaved = false;
+        Ok(())
+    }
+
+    /// What was used before, as the memory that was taken up says.
+    pub(super) fn used(&self) -> &Used {
+        &self.used
+    }
+
+    /// Where whoever believes commands and passages hears that this memory was lost, or an older one put back.
+    pub(super) fn distrust(&self) -> Arc<Distrust> {
+        self.distrust.clone()
+    }
+
+    /// This memory is not the newest: what was signed before `now` may have been used, as far as it can tell.
+    pub(super) fn distrust_before(&self, now: Wall) {
+        self.distrust.raise(now);
+    }
+
+    /// A command that was signed at second `issued` is used. The caller writes it down.
+    pub(super) fn use_command(&mut self, issued: i64) {
+        let newest = self.used.command.max(Some(issued));
+        self.is_used_unsaved |= newest != self.used.command;
+        self.used.command = newest;
+    }
+
+    /// A passage of `door` that was signed at second `issued` is used. The caller writes it down.
+    pub(super) fn use_passage(&mut self, door: &DoorId, issued: i64) {
+        let newest = self.used.passages.get(door).copied().max(Some(issued));
+        if self.used.passages.get(door).copied() != newest {
+            self.is_used_unsaved = true;
+            self.used.passages.insert(door.clone(), issued);
+        }
+    }
+
+    /// Whether something was used that is not written down yet.
+    pub(super) fn has_unsaved_use(&self) -> bool {
+        self.is_used_unsaved
     }
 
     fn put(&self, path: &Path, purpose: &str, plain: &[u8]) -> std::io::Result<()> {
@@ -223,7 +311,7 @@ mod tests {
         file.save(&State::lost()).unwrap();
         assert!(!is_lost(&file.load(true)));
         let state = serde_json::to_string(&State::lost()).unwrap();
-        let memory = serde_json::to_string(&Memory { number: 1, said: 0, state: State::lost() }).unwrap();
+        let memory = serde_json::to_string(&Memory { number: 1, said: 0, used: Used::default(), state: State::lost() }).unwrap();
         // The program before this one kept no number.
         for text in [memory.replace("\"version\":2", "\"version\":3"), state] {
             std::fs::write(file.path(), file.key.seal(PURPOSE, text.as_bytes()).unwrap()).unwrap();
@@ -241,6 +329,35 @@ mod tests {
         assert_eq!(file.load(false), Kept::State(State::lost()));
         assert_eq!(std::fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn when_the_newest_that_was_used_was_signed_outlives_a_restart_and_is_written_only_when_it_is_news() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = StateKey::generate().unwrap();
+        let (front, back) = (DoorId::new("front").unwrap(), DoorId::new("back").unwrap());
+        let mut file = in_folder(folder.path(), key.share());
+        assert!(!file.has_unsaved_use());
+        file.use_command(1_700_000_000);
+        file.use_passage(&front, 1_700_000_009);
+        file.use_passage(&back, 1_700_000_001);
+        assert!(file.has_unsaved_use());
+        file.save(&State::lost()).unwrap();
+        // What is older is no news, and costs no write.
+        file.use_command(1_699_999_999);
+        file.use_passage(&front, 1_700_000_009);
+        file.use_passage(&front, 1);
+        assert!(!file.has_unsaved_use());
+        let mut again = in_folder(folder.path(), key.share());
+        assert_eq!(again.load(true), Kept::State(State::lost()));
+        let passages = [(front, 1_700_000_009), (back, 1_700_000_001)].into();
+        assert_eq!(again.used(), &Used { command: Some(1_700_000_000), passages });
+        // What the program before this one wrote has none.
+        let state = serde_json::to_string(&State::lost()).unwrap();
+        let older = format!("{{\"number\":9,\"said\":0,\"state\":{state}}}");
+        std::fs::write(file.path(), key.seal(PURPOSE, older.as_bytes()).unwrap()).unwrap();
+        let mut again = in_folder(folder.path(), key);
+        assert_eq!((again.load(true), again.used()), (Kept::State(State::lost()), &Used::default()));
     }
 
     #[test]

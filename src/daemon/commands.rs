@@ -118,7 +118,10 @@ impl Commands {
         match self.inbox.judge(message, clock::now()) {
             Heard::Nothing => {}
             Heard::Ping => self.answer(Verb::Ping.as_str(), message, None, &Ok(pong())),
-            Heard::Command(word, command) => self.commanded(&word, &command, message),
+            Heard::Command(word, command) => {
+                self.mark_used(&command);
+                self.commanded(&word, &command, message);
+            }
             Heard::CommandRefused(word, refusal) => self.refuse(&word, message, &refusal),
             Heard::Read(read) => {
                 let door = read.door.clone();
@@ -128,13 +131,23 @@ impl Commands {
             }
             Heard::ReadRefused(door, why) => self.unheard(&door, why),
             // Its id is used up: unlike a frame it would not come again.
-            Heard::Passed(passage) => drop(self.decider.send(Report::Passed(passage))),
+            Heard::Passed(passage, issued) => drop(self.decider.send(Report::Passed(passage, issued))),
             Heard::PassageRefused(door, refusal) => {
                 if self.is_listed() {
                     log::warn!(door = door.as_str(); "a passage changes nothing: {refusal}");
                     self.note("passage-refused", json!({ "door": audit::outside(door.as_str()), "why": refusal.to_string() }));
                 }
             }
+        }
+    }
+
+    /// Has what witnesses the memory of used nonces written down before the command is obeyed. Where it cannot be, the command counts all
+    /// the same: a lock-down that waits for a disk is none, and whoever keeps the memory has told it.
+    fn mark_used(&self, command: &Command) {
+        let (answer, answered) = sync_channel(1);
+        let is_told = self.decider.send(Report::Used(command.issued_at, answer)).is_ok();
+        if is_told && answered.recv_timeout(ORDER_DEADLINE).is_err() {
+            log::warn!("the decider does not say that a command's time is written down");
         }
     }
 

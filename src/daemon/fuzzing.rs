@@ -45,7 +45,7 @@ impl Ear {
         let (publisher, mut worker) = Publisher::new(Settings::default(), context, folder);
         let (lanes, inlet) = lanes(ROOT, [door], gate.judge().clone(), passages.judge().clone());
         worker.hear_commands(lanes);
-        let inbox = Inbox { root: ROOT.to_owned(), gate, passages };
+        let inbox = Inbox { root: ROOT.to_owned(), gate, passages, distrust: Default::default() };
         Self { worker, inlet, inbox, now, key, keys, _publisher: publisher }
     }
 
@@ -68,7 +68,7 @@ impl Ear {
             assert!(word == "lockdown" && command.verb == Verb::Lockdown);
         }
         let passage = serde_json::json!({ "claim": self.key.sign_passage_text(text) }).to_string();
-        if let Heard::Passed(passage) = self.hear(&format!("{ROOT}/door/front/passage"), passage.as_bytes(), false) {
+        if let Heard::Passed(passage, _) = self.hear(&format!("{ROOT}/door/front/passage"), passage.as_bytes(), false) {
             assert_eq!(passage.door.as_str(), "front");
         }
     }
@@ -76,7 +76,7 @@ impl Ear {
     fn unsigned(&mut self, topic: &str, payload: &[u8]) {
         for retained in [false, true] {
             let heard = self.hear(topic, payload, retained);
-            assert!(!matches!(heard, Heard::Command(..) | Heard::Passed(_)), "{topic}");
+            assert!(!matches!(heard, Heard::Command(..) | Heard::Passed(..)), "{topic}");
             assert!(
                 !retained
                     || matches!(

@@ -34,8 +34,10 @@ pub(super) fn restore(
     saved.map_err(|source| DaemonError::Io { what: state.path().display().to_string(), source })
 }
 
-/// Tells everybody of a memory that was lost, and what comes of it.
+/// Tells everybody of a memory that was lost, and what comes of it. What was signed before counts as used from here on: the lost memory
+/// witnessed what was.
 pub(super) fn tell_loss(state: &AccessState, why: &str, accept: bool, publisher: &Publisher, audit: &Audit) {
+    state.distrust_before(clock::wall());
     let outcome = if accept { "an operator accepted the loss" } else { "every door is locked down" };
     log::error!(
         "{}: {why}; it may have held a lock-down: {outcome}. Release the doors by command, or run once with --accept-lost-state",

@@ -1,8 +1,11 @@
 //! What the broker brings to the daemon, judged: an operator's command, what a reader read, what a door says became of a grant. Whatever
 //! is not what it should be is told with its reason and changes nothing. No thread and no network; the fuzzer feeds it any bytes.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
+use super::access_state::{AccessState, Distrust};
 use crate::access::{Credential, CredentialNumber, CredentialRead, Passage};
 use crate::publish::Received;
 use crate::publish::command::{Command, Gate, Refusal, Verb};
@@ -27,8 +30,8 @@ pub(super) enum Heard {
     Read(CredentialRead),
     /// What a reader said is not what readers say.
     ReadRefused(DoorId, &'static str),
-    /// A door was opened for a grant, or was not.
-    Passed(Passage),
+    /// A door was opened for a grant, or was not; the second in which it was signed.
+    Passed(Passage, i64),
     /// What a door said of a passage is not believed.
     PassageRefused(DoorId, PassageRefusal),
 }
@@ -48,9 +51,19 @@ pub(super) struct Inbox {
     pub(super) root: String,
     pub(super) gate: Gate,
     pub(super) passages: Passages,
+    /// Raised once by whoever finds out that nobody can say what was used before this start.
+    pub(super) distrust: Arc<Distrust>,
 }
 
 impl Inbox {
+    /// With what the decider's memory says of what was used before this start.
+    pub(super) fn new(root: String, mut gate: Gate, mut passages: Passages, state: &AccessState) -> Self {
+        let used = state.used();
+        used.command.into_iter().for_each(|until| gate.refuse_until(until));
+        passages.refuse_until(used.passages.clone());
+        Self { root, gate, passages, distrust: state.distrust() }
+    }
+
     /// Takes a look at the clocks, often: what had ended stays so when the wall clock is set back.
     pub(super) fn look(&mut self, now: Moment, is_synced: bool) {
         self.gate.look(now, is_synced);
@@ -65,12 +78,16 @@ impl Inbox {
 
     /// Judges one message.
     pub(super) fn judge(&mut self, message: &Received, now: Moment) -> Heard {
+        if let Some(since) = self.distrust.take() {
+            self.gate.refuse_before(since);
+            self.passages.refuse_before(since);
+        }
         if let Some(door) = self.door_on(&message.topic, "credential") {
             return read(&door, message, now).map_or_else(|why| Heard::ReadRefused(door, why), Heard::Read);
         }
         if let Some(door) = self.door_on(&message.topic, "passage") {
             return match self.passages.admit(&door, message, now.wall) {
-                Ok(claim) => Heard::Passed(Passage { door, jti: claim.grant, passed: claim.passed }),
+                Ok(claim) => Heard::Passed(Passage { door, jti: claim.grant, passed: claim.passed }, claim.iat),
                 Err(refusal) => Heard::PassageRefused(door, refusal),
             };
         }

@@ -31,8 +31,10 @@ pub(super) enum Report {
     Seen(Sighting),
     /// Somebody presented a card or a number.
     Presented(CredentialRead),
-    /// A door's controller has told what became of a grant.
-    Passed(Passage),
+    /// A door's controller has told what became of a grant; the second in which it signed that.
+    Passed(Passage, i64),
+    /// A command is used that was signed in that second, and who waits until that will outlive a restart.
+    Used(i64, SyncSender<()>),
     /// The broker has been heard: how far it had been told that the memory had come, if it has kept that, and who waits until it is taken in.
     Vouched(Option<u64>, SyncSender<()>),
     /// Somebody wants to know whether the broker had been told anything before this start.

@@ -285,7 +285,7 @@ impl Service {
         service.timings = pipeline.timings();
         let wires = reports::wires();
         let snapshots = Snapshots::new(config.publish.snapshot_recipient.as_deref()).map_err(DaemonError::Recipient)?;
-        let inbox = Inbox { root: config.publish.topic_root(&config.device), gate: record.gate, passages: record.passages };
+        let inbox = Inbox::new(config.publish.topic_root(&config.device), record.gate, record.passages, &state);
         let commands = Commands {
             messages: commanded(&mut courier, config, &inbox),
             inbox,

@@ -327,7 +327,15 @@ impl Decisions {
             }
             Report::Seen(sighting) => self.tell(Input::Sighting(sighting), clock::now()),
             Report::Presented(read) => self.tell(Input::Credential(read), clock::now()),
-            Report::Passed(passage) => self.tell(Input::Passage(passage), clock::now()),
+            Report::Passed(passage, issued) => {
+                self.state.use_passage(&passage.door, issued);
+                self.tell(Input::Passage(passage), clock::now());
+            }
+            Report::Used(issued, answer) => {
+                self.state.use_command(issued);
+                self.keep_state(clock::now());
+                let _ = answer.try_send(());
+            }
             Report::Vouched(told, answer) => {
                 if let Some(told) = told {
                     self.compare_memory(told);
@@ -517,7 +525,7 @@ impl Decisions {
     /// second, or whoever makes them wears the flash and keeps the decider from its work.
     fn keep_state(&mut self, now: Moment) -> bool {
         let is_due = self.saved_at.is_none_or(|at| now.monotonic.since(at) >= SAVE_EVERY);
-        let must = self.decider.take_changed();
+        let must = self.decider.take_changed() | self.state.has_unsaved_use();
         if must || is_due && self.decider.has_charged() {
             self.saved_at = Some(now.monotonic);
             self.decider.forget_charged();

@@ -191,6 +191,57 @@ impl<'a> Node<'a> {
     }
 }
 
+/// What may hold a tensor, however deep: each kind of message with its fields that lead on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Model,
+    Graph,
+    Node,
+    Attribute,
+    Function,
+    Training,
+    Sparse,
+    Tensor,
+}
+
+/// How deep messages may lie in one another. A network's own tensors are three deep; each branch of an `If` adds three.
+const MAX_DEPTH: usize = 32;
+
+impl Part {
+    /// What field `tag` of this holds, by onnx.proto.
+    fn field(self, tag: u32) -> Option<Self> {
+        match (self, tag) {
+            (Part::Model, 7) | (Part::Attribute, 6 | 11) | (Part::Training, 1 | 2) => Some(Part::Graph),
+            (Part::Model, 20) => Some(Part::Training),
+            (Part::Model, 25) => Some(Part::Function),
+            (Part::Graph, 1) | (Part::Function, 7) => Some(Part::Node),
+            (Part::Node, 5) | (Part::Function, 11) => Some(Part::Attribute),
+            (Part::Graph, 15) | (Part::Attribute, 22 | 23) => Some(Part::Sparse),
+            (Part::Graph, 5) | (Part::Attribute, 5 | 10) | (Part::Sparse, 1 | 2) => Some(Part::Tensor),
+            _ => None,
+        }
+    }
+
+    /// Refuses weights in another file, which would be read from wherever the file says, and what lies deeper than any network's.
+    fn check(self, bytes: &[u8], depth: usize) -> Result<(), Malformed> {
+        if depth > MAX_DEPTH {
+            return Err(Malformed(format!("no ONNX network that we read (parts of it lie more than {MAX_DEPTH} deep)")));
+        }
+        for field in fields(bytes) {
+            let field = field?;
+            if self == Part::Tensor
+                && matches!((field.tag, field.value), (tag::TENSOR_EXTERNAL, _) | (tag::TENSOR_LOCATION, Value::Varint(1)))
+            {
+                return Err(Malformed("it keeps weights in another file; use a network that is one file".into()));
+            }
+            if let (Some(part), Value::Bytes(content)) = (self.field(field.tag), field.value) {
+                part.check(content, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Appends one text, message or packed field.
 pub(super) fn put_bytes(tag: u32, bytes: &[u8], out: &mut Vec<u8>) {
     encode_key(tag, WireType::LengthDelimited, out);
@@ -237,10 +288,6 @@ impl<'a> Initializer<'a> {
                     this.floats.extend(packed.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
                 }
                 (tag::TENSOR_FLOATS, Value::Fixed32(bits)) => this.floats.push(f32::from_bits(bits)),
-                // Weights in another file would be read from wherever the file says.
-                (tag::TENSOR_EXTERNAL, _) | (tag::TENSOR_LOCATION, Value::Varint(1)) => {
-                    return Err(Malformed("it keeps weights in another file; use a network that is one file".into()));
-                }
                 _ => {}
             }
         }
@@ -289,6 +336,7 @@ pub(super) struct Graph<'a> {
 impl<'a> Graph<'a> {
     /// Reads a `ModelProto`.
     pub(super) fn read(model: &'a [u8]) -> Result<Self, Malformed> {
+        Part::Model.check(model, 0)?;
         let mut opset = 0;
         let mut graph = None;
         for field in fields(model) {

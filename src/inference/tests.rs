@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use image::imageops::FilterType;
 
 use super::manifest::{ColorOrder, Input, Manifest, Role};
-use super::onnx::{Graph, Node, make};
+use super::onnx::{Graph, Node, Value, fields, make, put_bytes, put_varint, tag};
 use super::*;
 
 /// None: a product and a maximum round once, as PRelu's own product does, and no other operation changes. But on 64-bit Arm tract
@@ -156,6 +156,73 @@ fn a_pinned_file_that_is_no_network_or_another_one_is_refused() {
     let entry = own_model(folder.path(), &make::relu(&[1, 3, 112, 112]), 16);
     let said = refusal(&settings, &entry, folder.path());
     assert!(said.contains("another network") && said.contains("1×3×112×112") && said.contains("1×3×16×16"), "{said}");
+}
+
+/// Puts a tensor somewhere into a file: fields of the graph, or of the model.
+type Within<'a> = Box<dyn Fn(&[u8]) -> Vec<(u32, Vec<u8>)> + 'a>;
+
+/// The same with what `within` makes of a tensor put into the graph or the file.
+fn with_tensor(tensor: &[u8], within: &Within<'_>, graph: bool) -> Vec<u8> {
+    let whole = make::relu(&[1, 3, 4, 4]);
+    let put = |fields: &[(u32, Vec<u8>)], out: &mut Vec<u8>| fields.iter().for_each(|(tag, bytes)| put_bytes(*tag, bytes, out));
+    let mut model = Vec::new();
+    for field in fields(&whole).map(Result::unwrap) {
+        match field.value {
+            Value::Bytes(inner) if graph && field.tag == tag::MODEL_GRAPH => {
+                let mut inner = inner.to_vec();
+                put(&within(tensor), &mut inner);
+                put_bytes(tag::MODEL_GRAPH, &inner, &mut model);
+            }
+            _ => model.extend_from_slice(field.raw),
+        }
+    }
+    if !graph {
+        put(&within(tensor), &mut model);
+    }
+    model
+}
+
+#[test]
+fn weights_in_another_file_are_refused_wherever_they_are_named_and_so_is_what_lies_too_deep() {
+    let wrap = |tag: u32, bytes: &[u8]| {
+        let mut out = Vec::new();
+        put_bytes(tag, bytes, &mut out);
+        out
+    };
+    let mut location = wrap(1, b"location");
+    put_bytes(2, b"../../../etc/shadow", &mut location);
+    let mut named = make::floats("w", &[1], &[], true);
+    put_bytes(tag::TENSOR_EXTERNAL, &location, &mut named);
+    let mut said = make::floats("w", &[1], &[], true);
+    put_varint(tag::TENSOR_LOCATION, 1, &mut said);
+    let inside = make::floats("w", &[1], &[1.0], true);
+    // A node's attribute, a branch of its own, a sparse tensor's two halves, a function, what was kept of the training.
+    let node = |attribute: Vec<u8>| wrap(5, &attribute);
+    let places: Vec<(&str, bool, Within<'_>)> = vec![
+        ("initializer", true, Box::new(|t| vec![(5, t.to_vec())])),
+        ("attribute", true, Box::new(|t| vec![(1, node(wrap(5, t)))])),
+        ("attribute's list", true, Box::new(|t| vec![(1, node(wrap(10, t)))])),
+        ("branch", true, Box::new(|t| vec![(1, node(wrap(6, &wrap(5, t))))])),
+        ("branches", true, Box::new(|t| vec![(1, node(wrap(11, &wrap(1, &node(wrap(5, t))))))])),
+        ("sparse initializer", true, Box::new(|t| vec![(15, wrap(1, t))])),
+        ("its indices", true, Box::new(|t| vec![(15, wrap(2, t))])),
+        ("sparse attribute", true, Box::new(|t| vec![(1, node(wrap(22, &wrap(1, t))))])),
+        ("sparse attribute's list", true, Box::new(|t| vec![(1, node(wrap(23, &wrap(1, t))))])),
+        ("function", false, Box::new(|t| vec![(25, wrap(7, &node(wrap(5, t))))])),
+        ("function's attribute", false, Box::new(|t| vec![(25, wrap(11, &wrap(5, t)))])),
+        ("training", false, Box::new(|t| vec![(20, wrap(1, &wrap(5, t)))])),
+    ];
+    for (place, graph, within) in &places {
+        for external in [&named, &said] {
+            let told = Graph::read(&with_tensor(external, within, *graph)).unwrap_err().to_string();
+            assert!(told.contains("weights in another file"), "{place}: {told}");
+        }
+        assert!(Graph::read(&with_tensor(&inside, within, *graph)).is_ok(), "{place}");
+    }
+    let bomb = (0..200).fold(Vec::new(), |inner, _| wrap(1, &wrap(5, &wrap(6, &inner))));
+    let branch: Within<'_> = Box::new(|bomb| vec![(1, node(wrap(6, bomb)))]);
+    let told = Graph::read(&with_tensor(&bomb, &branch, true)).unwrap_err().to_string();
+    assert!(told.contains("deep"), "{told}");
 }
 
 #[test]

@@ -173,6 +173,8 @@ impl Judge {
 pub struct Gate {
     judge: Judge,
     seen: Seen,
+    /// What was signed by this second counts as used.
+    used_until: i64,
 }
 
 impl Gate {
@@ -182,7 +184,7 @@ impl Gate {
         let (path, is_new) = memory;
         let owner = format!("{device}/commands");
         let seen = Seen::open(path, Terms { owner: &owner, kind: Kind::Messages, is_new, leeway: LEEWAY }, now)?;
-        Ok(Self { judge: Judge::new(device, operators), seen })
+        Ok(Self { judge: Judge::new(device, operators), seen, used_until: i64::MIN })
     }
 
     /// What it believes commands by.
@@ -200,9 +202,23 @@ impl Gate {
         self.seen.keep();
     }
 
+    /// A witness says that commands signed up to second `until` may have been used before this start: none of them is believed, whatever
+    /// the memory of used nonces says. That file may be an older copy, or somebody else's work.
+    pub fn refuse_until(&mut self, until: i64) {
+        self.used_until = self.used_until.max(until);
+    }
+
+    /// The same where nobody can say what was used: nothing that was signed before `now` is believed.
+    pub fn refuse_before(&mut self, now: Wall) {
+        self.refuse_until(now.unix_seconds().saturating_sub(1));
+    }
+
     /// A message on `cmd/<word>`. Its nonce is durable as used before this returns it.
     pub fn admit(&mut self, word: &str, message: &Received, now: Wall) -> Result<Command, Refusal> {
         let command = self.judge.check(word, message, now)?;
+        if command.issued_at <= self.used_until {
+            return Err(SeenError::UsedBefore.into());
+        }
         self.seen.take(&command.nonce, command.issued_at, command.expires_at, now)?;
         Ok(command)
     }
@@ -352,6 +368,41 @@ mod tests {
         scene.gate.look(later(61), true);
         let refused = scene.gate.admit("lockdown", &message(&captured.sign(&scene.key)), NOW);
         assert!(matches!(refused, Err(Refusal::Replayed(SeenError::ClockBack { .. }))), "{refused:?}");
+    }
+
+    #[test]
+    fn what_the_witness_says_was_used_is_not_believed_whatever_the_memory_of_nonces_says() {
+        let mut scene = scene();
+        let path = scene.folder.path().join("nonces");
+        let older = std::fs::read(&path).unwrap();
+        let used = command("used");
+        assert!(scene.admit(&used).is_ok());
+        let owned = |text: &str| text.replace("OWNER", "gate/commands").into_bytes();
+        let written = owned(&format!("v2 OWNER {0} {0} {0} {0} {0}\n.\n", i64::MIN));
+        for (what, bytes) in [("an older copy", older), ("written by hand", written)] {
+            std::fs::write(&path, bytes).unwrap();
+            let operators = Some(KeySet::new([scene.key.public()]));
+            let later = MOMENT.plus(Duration::from_secs(3));
+            let open = || Gate::new(used.device.clone(), operators.clone(), (&path, false), later).unwrap();
+            scene.gate = open();
+            scene.gate.refuse_until(used.issued_at);
+            let again = scene.gate.admit("lockdown", &message(&used.sign(&scene.key)), later.wall);
+            assert!(matches!(again, Err(Refusal::Replayed(SeenError::UsedBefore))), "{what}: {again:?}");
+            // One that has waited for this start is obeyed, and one that is signed now.
+            for (nonce, after) in [("waited", 1), ("fresh", 4)] {
+                let other = Command { issued_at: used.issued_at + after, expires_at: used.issued_at + 60, ..command(nonce) };
+                let heard = scene.gate.admit("lockdown", &message(&other.sign(&scene.key)), later.wall);
+                assert!(heard.is_ok(), "{what}: {nonce}: {heard:?}");
+            }
+            // Where the witness is lost too, what waited is not; what is signed in this second is.
+            scene.gate = open();
+            scene.gate.refuse_before(later.wall);
+            for (nonce, after, is_heard) in [("waited-2", 2, false), ("fresh-2", 3, true)] {
+                let other = Command { issued_at: used.issued_at + after, expires_at: used.issued_at + 60, ..command(nonce) };
+                let heard = scene.gate.admit("lockdown", &message(&other.sign(&scene.key)), later.wall);
+                assert_eq!(heard.is_ok(), is_heard, "{what}: {nonce}: {heard:?}");
+            }
+        }
     }
 
     #[test]

@@ -93,6 +93,9 @@ impl PassageJudge {
 pub struct Passages {
     judge: PassageJudge,
     seen: Seen,
+    /// What was signed by this second counts as used, at any door and at each.
+    used_until: i64,
+    used_at: BTreeMap<DoorId, i64>,
 }
 
 impl Passages {
@@ -102,7 +105,7 @@ impl Passages {
         let (path, is_new) = memory;
         let owner = format!("{device}/passages");
         let seen = Seen::open(path, Terms { owner: &owner, kind: Kind::Messages, is_new, leeway: LEEWAY }, now)?;
-        Ok(Self { judge: PassageJudge { device, keys }, seen })
+        Ok(Self { judge: PassageJudge { device, keys }, seen, used_until: i64::MIN, used_at: BTreeMap::new() })
     }
 
     /// What it believes passages by.
@@ -120,9 +123,23 @@ impl Passages {
         self.seen.keep();
     }
 
+    /// A witness says until which second what was used before this start had been signed, at each door: none of that is believed, whatever
+    /// the memory of used ids says. That file may be an older copy, or somebody else's work.
+    pub fn refuse_until(&mut self, used_at: BTreeMap<DoorId, i64>) {
+        self.used_at = used_at;
+    }
+
+    /// The same where nobody can say what was used: nothing that was signed before `now` is believed.
+    pub fn refuse_before(&mut self, now: Wall) {
+        self.used_until = self.used_until.max(now.unix_seconds().saturating_sub(1));
+    }
+
     /// A message on `door/<door>/passage`. Its id is durable as used before this returns it.
     pub fn admit(&mut self, door: &DoorId, message: &Received, now: Wall) -> Result<PassageClaim, PassageRefusal> {
         let claim = self.judge.check(door, message, now)?;
+        if claim.iat <= self.used_at.get(door).map_or(self.used_until, |until| self.used_until.max(*until)) {
+            return Err(SeenError::UsedBefore.into());
+        }
         self.seen.take(&claim.jti, claim.iat, claim.exp.saturating_add(leeway_s()), now)?;
         Ok(claim)
     }
@@ -251,6 +268,27 @@ mod tests {
             );
         }
         assert_eq!(scene.admit(&good).unwrap(), good, "none of them has used the id up");
+    }
+
+    #[test]
+    fn what_the_witness_says_was_used_at_a_door_is_not_believed_there_and_elsewhere_it_is() {
+        let mut scene = scene();
+        let path = scene.folder.path().join("passages");
+        let older = std::fs::read(&path).unwrap();
+        let used = claim("used");
+        assert!(scene.admit(&used).is_ok());
+        std::fs::write(&path, older).unwrap();
+        scene.passages = open(&scene.front, &scene.back, scene.folder.path(), false);
+        scene.passages.refuse_until([(door("front"), used.iat)].into());
+        let again = scene.admit(&used);
+        assert!(matches!(again, Err(PassageRefusal::Replayed(SeenError::UsedBefore))), "{again:?}");
+        // What waited for this start is believed, and so is another door's, whose clock is its own.
+        assert!(scene.admit(&PassageClaim { iat: used.iat + 1, ..claim("waited") }).is_ok());
+        let of_back = PassageClaim { iss: door("back"), ..claim("other") };
+        assert!(scene.passages.admit(&door("back"), &message(&scene.back.sign_passage(&of_back)), NOW).is_ok());
+        scene.passages.refuse_before(NOW);
+        let before = scene.admit(&PassageClaim { iat: NOW.unix_seconds() - 1, exp: NOW.unix_seconds() + 9, ..claim("b") });
+        assert!(matches!(before, Err(PassageRefusal::Replayed(SeenError::UsedBefore))), "{before:?}");
     }
 
     #[test]

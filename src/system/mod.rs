@@ -5,6 +5,7 @@
 pub mod acl;
 pub mod backoff;
 pub mod clock;
+pub mod environment;
 pub mod files;
 pub mod highwater;
 pub mod logging;

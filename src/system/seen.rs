@@ -11,7 +11,8 @@
 //! **Loss.** A file that is gone where there was one, is empty, cut, damaged, of another owner or another version has lost what was used.
 //! Nothing that was issued before the new memory began is taken then, and of grants none at all for the longest life of a grant. Which
 //! start is the first one only the caller can know, and whoever empties the whole folder makes any start look like it: so what was issued
-//! before a first start is not taken either.
+//! before a first start is not taken either. An older copy that is put back is not seen here: who keeps messages' memories has a witness
+//! for it ([`SeenError::UsedBefore`]).
 //!
 //! The file is text: `v2 OWNER FLOOR NEWEST MARK SINCE HELD`, then a line `END ISSUED MARK ID` for each id and now and then `= MARK`, all in seconds
 //! since 1970 but for MARK, which is in milliseconds, and a line `.` at its end, which each new line overwrites: a file that was cut
@@ -62,6 +63,9 @@ pub enum SeenError {
     /// It was issued before this memory can tell what was used: before the start, a loss of the memory or a step of the clock.
     #[error("it was issued before this start of the program, before the clock was last set or before the memory of used ids began")]
     TooEarly,
+    /// Something that was used before this start was signed no earlier.
+    #[error("it was signed no later than one that was used before this start")]
+    UsedBefore,
     /// It had ended by a time that the clock has shown already.
     #[error("it had ended: the clock has been later than this and was set back")]
     Over,

@@ -147,3 +147,53 @@ fn a_memory_put_back_with_its_second_place_is_told_by_the_broker_and_locks_every
     });
     assert_eq!(losses(&house).len(), 1);
 }
+
+/// A signed word as whoever listens at the broker has it, and its publication under the same topic once more.
+fn replayed(port: u16, verb: &str, signed: &str, replies: &Ear) -> Value {
+    let topic = format!("faceid/unit/cmd/{verb}");
+    let status = std::process::Command::new("mosquitto_pub")
+        .args(["-V", "mqttv5", "-p", &port.to_string(), "-q", "1", "-t", &topic, "-m", signed])
+        .status();
+    assert!(status.unwrap().success());
+    let reply = format!("{topic}/reply");
+    let (_, payload) = replies.until("the answer", |topic, _| topic == reply);
+    serde_json::from_str(&payload).unwrap()
+}
+
+#[test]
+fn an_older_memory_of_used_commands_put_back_lets_none_be_used_again() {
+    let broker = Mosquitto::open();
+    let (house, config) = furnish(broker.port, OPEN_DOORS);
+    let nonces = house.path("state").join("nonces");
+    {
+        let _daemon = start(&house, &config);
+        told_beyond(broker.port, 0);
+    }
+    let (older, before) = (std::fs::read(&nonces).unwrap(), copies(&house));
+    let replies = Ear::on(broker.port, "faceid/unit/cmd/+/reply");
+    let release = ["--config", config.to_str().unwrap(), "command", "release", "--print", "--lifetime", "300"];
+    let release = house.succeed(&release);
+    let release = release.trim();
+    {
+        let _daemon = start(&house, &config);
+        let earlier = told_beyond(broker.port, 0);
+        assert_eq!(replayed(broker.port, "release", release, &replies)["ok"], true, "its first use");
+        assert_eq!(command(&house, &config, &["lockdown"])["ok"], true);
+        told_beyond(broker.port, earlier);
+    }
+    // Only the memory of used nonces, then with it everything that witnesses it on this device: the broker tells of that.
+    for (names, why) in [(&[][..], "no later than one that was used before this start"), (&FILES, "used before this start")] {
+        std::fs::write(&nonces, &older).unwrap();
+        put_back(&house, names, &before);
+        let decisions = Ear::on(broker.port, "faceid/unit/door/front/decision");
+        let alarms = Ear::on(broker.port, "faceid/unit/alarm/tamper");
+        let _daemon = start(&house, &config);
+        if !names.is_empty() {
+            alarms.until("the alarm", |_, _| true);
+        }
+        let answer = replayed(broker.port, "release", release, &replies);
+        assert_eq!(answer["ok"], false, "{answer}");
+        assert!(answer["error"].as_str().unwrap().contains(why), "{answer}");
+        assert_eq!(shut_or_open(&decisions), "lockdown");
+    }
+}

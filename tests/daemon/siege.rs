@@ -149,7 +149,8 @@ fn eight_clients_with_the_costliest_pictures_take_no_more_memory_than_a_board_ha
     });
     let peak = peak_mb(&daemon);
     println!("the daemon's most memory: {before} MB before, {peak} MB in all");
-    assert!(peak <= 300 || peak <= before + 130, "{before} MB before, {peak} MB in all");
+    // What the pictures cost is bounded either way. Where the start alone takes more than a board's (a larger pack's networks) only that counts.
+    assert!(peak <= 300 || (before > 170 && peak <= before + 130), "{before} MB before, {peak} MB in all");
     is_answered_soon(&daemon);
 }
 

@@ -270,15 +270,15 @@ fn a_wrong_password_is_named_and_never_shown() {
     }
 }
 
-/// A server made by hand that wants a login of the given kind and keeps every request that it gets.
-fn wanting(challenge: &'static str) -> (u16, Receiver<String>) {
+/// A server made by hand that answers each request (its head, its number) as it likes and keeps every request that it gets.
+fn answering(answer: impl Fn(&str, &str) -> Vec<u8> + Clone + Send + 'static) -> (u16, Receiver<String>) {
     use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (sender, requests) = mpsc::channel();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let (mut stream, sender) = (stream.unwrap(), sender.clone());
+            let (mut stream, sender, answer) = (stream.unwrap(), sender.clone(), answer.clone());
             std::thread::spawn(move || {
                 let (mut text, mut buffer) = (String::new(), [0; 4096]);
                 while let Ok(length @ 1..) = stream.read(&mut buffer) {
@@ -286,14 +286,9 @@ fn wanting(challenge: &'static str) -> (u16, Receiver<String>) {
                     while let Some((head, rest)) = text.split_once("\r\n\r\n").map(|(a, b)| (a.to_owned(), b.to_owned())) {
                         text = rest;
                         let number = head.lines().find_map(|line| line.strip_prefix("CSeq:")).unwrap_or("1").trim().to_owned();
-                        let answer = match head.split(' ').next() {
-                            Some("OPTIONS") => format!(
-                                "RTSP/1.0 200 OK\r\nCSeq: {number}\r\nPublic: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN\r\n\r\n"
-                            ),
-                            _ => format!("RTSP/1.0 401 Unauthorized\r\nCSeq: {number}\r\nWWW-Authenticate: {challenge}\r\n\r\n"),
-                        };
+                        let answer = answer(&head, &number);
                         let _ = sender.send(head);
-                        if stream.write_all(answer.as_bytes()).is_err() {
+                        if stream.write_all(&answer).is_err() {
                             return;
                         }
                     }
@@ -303,6 +298,137 @@ fn wanting(challenge: &'static str) -> (u16, Receiver<String>) {
     });
     (port, requests)
 }
+
+/// What a server says that it can do.
+fn options(number: &str) -> Vec<u8> {
+    format!("RTSP/1.0 200 OK\r\nCSeq: {number}\r\nPublic: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN\r\n\r\n").into_bytes()
+}
+
+/// One that wants a login of the given kind.
+fn wanting(challenge: &'static str) -> (u16, Receiver<String>) {
+    answering(move |head, number| match head.split(' ').next() {
+        Some("OPTIONS") => options(number),
+        _ => format!("RTSP/1.0 401 Unauthorized\r\nCSeq: {number}\r\nWWW-Authenticate: {challenge}\r\n\r\n").into_bytes(),
+    })
+}
+
+/// As many requests as one try may make, and what is on its way when it ends.
+const TRY: usize = 32 + 8;
+
+#[test]
+fn a_camera_that_sends_us_from_one_address_to_the_next_is_left_after_a_few() {
+    // The second host is one that goes through the guard; the third server asks for a login without end.
+    for (host, code, target) in [
+        ("127.0.0.1", "302 Moved Temporarily", "again"),
+        ("127.0.0.1", "301 Moved Permanently", "again"),
+        ("0.0.0.0", "302 Moved Temporarily", "again"),
+        ("127.0.0.1", "302 Moved Temporarily", "elsewhere"),
+    ] {
+        let (other, heard_elsewhere) = answering(|_, number| options(number));
+        let (sender, port) = mpsc::channel::<u16>();
+        let port = std::sync::Arc::new(std::sync::Mutex::new(port));
+        let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let own = std::sync::Arc::new(std::sync::OnceLock::new());
+        let (count, answering_port) = (asked.clone(), own.clone());
+        let (at, _requests) = answering(move |_, number| {
+            let port = *answering_port.get_or_init(|| port.lock().unwrap().recv().unwrap());
+            let count = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let to = if target == "again" { port } else { other };
+            format!("RTSP/1.0 {code}\r\nCSeq: {number}\r\nLocation: rtsp://{host}:{to}/{count}\r\n\r\n").into_bytes()
+        });
+        sender.send(at).unwrap();
+        let began = Instant::now();
+        let reason = reason_for(Source::Rtsp(rtsp(&format!("rtsp://{host}:{at}/test"))), Path::new("/"));
+        let asked = asked.load(std::sync::atomic::Ordering::Relaxed);
+        eprintln!("{host} {code} {target}: {asked} requests in {:?}; {reason}", began.elapsed());
+        assert!(asked <= TRY && heard_elsewhere.try_iter().count() <= TRY, "{asked}");
+        if target == "again" {
+            assert!(reason.contains("is left: 32 requests were made and it does not play"), "{reason}");
+        }
+    }
+}
+
+#[test]
+fn a_redirect_of_a_camera_that_nobody_vouches_for_leads_to_no_other_host() {
+    let (inner, heard) = answering(|_, number| options(number));
+    let (at, _requests) = answering(move |_, number| {
+        format!("RTSP/1.0 302 Moved Temporarily\r\nCSeq: {number}\r\nLocation: rtsp://127.0.0.1:{inner}/inner\r\n\r\n").into_bytes()
+    });
+    let reason = reason_for(Source::Rtsp(rtsp(&format!("rtsp://0.0.0.0:{at}/test"))), Path::new("/"));
+    assert_eq!(heard.try_iter().count(), 0, "{reason}");
+}
+
+/// What a server describes that wants to cost memory.
+fn description(manner: &str) -> (Vec<u8>, Vec<u8>) {
+    let head = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=cam\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\n";
+    let media = "m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n";
+    match manner {
+        "media" => (head.into(), media.repeat(20_000).into()),
+        "attributes" => (head.into(), format!("{media}{}", "a=x:y\r\n".repeat(100_000)).into()),
+        "formats" => (head.into(), format!("m=video 0 RTP/AVP{}\r\n", " 96".repeat(20_000)).into()),
+        "clock" => (head.into(), format!("a=x-gst-clock:GstNetTimeProvider x 127.0.0.1:9 0\r\n{media}").into()),
+        // As long as somebody reads.
+        _ => (head.into(), vec![b'a'; 400 << 20]),
+    }
+}
+
+const DESCRIBED: &str = "FACEID_TEST_DESCRIBED";
+
+/// No test of its own: a camera that plays what a server describes, alone in its process so that its memory can be measured.
+#[test]
+fn described_child() {
+    let Ok(address) = std::env::var(DESCRIBED) else { return };
+    // What GStreamer loads is not the server's doing.
+    let _ = reason_for(Source::Rtsp(rtsp("rtsp://127.0.0.1:9/none")), Path::new("/"));
+    let status = || std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = || {
+        let status = status();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let before = peak();
+    let reason = reason_for(Source::Rtsp(rtsp(&address)), Path::new("/"));
+    println!("\nGREW {} REASON {reason}", (peak() - before) / 1024);
+}
+
+#[test]
+fn what_a_camera_describes_costs_no_memory_and_is_refused_in_words() {
+    for (host, manner, why) in [
+        ("127.0.0.1", "media", "20000 media streams; 16 are the most"),
+        ("127.0.0.1", "attributes", "its description is too long"),
+        ("127.0.0.1", "formats", "its description is too long"),
+        ("127.0.0.1", "clock", "no camera's clock is followed"),
+        ("0.0.0.0", "media", "65536 are the most"),
+        ("0.0.0.0", "endless", "65536 are the most"),
+    ] {
+        let (port, _requests) = answering(move |head, number| match head.split(' ').next() {
+            Some("DESCRIBE") => {
+                let (head, rest) = description(manner);
+                let length = head.len() + rest.len();
+                let answer = format!(
+                    "RTSP/1.0 200 OK\r\nCSeq: {number}\r\nContent-Type: application/sdp\r\nContent-Length: {length}\r\n\r\n"
+                );
+                [answer.into_bytes(), head, rest].concat()
+            }
+            _ => options(number),
+        });
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "described_child", "--nocapture", "--test-threads=1"])
+            .env(DESCRIBED, format!("rtsp://{host}:{port}/test"))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let told = text.lines().find_map(|line| line.strip_prefix("GREW ")).unwrap_or_else(|| panic!("{output:?}"));
+        eprintln!("{host} {manner}: {told}");
+        let (grew, reason) = told.split_once(" REASON ").unwrap();
+        assert!(reason.contains("is left: ") || reason.contains("cannot be opened: "), "{reason}");
+        assert!(reason.contains(why), "{reason}");
+        assert!(grew.parse::<u64>().unwrap() < MOST_MB, "{host} {manner}: {told}");
+    }
+}
+
+/// The most that a try may cost, in MB.
+const MOST_MB: u64 = 48;
 
 #[test]
 fn a_password_is_never_sent_in_the_clear_beyond_this_machine() {
