@@ -12,7 +12,6 @@ pub mod warnings;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +24,7 @@ pub use private::{readable_by_all, readable_by_named};
 use crate::capture::CameraSettings;
 use crate::inference::InferenceError;
 use crate::inference::manifest::Manifest;
-use crate::system::logging;
+use crate::system::{files, logging};
 use crate::types::{AreaId, CameraId, DeviceId, DoorId};
 use crate::{access, door, gallery, http, inference, pipeline, publish};
 
@@ -195,7 +194,9 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
         let mut bytes = Vec::new();
-        File::open(path).and_then(|file| file.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+        // A link is followed, and nothing that a reader would wait on is read: a reload is on the thread that hears when to stop.
+        let file = path.canonicalize().and_then(|file| files::open(&file));
+        file.and_then(|file| file.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
         if bytes.len() as u64 > MAX_CONFIG_BYTES {
             return Err(unreadable(std::io::Error::other(format!("it is longer than {MAX_CONFIG_BYTES} bytes"))));
         }
@@ -391,6 +392,14 @@ mod tests {
         assert!(Config::load(&path).unwrap_err().to_string().contains("UTF-8"));
         std::fs::write(&path, vec![b'\n'; MAX_CONFIG_BYTES as usize + 1]).unwrap();
         assert!(Config::load(&path).unwrap_err().to_string().contains("longer"));
+        std::fs::remove_file(&path).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        let (sender, told) = std::sync::mpsc::channel();
+        let pipe = path.clone();
+        std::thread::spawn(move || drop(sender.send(Config::load(&pipe).unwrap_err().to_string())));
+        let told = told.recv_timeout(std::time::Duration::from_secs(20)).expect("a pipe is waited on");
+        assert!(told.contains("plain file"), "{told}");
+        std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "[log]\nlevel = \"loud\"\nlvel = 1\n").unwrap();
         let error = Config::load(&path).unwrap_err();
         assert_eq!(error.findings().len(), 2);
