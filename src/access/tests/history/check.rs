@@ -158,12 +158,9 @@ fn recognised<'a>(facts: &Facts, before: &[Entry], seen: &'a Observation, door: 
 /// Whether the rules, and where the person is, let whoever was recognised pass.
 fn may_pass(facts: &Facts, before: &[Entry], entry: &Entry, who: &Candidate, seen: &Observation, door: &str) -> bool {
     let now = entry.now.wall.0;
-    let clock = since_restart(before).iter().rev().find_map(|e| match &e.step {
-        Step::Tell(Input::Clock(clock)) => Some(*clock),
-        _ => None,
-    });
+    let clock = clock_after(since_restart(before));
     let (person, profile) = (who.person.as_str(), &seen.profiles[&who.person]);
-    facts.permits(door, person, profile, now, clock.unwrap_or_default()) && !broke_passback(facts, before, door, person, now)
+    facts.permits(door, person, profile, now, clock) && !broke_passback(facts, before, door, person, now)
 }
 
 fn broke_passback(facts: &Facts, before: &[Entry], door: &str, person: &str, now: i64) -> bool {
@@ -346,18 +343,40 @@ fn deserves<'a>(facts: &Facts, before: &'a [Entry], entry: &Entry, seen: &'a Obs
     may.then_some(person)
 }
 
-/// Whether company came before, where the vault asks for it.
-fn has_company(before: &[Entry], door: &str, person: &str, now: i64) -> bool {
-    let run = since_restart(before);
+/// What the clock was said to be last.
+fn clock_after(run: &[Entry]) -> Clock {
+    let told = run.iter().rev().find_map(|e| match &e.step {
+        Step::Tell(Input::Clock(clock)) => Some(*clock),
+        _ => None,
+    });
+    told.unwrap_or_default()
+}
+
+/// Who waits at the vault's door for company at `now`, after this run: whoever was refused for being too few since the last grant there, for
+/// ten seconds, and while the rules would let that person through, asked whenever another one comes.
+fn waiting<'a>(facts: &Facts, run: &'a [Entry], door: &str, now: i64) -> Vec<&'a str> {
     let last_grant = run.iter().rposition(|e| e.decisions.iter().any(|d| d.door.as_str() == door && d.grant.is_some()));
-    run[last_grant.map_or(0, |at| at + 1)..].iter().any(|entry| {
-        now - entry.now.wall.0 <= 10_000
-            && entry.decisions.iter().any(|d| {
-                d.door.as_str() == door
-                    && d.reason == Reason::TooFewPeople
-                    && d.person.as_ref().is_some_and(|other| other.as_str() != person)
-            })
-    })
+    let mut waiting: Vec<(&str, &Profile, i64)> = Vec::new();
+    let keep = |waiting: &mut Vec<(&str, &Profile, i64)>, now: i64, clock: Clock| {
+        waiting.retain(|(who, profile, at)| now - at <= 10_000 && facts.permits(door, who, profile, now, clock));
+    };
+    for at in last_grant.map_or(0, |at| at + 1)..run.len() {
+        let entry = &run[at];
+        let Step::See(seen) = &entry.step else { continue };
+        for decision in entry.decisions.iter().filter(|d| d.door.as_str() == door && d.reason == Reason::TooFewPeople) {
+            let Some(person) = &decision.person else { continue };
+            waiting.retain(|(who, ..)| *who != person.as_str());
+            waiting.push((person.as_str(), &seen.profiles[person], entry.now.wall.0));
+            keep(&mut waiting, entry.now.wall.0, clock_after(&run[..at]));
+        }
+    }
+    keep(&mut waiting, now, clock_after(run));
+    waiting.into_iter().map(|(who, ..)| who).collect()
+}
+
+/// Whether company came before, where the vault asks for it.
+fn has_company(facts: &Facts, before: &[Entry], door: &str, person: &str, now: i64) -> bool {
+    waiting(facts, since_restart(before), door, now).iter().any(|other| *other != person)
 }
 
 /// How often a history granted, or what was wrong in it.
@@ -422,7 +441,7 @@ pub(super) fn check(policy: usize, log: &mut [Entry]) -> Result<usize, String> {
                 } else {
                     let is_front = *door == "front";
                     let lacks_turn = facts.guarded && is_front && !has_turned(run, seen, door, person);
-                    let lacks_company = facts.vault && is_front && !has_company(before, door, person, entry.now.wall.0);
+                    let lacks_company = facts.vault && is_front && !has_company(&facts, before, door, person, entry.now.wall.0);
                     should = should.filter(|_| !lacks_turn && !lacks_company);
                 }
             }
@@ -517,18 +536,7 @@ fn grants_to(run: &[Entry], door: &str, person: &str, facts: &Facts) -> Option<i
     }
     let in_company =
         run.iter().enumerate().filter(|(_, e)| e.decisions.iter().any(|d| d.door.as_str() == door && d.grant.is_some()));
-    let mut in_company = in_company.filter(|(at, entry)| {
-        let earlier = &run[..*at];
-        let begin = earlier.iter().rposition(|e| e.decisions.iter().any(|d| d.door.as_str() == door && d.grant.is_some()));
-        earlier[begin.map_or(0, |at| at + 1)..].iter().any(|e| {
-            entry.now.wall.0 - e.now.wall.0 <= 10_000
-                && e.decisions.iter().any(|d| {
-                    d.reason == Reason::TooFewPeople
-                        && d.door.as_str() == door
-                        && d.person.as_ref().is_some_and(|p| p.as_str() == person)
-                })
-        })
-    });
+    let mut in_company = in_company.filter(|(at, entry)| waiting(facts, &run[..*at], door, entry.now.wall.0).contains(&person));
     own.max(in_company.next_back().map(|(_, entry)| entry.now.wall.0))
 }
 
