@@ -210,7 +210,8 @@ mod tests {
             (format!("{HEAD}{}", "m=video 0 RTP/AVP 96\r\n".repeat(20_000)), "20000 media streams"),
             (format!("{HEAD}{}{VIDEO}", attributes(1, 600)), "too long"),
             (format!("{HEAD}{VIDEO}{}", attributes(1, 600)), "too long"),
-            (format!("{HEAD}{VIDEO}{}", attributes(40_000, 1)), "too long"),
+            // GStreamer itself cuts a line at 16 KiB.
+            (format!("{HEAD}{VIDEO}{}", attributes(10_000, 5)), "too long"),
             (format!("{HEAD}{formats}"), "too long"),
             (clock, "no camera's clock is followed"),
         ] {
