@@ -141,13 +141,13 @@ impl Commands {
         }
     }
 
-    /// Has what witnesses the memory of used nonces written down before the command is obeyed. Where it cannot be, the command counts all
-    /// the same: a lock-down that waits for a disk is none, and whoever keeps the memory has told it.
+    /// Has what witnesses the memory of used nonces know of it before the command is obeyed; it is written down with what the command
+    /// changes. Where it cannot be, the command counts all the same: a lock-down that waits for a disk is none.
     fn mark_used(&self, command: &Command) {
         let (answer, answered) = sync_channel(1);
         let is_told = self.decider.send(Report::Used(command.issued_at, answer)).is_ok();
         if is_told && answered.recv_timeout(ORDER_DEADLINE).is_err() {
-            log::warn!("the decider does not say that a command's time is written down");
+            log::warn!("the decider does not say that it knows a command's time");
         }
     }
 

@@ -33,7 +33,7 @@ pub(super) enum Report {
     Presented(CredentialRead),
     /// A door's controller has told what became of a grant; the second in which it signed that.
     Passed(Passage, i64),
-    /// A command is used that was signed in that second, and who waits until that will outlive a restart.
+    /// A command is used that was signed in that second, and who waits until that is known.
     Used(i64, SyncSender<()>),
     /// The broker has been heard: how far it had been told that the memory had come, if it has kept that, and who waits until it is taken in.
     Vouched(Option<u64>, SyncSender<()>),

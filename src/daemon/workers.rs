@@ -293,7 +293,11 @@ impl Decisions {
             context.beat();
             match self.reports.recv_timeout(PATIENCE) {
                 Ok(report) => self.hear(report),
-                Err(RecvTimeoutError::Timeout) if !context.stop().is_asked() => {}
+                Err(RecvTimeoutError::Timeout) if !context.stop().is_asked() => {
+                    if self.state.has_unsaved_use() {
+                        self.keep_state(clock::now());
+                    }
+                }
                 Err(_) => {
                     self.clock.keep();
                     self.saved_at = None;
@@ -332,8 +336,8 @@ impl Decisions {
                 self.tell(Input::Passage(passage), clock::now());
             }
             Report::Used(issued, answer) => {
+                // Written down with what the command changes, or when nothing else is to be done: a second write would keep it waiting.
                 self.state.use_command(issued);
-                self.keep_state(clock::now());
                 let _ = answer.try_send(());
             }
             Report::Vouched(told, answer) => {

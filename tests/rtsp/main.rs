@@ -367,8 +367,8 @@ fn description(manner: &str) -> (Vec<u8>, Vec<u8>) {
         "attributes" => (head.into(), format!("{media}{}", "a=x:y\r\n".repeat(100_000)).into()),
         "formats" => (head.into(), format!("m=video 0 RTP/AVP{}\r\n", " 96".repeat(20_000)).into()),
         "clock" => (head.into(), format!("a=x-gst-clock:GstNetTimeProvider x 127.0.0.1:9 0\r\n{media}").into()),
-        // As long as somebody reads.
-        _ => (head.into(), vec![b'a'; 400 << 20]),
+        // Twice what a try may cost; more would take longer to make than a camera is waited for.
+        _ => (head.into(), vec![b'a'; 96 << 20]),
     }
 }
 
