@@ -24,8 +24,9 @@ use crate::types::{CameraId, DoorId, Embedding, GroupId, Person, PersonId, Score
 const PATIENCE: Duration = Duration::from_millis(500);
 /// And while somebody waits to hear how an enrolment ended.
 const WHILE_ENROLLING: Duration = Duration::from_millis(100);
-/// How long an order waits for the decider, which takes milliseconds.
-const ORDER_DEADLINE: Duration = Duration::from_secs(5);
+/// How long an order waits for the decider, which takes milliseconds, and seconds where the disk does that it writes to: the order holds all
+/// the same, and whoever gave it should hear so.
+const ORDER_DEADLINE: Duration = Duration::from_secs(10);
 /// Decisions of one answer to `replay`; more would not fit into a packet.
 const MOST_REPLAYED: usize = 64;
 /// The worker that obeys.
