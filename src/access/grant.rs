@@ -5,8 +5,8 @@
 //! `jku` of an attacker is ever looked at, and no algorithm but EdDSA. Whether a `jti` was seen before is the controller's to
 //! remember; nothing here keeps state or reads a clock.
 //!
-//! Six more things are signed in this form, each with a `typ` of its own so that none passes for another (RFC 8725, section 3.11):
-//! an operator's command ([`open_command`]), the endorsement by which a key that controllers pin introduces its successor, what a
+//! Seven more things are signed in this form, each with a `typ` of its own so that none passes for another (RFC 8725, section 3.11):
+//! an operator's command ([`open_command`]), what holds a door open ([`Claims::hold_s`]), the endorsement by which a key that controllers pin introduces its successor, what a
 //! device says of its gallery's age ([`EpochClaim`]), what a door says became of a grant ([`PassageClaim`]), whose a backup is
 //! ([`BackupClaim`]), and which entry is the last of the audit trail ([`HeadClaim`]).
 //!
@@ -31,7 +31,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-pub use claims::{BackupClaim, HeadClaim, open_backup, open_head};
+pub use claims::{BackupClaim, EpochClaim, HeadClaim, PassageClaim, open_backup, open_head};
 
 use crate::types::{DeviceId, DoorId, PersonId, Wall};
 
@@ -53,6 +53,10 @@ pub const PASSAGE_LIFETIME_S: i64 = 300;
 pub const MAX_COMMAND_BYTES: usize = 32 * 1024;
 /// `typ` of a grant.
 const GRANT: &str = "JWT";
+/// For how many seconds a word that holds a door open may keep it unlocked.
+pub const MAX_HOLD_S: u32 = 30;
+/// `typ` of a word that holds a door open.
+const HOLD: &str = "faceid-hold+jwt";
 /// `typ` of an operator's command.
 const COMMAND: &str = "faceid-command+jwt";
 /// `typ` of an endorsement with a serial number.
@@ -124,46 +128,10 @@ pub struct Claims {
     pub exp: i64,
     /// Its own id, 1 to 64 letters, digits, `-` or `_`: a controller takes it once.
     pub jti: String,
-}
-
-/// What a device says of the age of its gallery and of its decider's memory, so that whoever keeps it is a witness.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EpochClaim {
-    /// The device.
-    pub iss: DeviceId,
-    /// When it was said.
-    pub iat: i64,
-    /// Which gallery: its id in hexadecimal digits.
-    pub gallery: String,
-    /// The number of its last change.
-    pub epoch: u64,
-    /// Of which file that change was, and its tag in hexadecimal digits; absent where an older program said it.
+    /// Where an operator holds the door open: for how many seconds from its arrival it is to stay unlocked, at most [`MAX_HOLD_S`]; nothing
+    /// ends that. Such a token has a type of its own, which a controller of before takes for no grant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<(u64, String)>,
-    /// How far the decider's memory had come; a device of before did not tell.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<u64>,
-}
-
-/// What a door's controller says became of a grant. Its key is the door's own, pinned by the device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PassageClaim {
-    /// The door.
-    pub iss: DoorId,
-    /// The device whose grant it was.
-    pub aud: DeviceId,
-    /// When the passage ended, or the time for it.
-    pub iat: i64,
-    /// From when on it is void.
-    pub exp: i64,
-    /// Its own id: a device takes it once.
-    pub jti: String,
-    /// The `jti` of the grant.
-    pub grant: String,
-    /// Whether the door was opened in time.
-    pub passed: bool,
+    pub hold_s: Option<u32>,
 }
 
 /// Only these three members; a fourth, and a second of one name, make the token malformed.
@@ -264,6 +232,11 @@ impl GrantKey {
     /// The compact JWS of the claims.
     pub fn sign(&self, claims: &Claims) -> String {
         self.sign_as(GRANT, &json(claims))
+    }
+
+    /// The compact JWS of claims that hold a door open.
+    pub fn sign_hold(&self, claims: &Claims) -> String {
+        self.sign_as(HOLD, &json(claims))
     }
 
     /// The compact JWS of a command, whose text the publisher's command room defines.
@@ -465,19 +438,25 @@ impl KeySet {
 /// The order is: form, algorithm, key, signature, then the claims, so that nothing unsigned is ever interpreted. The caller still
 /// has to refuse a `jti` that it has seen.
 pub fn verify(token: &str, keys: &KeySet, audience: &DoorId, now: Wall, leeway: Duration) -> Result<Claims, GrantError> {
-    let payload = open(token, keys, &[None, Some(GRANT)], MAX_TOKEN_BYTES)?;
+    let (payload, header) = open_by(token, keys, &[None, Some(GRANT), Some(HOLD)], MAX_TOKEN_BYTES)?;
     let claims: Claims = serde_json::from_slice(&payload).map_err(|_| GrantError::Malformed("its claims are not ours"))?;
     let jti_is_plain = claims.jti.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     if claims.jti.is_empty() || claims.jti.len() > MAX_JTI_BYTES || !jti_is_plain {
         return Err(GrantError::Malformed("its claims are not ours"));
+    }
+    if claims.hold_s.is_some() != (header.typ.as_deref() == Some(HOLD)) {
+        return Err(GrantError::Malformed("its claims are not ours"));
+    }
+    if claims.hold_s.is_some_and(|seconds| seconds > MAX_HOLD_S) {
+        return Err(GrantError::Lifetime);
     }
     check_claims(&claims, audience, now, leeway)?;
     Ok(claims)
 }
 
 /// The signed text of an operator's command and the id of the key that signed it. Everything inside is the caller's to judge.
-pub fn open_command(token: &str, keys: &KeySet) -> Result<Vec<u8>, GrantError> {
-    open(token, keys, &[Some(COMMAND)], MAX_COMMAND_BYTES)
+pub fn open_command(token: &str, keys: &KeySet) -> Result<(Vec<u8>, String), GrantError> {
+    open_by(token, keys, &[Some(COMMAND)], MAX_COMMAND_BYTES).map(|(text, header)| (text, header.kid))
 }
 
 /// A claim about a gallery's age, once its signature is known to be good.
@@ -495,6 +474,11 @@ pub fn open_passage(token: &str, keys: &KeySet) -> Result<PassageClaim, GrantErr
 
 /// The payload of a token of one of these types, once its signature is known to be good.
 fn open(token: &str, keys: &KeySet, types: &[Option<&str>], max_bytes: usize) -> Result<Vec<u8>, GrantError> {
+    open_by(token, keys, types, max_bytes).map(|(payload, _)| payload)
+}
+
+/// The same with its header.
+fn open_by(token: &str, keys: &KeySet, types: &[Option<&str>], max_bytes: usize) -> Result<(Vec<u8>, Header), GrantError> {
     if token.len() > max_bytes {
         return Err(GrantError::Malformed("it is too long"));
     }
@@ -510,7 +494,8 @@ fn open(token: &str, keys: &KeySet, types: &[Option<&str>], max_bytes: usize) ->
     }
     let key = keys.find(&header.kid).ok_or(GrantError::UnknownKey)?;
     check_signature(&key.key, signed, signature)?;
-    URL_SAFE_NO_PAD.decode(payload).map_err(|_| GrantError::Malformed("its payload is no base64url"))
+    let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| GrantError::Malformed("its payload is no base64url"))?;
+    Ok((payload, header))
 }
 
 fn is_current(begins: i64, ends: i64, now: Wall, leeway: Duration) -> bool {
@@ -608,11 +593,28 @@ mod tests {
             nbf: now,
             exp: now + 10,
             jti: "0190-a_Z".into(),
+            hold_s: None,
         }
     }
 
     fn door(id: &str) -> DoorId {
         DoorId::new(id).unwrap()
+    }
+
+    #[test]
+    fn a_hold_is_a_token_of_its_own_that_no_grant_passes_for() {
+        let key = GrantKey::generate().unwrap();
+        let keys = KeySet::new([key.public()]);
+        let check = |token: &str| verify(token, &keys, &door("front"), NOW, Duration::from_secs(2));
+        for seconds in [0, 1, MAX_HOLD_S] {
+            let held = Claims { hold_s: Some(seconds), ..claims() };
+            assert_eq!(check(&key.sign_hold(&held)).unwrap(), held);
+            // Under a grant's type it would open the door at a controller that knows no holds.
+            assert!(matches!(check(&key.sign(&held)), Err(GrantError::Malformed(_))));
+        }
+        assert!(matches!(check(&key.sign_hold(&claims())), Err(GrantError::Malformed(_))));
+        let long = Claims { hold_s: Some(MAX_HOLD_S + 1), ..claims() };
+        assert!(matches!(check(&key.sign_hold(&long)), Err(GrantError::Lifetime)));
     }
 
     fn check(token: &str, key: &GrantKey) -> Result<Claims, GrantError> {

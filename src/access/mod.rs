@@ -11,6 +11,7 @@
 mod barred;
 mod challenge;
 mod charges;
+mod desk;
 mod doors;
 pub mod explain;
 pub mod grant;
@@ -38,6 +39,8 @@ use crate::types::{
 };
 use challenge::Pending;
 pub use charges::Block;
+use desk::Holds;
+pub use desk::{DeskError, HOLD_S, HoldOrder, MAX_HOLD};
 pub use doors::{ChallengeKind, DoorLiveness, DoorSettings, WitnessSettings};
 use grant::{Claims, GrantKey};
 use input::Waiting;
@@ -101,6 +104,7 @@ pub struct Decider {
     told: Told,
     passback: Passback,
     lockdown: Lockdown,
+    holds: Holds,
     witnesses: Witnesses,
     /// Who was asked to turn the head and has not yet.
     pending: HashMap<(CameraId, TrackId, DoorId), Pending>,
@@ -182,6 +186,7 @@ impl Decider {
             told: Told::default(),
             passback: Passback::new(rules.areas.clone()),
             lockdown: Lockdown::default(),
+            holds: Holds::default(),
             witnesses: Witnesses::new(doors.iter().filter_map(|door| door.liveness.witness.as_ref())),
             pending: HashMap::new(),
             prompts: Vec::new(),
@@ -214,6 +219,19 @@ impl Decider {
     /// The same over the embeddings of a pack that is for a first look, where `is_demo_pack`: it grants only if the settings accept that.
     pub fn with_demo_pack(self, is_demo_pack: bool) -> Self {
         Self { is_demo_pack, ..self }
+    }
+
+    /// From now on these rules hold. Failures, blocks, lock-downs and who is where stay; companies and credentials that wait are forgotten.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.throttle.follow(rules.throttle.clone());
+        self.readers.follow(rules.throttle.clone());
+        self.tried.follow(rules.throttle.clone());
+        self.passback.follow(rules.areas.clone());
+        self.waiting.clear();
+        self.gathered.clear();
+        self.refusals.clear();
+        self.rules = rules;
+        self.changed = true;
     }
 
     /// From now on a match takes this score, where no door's own stands over it.
@@ -311,9 +329,20 @@ impl Decider {
         Ok(())
     }
 
+    /// Locks every door down because what was remembered is lost, until a release or until an operator accepts the loss.
+    pub fn lock_down_for_loss(&mut self) {
+        self.lockdown.for_loss = true;
+        self.changed = true;
+    }
+
     /// Whether a command has locked the door down.
     pub fn is_locked_down(&self, door: &DoorId) -> bool {
         self.lockdown.holds(door)
+    }
+
+    /// Every door, how its rules use it, and whether a command has locked it down.
+    pub fn modes(&self) -> impl Iterator<Item = (&DoorId, policy::DoorMode, bool)> {
+        self.doors.iter().map(|door| (door, self.rules.door(door).mode, self.lockdown.holds(door)))
     }
 
     /// Whether [`Decider::state`] has changed since this was last asked.
@@ -496,6 +525,7 @@ impl Decider {
             nbf: issued,
             exp: issued.saturating_add(lifetime),
             jti,
+            hold_s: None,
         };
         let grant = Some(self.key.sign(&claims));
         Decision { grant, ..self.decision(observation, door, (Outcome::Granted, Reason::Match), Some(person), now) }
@@ -522,9 +552,10 @@ impl Decider {
             outcome,
             reason,
             evidence: self.evidence(observation, &door, granted),
-            camera: observation.camera.clone(),
+            camera: Some(observation.camera.clone()),
             track: observation.track,
             person,
+            operator: None,
             factors: vec![Factor::Face],
             policy: self.rules.version.clone(),
             // Whoever forces somebody is not let in, and the silent alarm comes all the same.

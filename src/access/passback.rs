@@ -67,6 +67,11 @@ impl Passback {
         Self { areas, people: HashMap::new(), open: VecDeque::new() }
     }
 
+    /// From now on with these areas; who is in one of before that is not among them any more counts nowhere.
+    pub(super) fn follow(&mut self, areas: Vec<AreaSettings>) {
+        self.areas = areas;
+    }
+
     /// The areas that the door leads into or out of, and whether it leads in.
     fn sides<'a>(&'a self, door: &'a DoorId) -> impl Iterator<Item = (&'a AreaSettings, bool)> {
         self.areas.iter().filter_map(move |area| match () {

@@ -12,6 +12,8 @@ use crate::types::{AreaId, DoorId, GroupId, PadScore, PersonId, PolicyId, Schedu
 /// Findings: the dotted key, and what is wrong with the way out.
 type Findings = Vec<(String, String)>;
 
+/// How long a key's id is: a SHA-256 thumbprint in base64url.
+const KEY_ID_LENGTH: usize = 43;
 /// The most people who must come together.
 pub const MAX_PEOPLE_NEEDED: u32 = 8;
 
@@ -40,6 +42,8 @@ pub struct PolicySettings {
     pub doors: Vec<DoorRuleSettings>,
     /// Areas with anti-passback.
     pub areas: Vec<AreaSettings>,
+    /// Which operators may open doors from a desk. Without any, none may; everything else is every operator's right.
+    pub operators: Vec<OperatorSettings>,
 }
 
 /// What failed attempts cost. A stranger who came near and looked into the camera for a while, an ambiguous face, a challenge that was
@@ -161,6 +165,18 @@ pub enum DoorMode {
     TwoFactor,
 }
 
+impl DoorMode {
+    /// The word of the config.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::LockedDown => "locked-down",
+            Self::Free => "free",
+            Self::TwoFactor => "two-factor",
+        }
+    }
+}
+
 /// What a door does when its clock cannot be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -275,6 +291,39 @@ pub struct AreaSettings {
     pub counts: PassbackCounts,
 }
 
+/// What an operator's key may do besides what every operator may.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct OperatorSettings {
+    /// The id of the key (`kid` in the file of `[publish] operator-keys`).
+    pub key: String,
+    /// `open` (a door once) and `hold-open` (a door for a time).
+    pub may: Vec<OperatorRight>,
+    /// At which doors; every door where none is named.
+    #[serde(default)]
+    pub doors: Vec<DoorId>,
+}
+
+/// What a policy can let an operator do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OperatorRight {
+    /// Open a door once.
+    Open,
+    /// Hold a door open for a time.
+    HoldOpen,
+}
+
+impl OperatorRight {
+    /// The word of the config.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::HoldOpen => "hold-open",
+        }
+    }
+}
+
 fn one() -> u32 {
     1
 }
@@ -305,6 +354,7 @@ impl Default for PolicySettings {
             people: Vec::new(),
             doors: Vec::new(),
             areas: Vec::new(),
+            operators: Vec::new(),
         }
     }
 }
@@ -346,6 +396,20 @@ impl PolicySettings {
         self.people_findings(&mut findings);
         self.door_findings(&mut findings);
         self.area_findings(&mut findings);
+        for (index, operator) in self.operators.iter().enumerate() {
+            let is_id = operator.key.len() == KEY_ID_LENGTH
+                && operator.key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+            if !is_id {
+                let text = "is no key's id: use the `kid` of the key in the file of [publish] operator-keys".to_owned();
+                findings.push((format!("operators.{index}.key"), text));
+            }
+            if self.operators[..index].iter().any(|other| other.key == operator.key) {
+                findings.push((format!("operators.{index}.key"), "stands here twice: put its rights together".to_owned()));
+            }
+            if operator.may.is_empty() {
+                findings.push((format!("operators.{index}.may"), "gives no right: use open and hold-open".to_owned()));
+            }
+        }
         findings
     }
 
@@ -364,6 +428,9 @@ impl PolicySettings {
         for (index, area) in self.areas.iter().enumerate() {
             area.entries.iter().enumerate().for_each(|(n, door)| require(format!("areas.{index}.entries.{n}"), door));
             area.exits.iter().enumerate().for_each(|(n, door)| require(format!("areas.{index}.exits.{n}"), door));
+        }
+        for (index, operator) in self.operators.iter().enumerate() {
+            operator.doors.iter().enumerate().for_each(|(n, door)| require(format!("operators.{index}.doors.{n}"), door));
         }
         if !self.doors.is_empty() {
             for door in doors.iter().filter(|door| self.doors.iter().all(|rule| rule.id != ***door)) {

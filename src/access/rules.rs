@@ -7,7 +7,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::policy::{
-    AllowSettings, AreaSettings, CredentialNumber, DoorMode, DoorRuleSettings, PolicySettings, ThrottleSettings, UnsureClock,
+    AllowSettings, AreaSettings, CredentialNumber, DoorMode, DoorRuleSettings, OperatorRight, OperatorSettings, PolicySettings,
+    ThrottleSettings, UnsureClock,
 };
 use super::schedule::{Calendar, Schedule};
 use super::{Settings, Thresholds};
@@ -48,6 +49,7 @@ pub struct Rules {
     groups: HashMap<PersonId, BTreeSet<GroupId>>,
     credentials: HashMap<CredentialNumber, Holder>,
     doors: HashMap<DoorId, DoorRule>,
+    operators: Vec<OperatorSettings>,
     /// The rule of doors that the policy does not name.
     unnamed: DoorRule,
 }
@@ -123,6 +125,7 @@ impl Rules {
             groups,
             credentials,
             doors: policy.doors.iter().map(|door| (door.id.clone(), DoorRule::new(door))).collect(),
+            operators: policy.operators.clone(),
             unnamed,
         })
     }
@@ -134,6 +137,12 @@ impl Rules {
     /// Whether the policy says anything of the door.
     pub fn names(&self, door: &DoorId) -> bool {
         self.doors.contains_key(door)
+    }
+
+    /// Whether an operator's key has a right at a door.
+    pub(super) fn operator_may(&self, key: &str, right: OperatorRight, door: &DoorId) -> bool {
+        let of_key = self.operators.iter().filter(|operator| operator.key == key && operator.may.contains(&right));
+        of_key.into_iter().any(|operator| operator.doors.is_empty() || operator.doors.contains(door))
     }
 
     pub(super) fn holder(&self, number: &CredentialNumber) -> Option<&Holder> {

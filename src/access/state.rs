@@ -26,11 +26,14 @@ pub(super) struct Lockdown {
     pub(super) everywhere: bool,
     /// These.
     pub(super) doors: Vec<DoorId>,
+    /// All doors, because a memory was lost and nobody has ordered it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) for_loss: bool,
 }
 
 impl Lockdown {
     pub(super) fn holds(&self, door: &DoorId) -> bool {
-        self.everywhere || self.doors.contains(door)
+        self.everywhere || self.for_loss || self.doors.contains(door)
     }
 
     pub(super) fn begin(&mut self, door: Option<DoorId>) {
@@ -46,7 +49,7 @@ impl Lockdown {
         match door {
             None => *self = Self::default(),
             Some(door) => {
-                if std::mem::take(&mut self.everywhere) {
+                if std::mem::take(&mut self.everywhere) | std::mem::take(&mut self.for_loss) {
                     self.doors = all.to_vec();
                 }
                 self.doors.retain(|locked| locked != door);
@@ -81,7 +84,12 @@ impl State {
     /// The state to begin with where the kept one was lost: every door is locked down, because lock-down may have been in force. A
     /// release lifts it.
     pub fn lost() -> Self {
-        Self::new(Lockdown { everywhere: true, doors: Vec::new() }, Default::default(), Vec::new())
+        Self::new(Lockdown { for_loss: true, ..Lockdown::default() }, Default::default(), Vec::new())
+    }
+
+    /// The same state without the lock-down of a loss, which an operator accepts; what was ordered stays. Whether there was one.
+    pub fn accept_loss(&mut self) -> bool {
+        std::mem::take(&mut self.lockdown.for_loss)
     }
 
     /// Whether this program can take it up.

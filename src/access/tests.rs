@@ -8,6 +8,7 @@ use crate::types::{
 
 mod beyond;
 mod blocks;
+mod desk;
 mod history;
 mod policy;
 mod raised;

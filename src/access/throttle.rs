@@ -72,6 +72,11 @@ impl Throttle {
         Self { settings, doors: BTreeMap::new() }
     }
 
+    /// From now on by these settings.
+    pub(super) fn follow(&mut self, settings: ThrottleSettings) {
+        self.settings = settings;
+    }
+
     /// When the block that is in force ends.
     pub(super) fn blocked_until(&self, door: &DoorId, now: Ms) -> Option<Ms> {
         self.doors.get(door).and_then(|slate| slate.blocked_until).filter(|until| now < *until)

@@ -96,6 +96,11 @@ impl TriedFaces {
         Self { settings, tried: Vec::new() }
     }
 
+    /// From now on by these settings.
+    pub(super) fn follow(&mut self, settings: ThrottleSettings) {
+        self.settings = settings;
+    }
+
     /// A face failed `times` times.
     pub(super) fn failed(&mut self, door: &DoorId, whose: Whose, (times, matching): (u32, Score), now: Ms) {
         if self.settings.failures == 0 {

@@ -15,7 +15,7 @@ use crate::system::{clock, secret};
 /// `faceid command`
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// ping, replay, lockdown, release, list, set, remove, rebuild …
+    /// ping, replay, lockdown, release, open, hold-open, forgive, list, set, remove, enroll, rebuild, snapshot-on or snapshot-off
     #[arg(value_parser = parse_verb)]
     verb: Verb,
     /// What the verb wants, as a JSON object: '{"doors":["front"]}'
@@ -55,6 +55,7 @@ pub(super) fn command(places: &Places, args: &Args) -> Result {
         expires_at: now + i64::from(args.lifetime),
         nonce: uuid::Uuid::new_v4().simple().to_string(),
         args: args.args.clone().unwrap_or(Value::Null),
+        operator: String::new(),
     };
     let token = command.sign(&key);
     if args.print {

@@ -291,7 +291,7 @@ fn watchers(watched: &Arc<Mutex<Watched>>, truth: Option<Truth>, snapshots: Opti
         frame: Some(Arc::new(frame)),
         decision: Some(Arc::new(decision)),
         camera: Some(Arc::new(camera)),
-        accept_lost_state: false,
+        ..Watchers::default()
     })
 }
 

@@ -297,6 +297,14 @@ fn blocks(state: &Path, chart: &mut Chart) {
         let says = format!("blocked until {} ({why}): only clear matches pass", until.rfc3339());
         chart.note(format!("door {door}"), State::Weak, says, mend);
     }
+    for (door, held_until) in super::editor::unusual_doors(state) {
+        let (verb, more, says) = match held_until {
+            Some(until) => ("hold-open", ",\"seconds\":0", format!("an operator holds it open until {}", until.rfc3339())),
+            None => ("release", "", "locked down by a command: it opens for nobody".to_owned()),
+        };
+        let mend = format!("faceid command {verb} --args '{{\"doors\":[\"{door}\"]{more}}}' ends it");
+        chart.note(format!("door {door}"), State::Weak, says, mend);
+    }
 }
 
 fn state_folder(folder: &Path, chart: &mut Chart) {

@@ -266,6 +266,12 @@ pub(super) fn blocked_doors(state: &Path) -> Vec<(DoorId, Wall, String)> {
     if let Some(Reply::Blocked(doors)) = ask() { doors } else { Vec::new() }
 }
 
+/// The doors that a command has locked down, or holds open and until when.
+pub(super) fn unusual_doors(state: &Path) -> Vec<(DoorId, Option<Wall>)> {
+    let ask = || connect(state).ok()??.ask(&Request::Unusual).ok();
+    if let Some(Reply::Unusual(doors)) = ask() { doors } else { Vec::new() }
+}
+
 /// Whether the running daemon has heard what the broker keeps of it, and why not; nothing where none runs or an older one.
 pub(super) fn why_unheard(state: &Path) -> Option<Option<String>> {
     let mut client = connect(state).ok()??;
@@ -283,7 +289,7 @@ fn call(state: &Path) -> Result<Client> {
 
 fn done(reply: Reply) -> Result<()> {
     match reply {
-        Reply::Done | Reply::Admitted(_) | Reply::Blocked(_) => Ok(()),
+        Reply::Done | Reply::Admitted(_) | Reply::Blocked(_) | Reply::Unusual(_) => Ok(()),
         Reply::Refused { code, message } => Err(Failure::new(code, message)),
     }
 }

@@ -10,7 +10,7 @@ use super::{Failure, Places, Result, code, complain, credentials, say};
 use crate::access::grant::{GrantKey, KeySet};
 use crate::config::{self, Config};
 use crate::daemon;
-use crate::door::DOOR_KEY;
+use crate::door::{self, DOOR_KEY};
 use crate::gallery::SealingKey;
 use crate::inference::packs::{self, FileState};
 use crate::publish::{STATE_KEY, StateKey};
@@ -105,6 +105,11 @@ pub(super) fn check(places: &Places, args: &CheckArgs) -> Result {
             Ok(code::YES)
         }
         Ok(config) => {
+            let unusable = unusable_files(&config);
+            if !unusable.is_empty() {
+                unusable.iter().for_each(|(key, what)| complain(format!("{}: {key}: {what}", path.display())));
+                return Ok(code::CONFIG);
+            }
             if let Some(warning) = open_config(&path, &config) {
                 complain(format!("{}: warning: {warning}", path.display()));
             }
@@ -127,6 +132,31 @@ pub(super) fn check(places: &Places, args: &CheckArgs) -> Result {
             Ok(code::CONFIG)
         }
     }
+}
+
+/// Which files of keys and programs that the config names would end a start with the same code: each with its key.
+fn unusable_files(config: &Config) -> Vec<(String, String)> {
+    let mut unusable = Vec::new();
+    let mut note = |key: &str, what: String| {
+        unusable.push((key.to_owned(), what.strip_prefix(&format!("{key}: ")).unwrap_or(&what).to_owned()))
+    };
+    if let Err(error) = daemon::operators(&config.publish) {
+        note("publish.operator-keys", error.to_string());
+    }
+    for (index, keys) in config.doors.iter().enumerate().filter_map(|(index, door)| Some((index, door.controller_keys.as_ref()?))) {
+        if let Err(error) = daemon::pinned(&format!("doors.{index}.controller-keys"), keys) {
+            note(&format!("doors.{index}.controller-keys"), error.to_string());
+        }
+    }
+    if config.controller.door.is_some() {
+        if let Err(error) = door::controller::pinned_keys(&config.controller) {
+            note("controller.pinned-keys", error.to_string());
+        }
+        if let Some(program) = config.controller.missing_program() {
+            note("controller.command", format!("there is no program `{program}` that can be run"));
+        }
+    }
+    unusable
 }
 
 /// Which files of the pack are not there, by existence and length; `doctor` reads them too.

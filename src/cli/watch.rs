@@ -86,10 +86,20 @@ fn told(message: &Received) -> Option<String> {
     if message.topic.contains("/camera/") && message.topic.ends_with("/status") {
         return Some(format!("camera {}: {} ({})", text("camera"), text("status"), text("reason")));
     }
+    if message.topic.contains("/door/") && message.topic.ends_with("/access") {
+        let is_locked_down = data.get("locked_down").and_then(Value::as_bool).unwrap_or(false);
+        let held = data.get("held_open_until").and_then(Value::as_str);
+        let stands = match (is_locked_down, held) {
+            (true, _) => "locked down by a command".to_owned(),
+            (false, Some(until)) => format!("held open by an operator until {until}"),
+            (false, None) => format!("mode {}", text("mode")),
+        };
+        return Some(format!("door {}: {stands}", text("door")));
+    }
     if message.topic.ends_with("/attempt") {
         return Some(format!("camera {}: nobody was decided: {}", text("camera"), text("reason")));
     }
-    let is_for_machines = ["/stats", "/keys", "/audit/head"].iter().any(|end| message.topic.ends_with(end));
+    let is_for_machines = ["/stats", "/keys", "/audit/head", "/hold"].iter().any(|end| message.topic.ends_with(end));
     (!is_for_machines).then(|| format!("{}: {payload}", message.topic))
 }
 

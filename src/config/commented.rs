@@ -48,6 +48,10 @@ const EXAMPLES: &[(&str, &str)] = &[
         "[[policy.doors]]\nid = \"front\"\nmode = \"normal\"\nallow = [{ groups = [\"staff\"], schedule = \"office-hours\" }]",
     ),
     ("policy.areas", "[[policy.areas]]\nid = \"lab\"\nentries = [\"lab-in\"]\nexits = [\"lab-out\"]\nkind = \"hard\""),
+    (
+        "policy.operators",
+        "[[policy.operators]]\nkey = \"kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k\"\nmay = [\"open\", \"hold-open\"]\ndoors = [\"front\"]",
+    ),
     ("doors", "[[doors]]\nid = \"front\"\ncameras = [\"entrance\"]"),
 ];
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::desk::{self, DeskOrder};
 use super::enrol::{self, EnrollArgs, Enroller, Refused};
 use super::events;
 use super::inbox::{Heard, Inbox};
@@ -70,6 +71,29 @@ struct ReplayArgs {
 #[serde(deny_unknown_fields, default)]
 struct DoorArgs {
     doors: Vec<DoorId>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OpenArgs {
+    door: DoorId,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HoldArgs {
+    doors: Vec<DoorId>,
+    seconds: Option<u64>,
+    /// RFC 3339.
+    until: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ForgiveArgs {
+    person: Option<PersonId>,
+    #[serde(default)]
+    everybody: bool,
 }
 
 #[derive(Deserialize)]
@@ -157,7 +181,7 @@ impl Commands {
             // Its answer comes when it has ended; that it began is audited now.
             Verb::Enroll => match self.begin_enrolment(command, message) {
                 Ok(()) => {
-                    let detail = json!({ "verb": word, "args": command.args, "nonce": command.nonce, "began": true });
+                    let detail = json!({ "verb": word, "args": command.args, "nonce": command.nonce, "operator": command.operator, "began": true });
                     return self.note("command", detail);
                 }
                 Err(why) => Err(why),
@@ -167,6 +191,7 @@ impl Commands {
         log::info!(MESSAGE_ID = messages::COMMAND, verb = word, ok = outcome.is_ok(); "command");
         let detail = json!({
             "verb": word, "args": command.args, "nonce": command.nonce, "issued_at": command.issued_at,
+            "operator": command.operator,
             "error": outcome.as_ref().err(),
         });
         self.note("command", detail);
@@ -257,8 +282,34 @@ impl Commands {
             Verb::Lockdown | Verb::Release => {
                 let DoorArgs { doors } = args(&command.args)?;
                 let is_lockdown = command.verb == Verb::Lockdown;
-                self.order(is_lockdown, &doors)?;
+                let of = |door: Option<DoorId>| match is_lockdown {
+                    true => access::Command::Lockdown { door },
+                    false => access::Command::Release { door },
+                };
+                self.order(match doors.as_slice() {
+                    [] => vec![of(None)],
+                    doors => doors.iter().cloned().map(|door| of(Some(door))).collect(),
+                })?;
                 Ok(json!({ "lockdown": is_lockdown, "doors": doors }))
+            }
+            Verb::Open => {
+                let OpenArgs { door } = needed(&command.args)?;
+                self.desk(DeskOrder::Open(door), command)
+            }
+            Verb::HoldOpen => {
+                let HoldArgs { doors, seconds, until } = needed(&command.args)?;
+                if doors.is_empty() {
+                    return Err("its args: doors: name the doors".to_owned());
+                }
+                self.desk(DeskOrder::Hold(doors, desk::hold_time(seconds, until.as_deref())?), command)
+            }
+            Verb::Forgive => {
+                let ForgiveArgs { person, everybody } = needed(&command.args)?;
+                if person.is_some() == everybody {
+                    return Err("its args: give person, or everybody = true".to_owned());
+                }
+                self.order(vec![access::Command::Forgive { person: person.clone() }])?;
+                Ok(json!({ "forgiven": person }))
             }
             Verb::List => Ok(self.list()),
             Verb::Set => self.change(needed(&command.args)?),
@@ -355,19 +406,19 @@ impl Commands {
         Ok(json!({"person": args.person, "templates_added": added, "already_there": there}))
     }
 
-    /// Locks these doors down or releases them, all for none. It is in force and written down when this returns without an error.
-    fn order(&self, is_lockdown: bool, doors: &[DoorId]) -> Result<(), String> {
-        let of = |door: Option<DoorId>| match is_lockdown {
-            true => access::Command::Lockdown { door },
-            false => access::Command::Release { door },
-        };
-        let orders = match doors {
-            [] => vec![of(None)],
-            doors => doors.iter().cloned().map(|door| of(Some(door))).collect(),
-        };
+    /// Has the decider follow orders. They are in force and written down when this returns without an error.
+    fn order(&self, orders: Vec<access::Command>) -> Result<(), String> {
         let (answer, answered) = sync_channel(1);
         // When the decider's queue is full it is at work on frames; a lock-down must not be dropped like one of them.
         self.decider.send(Report::Ordered(orders, answer)).map_err(|_| "the daemon is stopping".to_owned())?;
+        answered.recv_timeout(ORDER_DEADLINE).unwrap_or_else(|_| Err("the decider did not answer in time".to_owned()))
+    }
+
+    /// Has the decider do something at doors that is done once.
+    fn desk(&self, order: DeskOrder, command: &Command) -> Result<Value, String> {
+        let (answer, answered) = sync_channel(1);
+        let report = Report::Desk(order, command.operator.clone(), answer);
+        self.decider.send(report).map_err(|_| "the daemon is stopping".to_owned())?;
         answered.recv_timeout(ORDER_DEADLINE).unwrap_or_else(|_| Err("the decider did not answer in time".to_owned()))
     }
 

@@ -111,6 +111,8 @@ pub enum Request {
     Check,
     /// Changes nothing: which doors are blocked ([`Reply::Blocked`]).
     Blocked,
+    /// Changes nothing: which doors stand otherwise than their rules say ([`Reply::Unusual`]).
+    Unusual,
     /// Changes nothing: refused, with the reason, while the broker has not told what it keeps of this device.
     Witness,
 }
@@ -142,6 +144,8 @@ pub enum Reply {
     },
     /// Doors that are blocked: until when, and by what.
     Blocked(Vec<(DoorId, Wall, String)>),
+    /// Doors that are locked down by a command, or held open and until when.
+    Unusual(Vec<(DoorId, Option<Wall>)>),
     /// An enrolment is done; what became of each person, in their order.
     Admitted(Vec<Admission>),
 }
@@ -368,6 +372,7 @@ impl Desk {
         let done = match request {
             Request::Witness => return self.witness(),
             Request::Blocked => return Reply::Blocked(self.terms.counts.blocked.in_force()),
+            Request::Unusual => return Reply::Unusual(self.terms.counts.doors.unusual()),
             Request::Enroll { model, people, allowed } => return self.enroll(&model, people, allowed, by),
             Request::RestorePart(more) => {
                 if !text.push(more.into_bytes(), self.gallery.snapshot().dimension()) {
@@ -449,7 +454,12 @@ impl Desk {
                     return Err(GalleryError::Latched { path: gallery.path().to_owned(), reason: reason.to_string() });
                 }
             }
-            Request::Enroll { .. } | Request::RestorePart(_) | Request::Restore { .. } | Request::Blocked | Request::Witness => {}
+            Request::Enroll { .. }
+            | Request::RestorePart(_)
+            | Request::Restore { .. }
+            | Request::Blocked
+            | Request::Unusual
+            | Request::Witness => {}
         }
         Ok(())
     }

@@ -44,10 +44,14 @@ pub(super) fn decision(decision: Decision, person_name: Option<String>, expires_
 
 /// A decision as the audit trail keeps it: without its grant.
 pub(super) fn audited(decision: &Decision) -> serde_json::Value {
-    serde_json::json!({
+    let mut detail = serde_json::json!({
         "outcome": decision.outcome.as_str(), "reason": decision.reason.as_str(), "door": decision.door, "camera": decision.camera,
-        "track": decision.track, "person": decision.person, "evidence": decision.evidence,
-    })
+        "track": decision.camera.is_some().then_some(decision.track), "person": decision.person, "evidence": decision.evidence,
+    });
+    if let Some(operator) = &decision.operator {
+        detail["operator"] = serde_json::json!(operator);
+    }
+    detail
 }
 
 /// A presentation attack at a door.
@@ -55,7 +59,7 @@ pub(super) fn spoof(decision: &Decision) -> Event {
     Event::Alarm(Alarm {
         kind: AlarmKind::Spoof,
         door: Some(decision.door.clone()),
-        camera: Some(decision.camera.clone()),
+        camera: decision.camera.clone(),
         detail: "a face was held up that liveness takes for a picture of one".to_owned(),
         at: clock::wall(),
     })
@@ -66,7 +70,7 @@ pub(super) fn duress(decision: &Decision) -> Event {
     Event::Alarm(Alarm {
         kind: AlarmKind::Duress,
         door: Some(decision.door.clone()),
-        camera: Some(decision.camera.clone()),
+        camera: decision.camera.clone(),
         detail: match decision.outcome {
             Outcome::Granted => "a person was let in who is or says to be forced",
             Outcome::Denied | Outcome::Review => "a person says to be forced, and nobody was let in",

@@ -4,10 +4,12 @@ use std::fmt::Write;
 
 use super::api::Api;
 use crate::access::Basis;
+use crate::access::policy::DoorMode;
 use crate::pipeline::Stage;
 use crate::publish::{MatchRate, MatchRateState, State};
 use crate::system::metrics::Lifetime;
 use crate::system::process;
+use crate::types::Outcome;
 
 /// Everything, as of now.
 pub(super) fn text(api: &Api) -> String {
@@ -68,14 +70,31 @@ fn decisions(text: &mut Exposition, api: &Api) {
 }
 
 fn blocks(text: &mut Exposition, api: &Api) {
-    let doors = api.counts.blocked.lines();
-    let all = || doors.iter().flat_map(|(door, lines)| lines.iter().map(move |(reason, line)| (door, *reason, line)));
+    let blocks = api.counts.blocked.lines();
+    let blocked = || blocks.iter().flat_map(|(door, lines)| lines.iter().map(move |(reason, line)| (door, *reason, line)));
     text.family("faceid_door_blocked", "gauge", "1 while failed attempts let clear matches alone pass");
-    for (door, reason, line) in all() {
+    for (door, reason, line) in blocked() {
         text.sample("faceid_door_blocked", &[("door", door.as_str()), ("reason", reason)], u8::from(line.until.is_some()));
     }
+    let doors = api.counts.doors.all();
+    text.family("faceid_door_locked_down", "gauge", "1 while a command or the policy locks a door down");
+    for (door, line) in &doors {
+        let is_locked_down = line.locked_down || line.mode == DoorMode::LockedDown;
+        text.sample("faceid_door_locked_down", &[("door", door.as_str())], u8::from(is_locked_down));
+    }
+    text.family("faceid_door_held_open", "gauge", "1 while an operator holds a door open");
+    for (door, line) in &doors {
+        text.sample("faceid_door_held_open", &[("door", door.as_str())], u8::from(line.held_until.is_some()));
+    }
+    text.family("faceid_door_decisions_total", "counter", "Decisions at a door by outcome");
+    for (door, line) in &doors {
+        for outcome in [Outcome::Granted, Outcome::Denied, Outcome::Review].map(Outcome::as_str) {
+            let count = line.decisions.get(outcome).copied().unwrap_or(0);
+            text.sample("faceid_door_decisions_total", &[("door", door.as_str()), ("outcome", outcome)], count);
+        }
+    }
     text.family("faceid_door_blocks_total", "counter", "How often failed attempts blocked a door");
-    for (door, reason, line) in all() {
+    for (door, reason, line) in blocked() {
         text.sample("faceid_door_blocks_total", &[("door", door.as_str()), ("reason", reason)], line.begun);
     }
 }

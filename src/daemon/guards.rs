@@ -22,7 +22,14 @@ pub(super) fn restore(
     let now = clock::now();
     match state.load(has_run) {
         Kept::Nothing => {}
-        Kept::State(kept) => decider.restore(kept, now),
+        Kept::State(mut kept) => {
+            if accept && kept.accept_loss() {
+                log::warn!("an operator accepts that a memory was lost: its lock-down ends, and what was ordered since holds");
+                let detail = serde_json::json!({ "why": "an earlier start found it", "accepted": true });
+                publisher.publish(Event::AuditHead(audit.append("access-state-lost", detail, clock::wall())));
+            }
+            decider.restore(kept, now);
+        }
         Kept::Lost(why) => {
             tell_loss(state, &why, accept, publisher, audit);
             if !accept {
@@ -40,7 +47,7 @@ pub(super) fn tell_loss(state: &AccessState, why: &str, accept: bool, publisher:
     state.distrust_before(clock::wall());
     let outcome = if accept { "an operator accepted the loss" } else { "every door is locked down" };
     log::error!(
-        "{}: {why}; it may have held a lock-down: {outcome}. Release the doors by command, or run once with --accept-lost-state",
+        "{}: {why}; it may have held a lock-down: {outcome}. Release the doors by command, or start once with --accept-lost-state",
         state.path().display()
     );
     publisher.publish(events::lost_state(outcome));

@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
+use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::desk::DeskOrder;
 use crate::access::{Command, CredentialRead, Passage};
 use crate::pipeline::Continued;
 use crate::types::{Attempt, BoundingBox, CameraId, Observation, Sighting, TrackId};
@@ -43,6 +45,8 @@ pub(super) enum Report {
     Tells(SyncSender<Option<u64>>),
     /// An operator's orders, and who waits to hear that they are in force and will outlive a restart.
     Ordered(Vec<Command>, SyncSender<Result<(), String>>),
+    /// What an operator wants done at doors now, by the id of the key, and who waits to hear of it.
+    Desk(DeskOrder, String, SyncSender<Result<Value, String>>),
 }
 
 /// The queues between the workers.

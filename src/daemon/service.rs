@@ -21,6 +21,7 @@ use super::care::Care;
 use super::clock_watch::{self, ClockWatch};
 use super::commands::Commands;
 use super::control::{self, Control};
+use super::desk::Reloads;
 use super::enrol::{self, Enrolments, SHOTS};
 use super::events;
 use super::guards;
@@ -31,7 +32,7 @@ use super::reports::{self, Report, Reporter};
 use super::snapshots::Snapshots;
 use super::supervisor::{Failure, Role, Supervisor, WorkerContext};
 use super::workers::{self, CameraWatcher, Counts, DecisionWatcher, Decisions, FrameWatcher, Vision};
-use crate::access::grant::GrantError;
+use crate::access::grant::{GrantError, KeySet};
 use crate::access::rules::PolicyError;
 use crate::access::{Decider, Rules, SiteThreshold, Thresholds};
 use crate::capture::Slots;
@@ -47,6 +48,7 @@ use crate::system::{Quota, Stop, StopHandle, clock, messages};
 use crate::types::{CameraId, ModelId, Monotonic, Presence, Score};
 use crate::vision::VisionError;
 use crate::vision::stack::Stack;
+pub use opening::pinned;
 use opening::{Record, lock_state, open_gallery};
 
 /// The name of the grant-signing key among the secrets.
@@ -149,6 +151,8 @@ pub struct Watchers {
     pub camera: Option<CameraWatcher>,
     /// Whether a lost memory of blocks, places and lock-downs is begun anew instead of locking every door down.
     pub accept_lost_state: bool,
+    /// What is taken up of a config that is read again.
+    pub reloads: Reloads,
 }
 
 /// What the workers are made of.
@@ -286,6 +290,7 @@ impl Service {
         let wires = reports::wires();
         let snapshots = Snapshots::new(config.publish.snapshot_recipient.as_deref()).map_err(DaemonError::Recipient)?;
         let inbox = Inbox::new(config.publish.topic_root(&config.device), record.gate, record.passages, &state);
+        watchers.reloads.commands(inbox.gate.judge().clone());
         let commands = Commands {
             messages: commanded(&mut courier, config, &inbox),
             inbox,
@@ -427,6 +432,8 @@ impl Service {
             saved_at: None,
             site,
             sized_for: None,
+            reloads: watchers.reloads.clone(),
+            doors_told: std::collections::HashMap::new(),
         };
         let mut vision = Vision {
             pipeline,
@@ -542,6 +549,11 @@ impl Service {
     pub fn has_liveness(&self) -> bool {
         self.has_liveness
     }
+}
+
+/// The operators' keys that the config pins; without any, no command is believed.
+pub fn operators(settings: &publish::Settings) -> Result<Option<KeySet>, DaemonError> {
+    settings.operator_keys.as_deref().map(|path| pinned("publish.operator-keys", path)).transpose()
 }
 
 fn discovery_event(config: &Config) -> Event {

@@ -76,10 +76,10 @@ impl Snapshots {
     /// A decided face, sealed.
     pub(super) fn event(&self, decision: &Decision, portrait: &[u8], now: Monotonic, at: Wall) -> Option<Event> {
         let recipient = self.recipient.filter(|_| self.are_allowed(now))?;
-        let of = format!("{} {} {}", decision.door, decision.camera, decision.track.0);
+        let of = format!("{} {} {}", decision.door, decision.camera.as_ref()?, decision.track.0);
         let sealed = publish::seal_to(recipient, &of, portrait).ok()?;
         let sealed = URL_SAFE_NO_PAD.encode(sealed);
-        let (door, camera, track) = (decision.door.clone(), decision.camera.clone(), decision.track.0);
+        let (door, camera, track) = (decision.door.clone(), decision.camera.clone()?, decision.track.0);
         Some(Event::Snapshot(Snapshot { door, camera, track, sealed, at }))
     }
 }

@@ -11,6 +11,7 @@ use super::access_state::AccessState;
 use super::api::Asks;
 use super::blocks::{BlockedDoors, Blocks};
 use super::clock_watch::ClockWatch;
+use super::desk::{self, DoorLines, Reloads};
 use super::enrol::Enrolments;
 use super::events;
 use super::guards;
@@ -23,10 +24,12 @@ use crate::access::{Basis, Command, Decider, Input, SiteThreshold};
 use crate::capture::{self, CameraEvent, CameraSettings, CameraState, Slot, Slots, Taken};
 use crate::gallery::{Gallery, IndexReport, IndexVerdict};
 use crate::pipeline::{Continued, Pipeline, Seen};
-use crate::publish::{Audit, Event, Publisher};
+use crate::publish::{Audit, DoorAccess, Event, Publisher};
 use crate::system::metrics::{Counter, Histogram};
 use crate::system::{clock, messages};
-use crate::types::{CameraId, Decision, Frame, Mark, Moment, Monotonic, Observation, Outcome, PersonId, Presence, Reason, TrackId};
+use crate::types::{
+    CameraId, Decision, DoorId, Frame, Mark, Moment, Monotonic, Observation, Outcome, PersonId, Presence, Reason, TrackId,
+};
 
 /// How long a worker waits for work before it beats and looks for stop.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -55,6 +58,8 @@ pub struct Counts {
     attempts_by_reason: Mutex<BTreeMap<&'static str, u64>>,
     /// Which doors are blocked.
     pub blocked: BlockedDoors,
+    /// How the doors are.
+    pub doors: DoorLines,
     /// How many strangers each camera's doors would let in.
     pub match_rates: MatchRateLines,
     /// How the cameras are.
@@ -99,6 +104,7 @@ impl Counts {
     }
 
     fn count(&self, decision: &Decision) {
+        self.doors.count(decision);
         let key = (decision.outcome.as_str(), decision.reason.as_str());
         *self.by_reason.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
     }
@@ -284,6 +290,9 @@ pub(super) struct Decisions {
     pub(super) site: SiteThreshold,
     /// For how many people the threshold in force is.
     pub(super) sized_for: Option<usize>,
+    pub(super) reloads: Reloads,
+    /// What was told last of each door.
+    pub(super) doors_told: HashMap<DoorId, DoorAccess>,
 }
 
 impl Decisions {
@@ -317,6 +326,7 @@ impl Decisions {
                 match_rates::tell(news, &self.audit, &self.publisher);
             }
             self.rates.keep(&self.gallery, now, false);
+            self.look_after_doors(now);
         }
     }
 
@@ -360,6 +370,9 @@ impl Decisions {
                 // Who waited too long does not hear it; the orders hold all the same.
                 let _ = answer.try_send(self.obey(orders, clock::now()));
             }
+            Report::Desk(order, operator, answer) => {
+                let _ = answer.try_send(self.desk(order, &operator, clock::now()));
+            }
             Report::Standing(camera, faces) => {
                 self.standing.entry(camera.clone()).or_default().faces = faces;
                 self.tell_presence(&camera);
@@ -385,7 +398,8 @@ impl Decisions {
             let why = "this device had told the broker of a later memory: this is an older copy";
             guards::tell_loss(&self.state, why, self.accepts_loss, &self.publisher, &self.audit);
             if !self.accepts_loss {
-                self.tell(Input::Command(Command::Lockdown { door: None }), clock::now());
+                self.decider.lock_down_for_loss();
+                self.keep_state(clock::now());
             }
         }
         // Not to be heard of again after the next start, and nothing lower is told.
@@ -414,12 +428,11 @@ impl Decisions {
     }
 
     fn decide(&mut self, observation: &Observation, portrait: Option<&[u8]>) {
-        let mut grant_id = || uuid::Uuid::now_v7().to_string();
         let now = clock::now();
         let clock = self.clock.look();
         self.tell(Input::Clock(clock), now);
         self.size_threshold();
-        let decisions = self.decider.decide(observation, now, &mut grant_id);
+        let decisions = self.decider.decide(observation, now, &mut desk::grant_id);
         self.rates.hear(observation, &decisions, &self.decider, now);
         self.keep_state(now);
         let of_this_approach = self.decider.take_recognised();
@@ -460,7 +473,9 @@ impl Decisions {
         for decision in overdue {
             let (camera, track) = (decision.camera.clone(), decision.track);
             self.conclude(decision);
-            self.settle(&camera, track);
+            if let Some(camera) = camera {
+                self.settle(&camera, track);
+            }
         }
     }
 
@@ -473,7 +488,7 @@ impl Decisions {
     }
 
     /// Tells everybody of a decision.
-    fn conclude(&mut self, decision: Decision) {
+    pub(super) fn conclude(&mut self, decision: Decision) {
         self.counts.count(&decision);
         if decision.outcome == Outcome::Granted {
             self.counts.granted.increment()
@@ -481,7 +496,7 @@ impl Decisions {
             self.counts.refused.increment()
         }
         log::info!(
-            MESSAGE_ID = messages::DECIDED, door = decision.door.as_str(), camera = decision.camera.as_str(), track = decision.track.0,
+            MESSAGE_ID = messages::DECIDED, door = decision.door.as_str(), camera = decision.camera.as_ref().map_or("-", CameraId::as_str), track = decision.track.0,
             outcome = decision.outcome.as_str(), reason = decision.reason.as_str(),
             person = decision.person.as_ref().map_or("-", PersonId::as_str), frames = decision.evidence.frames;
             "decided"
@@ -527,7 +542,7 @@ impl Decisions {
 
     /// Before anything that depends on it is published. Whether everything is written down: failures that block no door yet are once a
     /// second, or whoever makes them wears the flash and keeps the decider from its work.
-    fn keep_state(&mut self, now: Moment) -> bool {
+    pub(super) fn keep_state(&mut self, now: Moment) -> bool {
         let is_due = self.saved_at.is_none_or(|at| now.monotonic.since(at) >= SAVE_EVERY);
         let must = self.decider.take_changed() | self.state.has_unsaved_use();
         if must || is_due && self.decider.has_charged() {

@@ -20,6 +20,7 @@ const MAX_DECISION_BYTES: usize = 16 * 1024;
 pub struct Permit {
     person: PersonId,
     jti: String,
+    hold: Option<Duration>,
 }
 
 impl Permit {
@@ -33,9 +34,19 @@ impl Permit {
         &self.jti
     }
 
+    /// For how long the door is held open, where it is no passage of one person: nothing ends what was held.
+    pub fn hold(&self) -> Option<Duration> {
+        self.hold
+    }
+
     #[cfg(test)]
     pub(super) fn for_tests() -> Self {
-        Self { person: PersonId::new("p0").unwrap(), jti: "j0".into() }
+        Self { person: PersonId::new("p0").unwrap(), jti: "j0".into(), hold: None }
+    }
+
+    #[cfg(test)]
+    pub(super) fn holding(time: Duration) -> Self {
+        Self { hold: Some(time), ..Self::for_tests() }
     }
 }
 
@@ -84,10 +95,12 @@ pub enum Untaught {
     Memory(std::io::Error),
 }
 
-/// Everything else of a decision is for people; the door takes no notice of it.
+/// A decision, or a word that holds the door open. Everything else of it is for people; the door takes no notice of it.
 #[derive(Deserialize)]
-struct Decision {
-    data: Data,
+struct Message {
+    data: Option<Data>,
+    #[serde(default)]
+    grant: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -185,8 +198,11 @@ impl Admission {
         if message.payload.len() > MAX_DECISION_BYTES {
             return Err(Refusal::Malformed);
         }
-        let decision: Decision = serde_json::from_slice(&message.payload).map_err(|_| Refusal::Malformed)?;
-        let token = decision.data.grant.ok_or(Refusal::NoGrant)?;
+        let Message { data, grant } = serde_json::from_slice(&message.payload).map_err(|_| Refusal::Malformed)?;
+        let token = match data {
+            Some(data) => data.grant.ok_or(Refusal::NoGrant)?,
+            None => grant.ok_or(Refusal::Malformed)?,
+        };
         if message.retained {
             return Err(Refusal::Retained);
         }
@@ -204,7 +220,8 @@ impl Admission {
         self.seen.look(now, self.is_synced);
         let leeway = i64::try_from(self.clock.leeway.as_secs()).unwrap_or(i64::MAX);
         self.seen.take(&claims.jti, claims.iat, claims.exp.saturating_add(leeway), now.wall)?;
-        Ok(Permit { person: claims.sub, jti: claims.jti })
+        let hold = claims.hold_s.map(|seconds| Duration::from_secs(u64::from(seconds)));
+        Ok(Permit { person: claims.sub, jti: claims.jti, hold })
     }
 }
 
@@ -264,6 +281,7 @@ mod tests {
             nbf: iat,
             exp: iat + 5,
             jti: jti.into(),
+            hold_s: None,
         }
     }
 

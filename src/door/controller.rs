@@ -70,8 +70,8 @@ struct Controller {
     online: bool,
     /// Which of the broker's problems are worth a line.
     news: News,
-    /// The same for the topics that it lets us not read: the decisions, and the keys.
-    refused: [News; 2],
+    /// The same for the topics that it lets us not read: the decisions, the keys, the holds.
+    refused: [News; 3],
     /// Lines about messages that open nothing: anybody who may write to the broker can have them written.
     noise: Quota,
     link: Subscriber,
@@ -88,12 +88,14 @@ pub fn run(
 ) -> Result<(), DoorError> {
     let mut controller = Controller::open(settings, places, hardware)?;
     controller.hardware.lock.lock()?;
+    controller.tell_panel_lost();
     ready();
     while !stop.is_asked() {
         beat();
         controller.turn();
     }
     controller.step(Input::Stop);
+    controller.tell_panel_lost();
     controller.admission.keep();
     // What the broker does not confirm any more is said after the next start.
     controller.say_diary();
@@ -145,7 +147,7 @@ impl Controller {
         let admission = Admission::new(places.device.clone(), door.clone(), keys, clock, (&memory, is_new), clock::now())?;
         let root = places.broker.topic_root(places.device);
         let state = format!("{root}/door/{door}/state");
-        let mut filters = vec![format!("{root}/door/{door}/decision")];
+        let mut filters = vec![format!("{root}/door/{door}/decision"), format!("{root}/door/{door}/hold")];
         if settings.learn_endorsed_keys {
             filters.push(format!("{root}/keys"));
         }
@@ -233,13 +235,13 @@ impl Controller {
             }
             // The connection stands: what we say is taken, and what is refused is tried again by itself.
             Notice::Refused(problem) => {
-                let is_keys = matches!(&problem, Problem::Unreadable { topic, .. } if topic.ends_with("/keys"));
-                let (level, so) = if is_keys {
-                    (log::Level::Warn, "Only keys that are pinned open the door")
-                } else {
-                    (log::Level::Error, "No grant is heard: the door stays locked")
+                let topic = if let Problem::Unreadable { topic, .. } = &problem { topic.as_str() } else { "" };
+                let (at, level, so) = match topic.rsplit('/').next() {
+                    Some("keys") => (1, log::Level::Warn, "Only keys that are pinned open the door"),
+                    Some("hold") => (2, log::Level::Warn, "No operator can hold this door open"),
+                    _ => (0, log::Level::Error, "No grant is heard: the door stays locked"),
                 };
-                let is_news = self.refused[usize::from(is_keys)].is_news(&problem, clock::monotonic());
+                let is_news = self.refused[at].is_news(&problem, clock::monotonic());
                 log::log!(if is_news { level } else { log::Level::Debug }, door = self.door.as_str(); "{problem}. {so}");
                 self.heard_by_the_broker();
             }
@@ -281,8 +283,20 @@ impl Controller {
         }
         match self.admission.admit(message, now) {
             Ok(permit) => {
-                log::info!(door = self.door.as_str(), person = permit.person().as_str(), jti = permit.jti(); "granted");
-                self.let_in(permit);
+                let (hold, jti) = (permit.hold(), permit.jti());
+                match hold {
+                    None => log::info!(door = self.door.as_str(), person = permit.person().as_str(), jti = jti; "granted"),
+                    Some(time) => {
+                        log::info!(door = self.door.as_str(), by = permit.person().as_str(), seconds = time.as_secs(), jti = jti; "held open")
+                    }
+                }
+                if hold.is_none() {
+                    self.let_in(permit);
+                } else if self.presenting.waits() {
+                    log::warn!(door = self.door.as_str(); "a hold changes nothing: the panel decides here; hold the door open at the panel");
+                } else {
+                    self.step(Input::Permit(permit));
+                }
             }
             Err(Refusal::NoGrant) => {}
             Err(_) if !self.is_listed() => {}
@@ -353,6 +367,13 @@ impl Controller {
         }
         while let Some(outcome) = self.presenting.step(None, clock::monotonic()) {
             self.conclude(outcome);
+        }
+    }
+
+    /// Nothing is known of the panel's line before it speaks and after we do not: the broker keeps what was said before.
+    fn tell_panel_lost(&self) {
+        if self.hardware.panel.is_some() {
+            self.say("panel", "lost".to_owned());
         }
     }
 

@@ -47,7 +47,7 @@ impl Listener {
         let jti = uuid::Uuid::new_v4().simple().to_string();
         let (iss, aud) = (self.device.clone(), DoorId::new("front").expect("a plain name"));
         let sub = PersonId::new("p0").expect("a plain name");
-        let grant = key.sign(&Claims { iss, aud, sub, iat, nbf: iat, exp: iat + 5, jti });
+        let grant = key.sign(&Claims { iss, aud, sub, iat, nbf: iat, exp: iat + 5, jti, hold_s: None });
         let payload = format!(r#"{{"data":{{"grant":"{grant}"}}}}"#).into_bytes();
         door.admit(&Received { payload, ..Received::default() }, NOW).is_ok()
     }

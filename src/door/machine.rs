@@ -122,6 +122,8 @@ pub struct Machine {
     forced: bool,
     held: bool,
     exit_down: bool,
+    /// Until when an operator holds it open.
+    held_until: Option<Monotonic>,
     /// Since when the driver fails.
     failed_at: Option<Monotonic>,
     stopped: bool,
@@ -146,6 +148,7 @@ impl Machine {
             forced: false,
             held: false,
             exit_down: false,
+            held_until: None,
             failed_at: None,
             stopped: false,
             told: None,
@@ -156,6 +159,9 @@ impl Machine {
     pub fn step(&mut self, now: Monotonic, input: Input) -> Vec<Action> {
         let mut actions = Vec::new();
         // The end of an unlocking comes before anything that happens after it.
+        if self.held_until.is_some_and(|until| now >= until) {
+            self.end_hold(now);
+        }
         if self.unlocked_until.is_some_and(|until| now >= until) {
             self.shut(&mut actions);
         }
@@ -165,8 +171,11 @@ impl Machine {
             actions.push(if self.sensor_lost { Action::Passed } else { Action::Unused });
         }
         match input {
+            Input::Permit(permit) if permit.hold().is_some() && !self.stopped => {
+                self.hold(now, permit.hold().unwrap_or_default(), &mut actions);
+            }
             Input::Permit(_) if !self.stopped => {
-                self.open_for(now, true, &mut actions);
+                self.open_for(now, self.unlock, true, &mut actions);
                 if self.open_since.is_some() {
                     actions.push(Action::Passed);
                 } else {
@@ -175,7 +184,7 @@ impl Machine {
             }
             Input::Exit { pressed } => {
                 if pressed && !self.exit_down && !self.stopped {
-                    self.open_for(now, self.exit_unlocks, &mut actions);
+                    self.open_for(now, self.unlock, self.exit_unlocks, &mut actions);
                 }
                 self.exit_down = pressed;
             }
@@ -183,6 +192,7 @@ impl Machine {
             Input::LockFailed => {
                 // Half done is not done: whatever it was told, from now on it is told to lock.
                 self.unlocked_until = None;
+                self.held_until = None;
                 self.failed_at = Some(now);
             }
             Input::LockDone => self.failed_at = None,
@@ -200,6 +210,7 @@ impl Machine {
         }
         if let Some(since) = self.open_since
             && !self.held
+            && self.held_until.is_none()
             && now.since(since) >= self.held_open
         {
             self.held = true;
@@ -230,8 +241,31 @@ impl Machine {
         }
     }
 
-    fn open_for(&mut self, now: Monotonic, unlocks: bool, actions: &mut Vec<Action>) {
-        let until = now.plus(self.unlock);
+    /// An operator holds it open for so long from now on, whoever passes; nothing ends that.
+    fn hold(&mut self, now: Monotonic, time: Duration, actions: &mut Vec<Action>) {
+        if time.is_zero() {
+            if self.held_until.is_some() {
+                self.end_hold(now);
+                self.expected_until = None;
+                self.shut(actions);
+            }
+            return;
+        }
+        self.open_for(now, time, true, actions);
+        self.held_until = self.unlocked_until;
+        self.held = false;
+    }
+
+    /// From now on an open door is one that somebody has to shut.
+    fn end_hold(&mut self, now: Monotonic) {
+        self.held_until = None;
+        self.was_opened = self.open_since.is_some();
+        self.open_since = self.open_since.map(|_| now);
+    }
+
+    fn open_for(&mut self, now: Monotonic, time: Duration, unlocks: bool, actions: &mut Vec<Action>) {
+        // What an operator holds open longer stays so.
+        let until = self.held_until.unwrap_or(now).max(now.plus(time));
         self.expected_until = Some(until);
         if unlocks && self.failed_at.is_none() {
             if self.unlocked_until.is_none() {
@@ -244,6 +278,7 @@ impl Machine {
 
     fn shut(&mut self, actions: &mut Vec<Action>) {
         self.unlocked_until = None;
+        self.held_until = None;
         actions.push(Action::Lock);
     }
 
@@ -268,7 +303,7 @@ impl Machine {
                 self.open_since = None;
                 self.forced = false;
                 self.held = false;
-                if self.was_opened {
+                if self.was_opened && self.held_until.is_none() {
                     self.was_opened = false;
                     // One grant is one passage.
                     self.expected_until = None;
@@ -389,6 +424,50 @@ mod tests {
         assert_eq!(door.step(at(20 + HELD_MS), Input::Tick), held);
         assert_eq!(door.step(at(30 + HELD_MS), Input::Tick), []);
         assert_eq!(door.step(at(40 + HELD_MS), Input::Sensor(None)), [Action::Tell(DoorState::Unknown)]);
+    }
+
+    fn hold(seconds: u64) -> Input {
+        Input::Permit(Permit::holding(Duration::from_secs(seconds)))
+    }
+
+    #[test]
+    fn a_door_that_is_held_open_stays_unlocked_whoever_passes_until_the_word_is_not_renewed() {
+        let mut door = machine(false);
+        assert_eq!(door.step(at(10), hold(30)), [Action::Unlock, Action::Tell(DoorState::Unlocked)]);
+        for n in 0..3 {
+            let from = 1_000 + 5_000 * n;
+            assert_eq!(door.step(at(from), Input::Sensor(Some(true))), [Action::Tell(DoorState::Open)]);
+            assert_eq!(door.step(at(from + 500), Input::Sensor(Some(false))), [Action::Tell(DoorState::Unlocked)], "not locked");
+        }
+        assert_eq!(door.step(at(20_000), hold(30)), []);
+        // Somebody's own grant is a passage as ever, and does not shorten the hold.
+        assert_eq!(door.step(at(21_000), permit()), []);
+        assert_eq!(door.step(at(22_000), Input::Sensor(Some(true))), [Action::Passed, Action::Tell(DoorState::Open)]);
+        // Propped open for longer than a door may be: while it is held that is as it should be, and from its end on the time runs.
+        assert_eq!(door.step(at(49_999), Input::Tick), []);
+        assert_eq!(door.step(at(50_000), Input::Tick), [Action::Lock]);
+        assert_eq!(door.step(at(50_000 + HELD_MS - 1), Input::Tick), []);
+        let held = [Action::Alarm(AlarmWord::HeldOpen), Action::Tell(DoorState::HeldOpen)];
+        assert_eq!(door.step(at(50_000 + HELD_MS), Input::Tick), held);
+        assert_eq!(door.step(at(51_000 + HELD_MS), Input::Sensor(Some(false))), [Action::Tell(DoorState::Locked)]);
+        assert_eq!(door.step(at(52_000 + HELD_MS), Input::Sensor(Some(true)))[0], Action::Alarm(AlarmWord::ForcedOpen));
+    }
+
+    #[test]
+    fn the_end_of_a_hold_locks_at_once_and_ends_nothing_else() {
+        let mut door = machine(false);
+        assert_eq!(door.step(at(5), hold(0)), [], "nothing was held");
+        door.step(at(10), hold(30));
+        assert_eq!(door.step(at(20), hold(0)), [Action::Lock, Action::Tell(DoorState::Locked)]);
+        assert_eq!(door.step(at(30), Input::Sensor(Some(true)))[0], Action::Alarm(AlarmWord::ForcedOpen));
+        door.step(at(40), Input::Sensor(Some(false)));
+        door.step(at(50), permit());
+        assert_eq!(door.step(at(60), hold(0)), [], "somebody's grant goes on");
+        assert_eq!(door.state(), DoorState::Unlocked);
+        // A stop locks, and nothing that comes later opens.
+        door.step(at(70), hold(30));
+        assert_eq!(door.step(at(80), Input::Stop)[0], Action::Lock);
+        assert_eq!(door.step(at(90), hold(30)), []);
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //! A retained, late, early, replayed, unsigned or misdirected one changes nothing; the caller audits it. Each but a retained one is
 //! answered ([`answer_to`]), refusals too.
 
+use std::fmt;
 use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -48,11 +50,17 @@ pub enum Verb {
     SnapshotOn,
     /// Read the gallery again and build its index anew.
     Rebuild,
+    /// Open a door once.
+    Open,
+    /// Hold a door open for a time.
+    HoldOpen,
+    /// Forget in which areas somebody is.
+    Forgive,
 }
 
 impl Verb {
     /// Every verb with its word in topics.
-    pub const ALL: [(Verb, &'static str); 11] = [
+    pub const ALL: [(Verb, &'static str); 14] = [
         (Verb::Ping, "ping"),
         (Verb::Replay, "replay"),
         (Verb::Lockdown, "lockdown"),
@@ -64,6 +72,9 @@ impl Verb {
         (Verb::SnapshotOff, "snapshot-off"),
         (Verb::SnapshotOn, "snapshot-on"),
         (Verb::Rebuild, "rebuild"),
+        (Verb::Open, "open"),
+        (Verb::HoldOpen, "hold-open"),
+        (Verb::Forgive, "forgive"),
     ];
 
     /// The word in topics.
@@ -94,6 +105,9 @@ pub struct Command {
     /// What the verb wants.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub args: Value,
+    /// The id of the key that signed it, once that is known; never part of what is signed.
+    #[serde(skip)]
+    pub operator: String,
 }
 
 impl Command {
@@ -124,25 +138,52 @@ pub enum Refusal {
     /// For another device, or under another verb's topic.
     #[error("it is for another device or verb")]
     Misdirected,
-    /// Its end is over, its beginning to come, or its life too long.
-    #[error("its time is over or has not come, or it lives longer than {MAX_LIFETIME_S} s")]
-    Untimely,
+    /// Its end is over or its beginning to come, by the two clocks.
+    #[error("its time {0}: compare the clocks of the operator's machine and of this device")]
+    Untimely(ClockDifference),
+    /// It is to live for longer than any may, or ends before it begins.
+    #[error("it is good for {0} s, and 1 to {MAX_LIFETIME_S} are allowed")]
+    Lifetime(i64),
     /// It was given before.
     #[error("its nonce: {0}")]
     Replayed(#[from] SeenError),
+}
+
+/// By how much a command came too late or too early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockDifference {
+    /// It ended so many seconds ago.
+    Late(i64),
+    /// It was signed so many seconds from now.
+    Early(i64),
+}
+
+impl fmt::Display for ClockDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Late(seconds) => write!(f, "was over {seconds} s ago by this device's clock"),
+            Self::Early(seconds) => write!(f, "begins in {seconds} s by this device's clock"),
+        }
+    }
 }
 
 /// Tells what an operator signed from what nobody did. Whether it was given before is the [`Gate`]'s to say.
 #[derive(Debug, Clone)]
 pub struct Judge {
     device: DeviceId,
-    operators: Option<KeySet>,
+    /// Shared by all copies, so that a change of the pinned keys reaches every one.
+    operators: Arc<RwLock<Option<KeySet>>>,
 }
 
 impl Judge {
     /// For this device; without operators everything is refused.
     pub fn new(device: DeviceId, operators: Option<KeySet>) -> Self {
-        Self { device, operators }
+        Self { device, operators: Arc::new(RwLock::new(operators)) }
+    }
+
+    /// From now on these keys are the operators', here and in every copy.
+    pub fn set_operators(&self, operators: Option<KeySet>) {
+        *self.operators.write().unwrap_or_else(PoisonError::into_inner) = operators;
     }
 
     /// A message on `cmd/<word>`, believed but for its nonce.
@@ -151,21 +192,29 @@ impl Judge {
             return Err(Refusal::Retained);
         }
         let verb = Verb::of(word).ok_or(Refusal::UnknownVerb)?;
-        let operators = self.operators.as_ref().ok_or(Refusal::NoOperators)?;
+        let operators = self.operators.read().unwrap_or_else(PoisonError::into_inner);
+        let operators = operators.as_ref().ok_or(Refusal::NoOperators)?;
         let token = std::str::from_utf8(&message.payload).map_err(|_| Refusal::Unsigned(GrantError::Malformed("it is no text")))?;
-        let text = grant::open_command(token, operators).map_err(Refusal::Unsigned)?;
+        let (text, kid) = grant::open_command(token, operators).map_err(Refusal::Unsigned)?;
         let command: Command = serde_json::from_slice(&text).map_err(|_| Refusal::Malformed)?;
+        let command = Command { operator: kid, ..command };
         if command.device != self.device || command.verb != verb {
             return Err(Refusal::Misdirected);
         }
         let leeway = i64::try_from(LEEWAY.as_secs()).unwrap_or(0);
         let seconds = now.unix_seconds();
-        let lifetime = command.expires_at.checked_sub(command.issued_at).ok_or(Refusal::Untimely)?;
-        let is_timely = command.issued_at <= seconds.saturating_add(leeway) && seconds < command.expires_at;
-        if !is_timely || !(1..=MAX_LIFETIME_S).contains(&lifetime) {
-            return Err(Refusal::Untimely);
+        let lifetime = command.expires_at.saturating_sub(command.issued_at);
+        if !(1..=MAX_LIFETIME_S).contains(&lifetime) {
+            return Err(Refusal::Lifetime(lifetime));
         }
-        Ok(command)
+        let difference = match () {
+            () if command.issued_at > seconds.saturating_add(leeway) => {
+                ClockDifference::Early(command.issued_at.saturating_sub(seconds))
+            }
+            () if seconds >= command.expires_at => ClockDifference::Late(seconds.saturating_sub(command.expires_at)),
+            () => return Ok(command),
+        };
+        Err(Refusal::Untimely(difference))
     }
 }
 
@@ -285,6 +334,7 @@ mod tests {
             expires_at: now + 60,
             nonce: nonce.into(),
             args: Value::Null,
+            operator: String::new(),
         }
     }
 
@@ -324,7 +374,7 @@ mod tests {
         let retained = Received { retained: true, ..message(&good.sign(&scene.key)) };
         assert!(matches!(scene.gate.admit("lockdown", &retained, NOW), Err(Refusal::Retained)));
         assert!(matches!(scene.gate.admit("release", &message(&good.sign(&scene.key)), NOW), Err(Refusal::Misdirected)));
-        assert!(matches!(scene.gate.admit("open", &message(&good.sign(&scene.key)), NOW), Err(Refusal::UnknownVerb)));
+        assert!(matches!(scene.gate.admit("melt", &message(&good.sign(&scene.key)), NOW), Err(Refusal::UnknownVerb)));
         let elsewhere = Command { device: DeviceId::new("other").unwrap(), ..good.clone() };
         assert!(matches!(scene.admit(&elsewhere), Err(Refusal::Misdirected)));
         let now = NOW.unix_seconds();
@@ -337,9 +387,14 @@ mod tests {
             (now, now - 1),
         ] {
             let untimely = Command { issued_at, expires_at, ..good.clone() };
-            assert!(matches!(scene.admit(&untimely), Err(Refusal::Untimely)), "{issued_at} to {expires_at}");
+            assert!(
+                matches!(scene.admit(&untimely), Err(Refusal::Untimely(_) | Refusal::Lifetime(_))),
+                "{issued_at} to {expires_at}"
+            );
         }
-        assert_eq!(scene.admit(&good).unwrap(), good, "none of them has used the nonce up");
+        let admitted = scene.admit(&good).unwrap();
+        assert_eq!(admitted.operator, scene.key.kid());
+        assert_eq!(Command { operator: String::new(), ..admitted }, good, "none of them has used the nonce up");
         assert!(matches!(scene.admit(&good), Err(Refusal::Replayed(SeenError::Again))));
     }
 

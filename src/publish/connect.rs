@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttc::v5::mqttbytes::v5::ConnectReturnCode;
+use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode};
 use rumqttc::v5::{ConnectionError, MqttOptions, StateError};
 use rumqttc::{TlsConfiguration, Transport};
 use rustls::pki_types::pem::PemObject;
@@ -280,7 +280,7 @@ pub(super) fn problem(error: &ConnectionError, settings: &Settings, was_online: 
             ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized | ConnectReturnCode::Banned => {
                 Problem::Credentials { broker }
             }
-            code => Problem::Refused { broker, detail: format!("{code:?}") },
+            code => Problem::Refused { broker, detail: refusal(*code) },
         };
     }
     if let Some(tls) = find_tls(error) {
@@ -292,23 +292,70 @@ pub(super) fn problem(error: &ConnectionError, settings: &Settings, was_online: 
         return Problem::Lost { broker, detail: breach.to_string() };
     }
     let detail = match error {
-        ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => {
-            format!("the broker says {reason_code:?}; `SessionTakenOver` means that another client uses our client id")
-        }
+        ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => match reason_code {
+            DisconnectReasonCode::SessionTakenOver => {
+                "another program has connected with this client id (SessionTakenOver): give each its own".to_owned()
+            }
+            DisconnectReasonCode::ServerShuttingDown => "the broker is shutting down".to_owned(),
+            DisconnectReasonCode::NotAuthorized => {
+                "this user did something that it may not (NotAuthorized): check the broker's access rules (ACL)".to_owned()
+            }
+            DisconnectReasonCode::PacketTooLarge => {
+                "a message was longer than the broker takes (PacketTooLarge): raise its limit (mosquitto: max_packet_size)"
+                    .to_owned()
+            }
+            code => format!("it ended the connection ({code:?})"),
+        },
         ConnectionError::MqttState(StateError::AwaitPingResp) => "it does not answer pings".into(),
         error => error.to_string(),
     };
     match error {
         _ if was_online => Problem::Lost { broker, detail },
         ConnectionError::Timeout(_) => Problem::Timeout { broker },
+        // An answer, and then an end: somebody listens, and speaks something else.
+        ConnectionError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionReset && !settings.tls.enabled => {
+            Problem::Refused { broker, detail: format!("{detail}: does this port want TLS, where [publish.tls] enabled is false?") }
+        }
         ConnectionError::Io(_) => Problem::Unreachable { broker, detail },
         ConnectionError::Tls(_) => Problem::Tls { broker, detail },
         // A broker that wants a certificate may close the socket before its alert was read.
         _ if settings.tls.enabled && settings.tls.client_certificate_file.is_none() => {
             Problem::Tls { broker, detail: format!("{detail}; it may want a client certificate") }
         }
+        ConnectionError::MqttState(StateError::Deserialization(_)) | ConnectionError::NotConnAck(_) => {
+            Problem::Refused { broker, detail: format!("{detail}: {NO_MQTT_5}") }
+        }
+        ConnectionError::MqttState(StateError::ConnectionAborted) => {
+            Problem::Refused { broker, detail: format!("it closes the connection before it answers: {NO_MQTT_5}") }
+        }
         _ => Problem::Refused { broker, detail },
     }
+}
+
+/// What an answer that is none of MQTT 5 may mean.
+const NO_MQTT_5: &str = "does a broker with MQTT 5 listen there (mosquitto 1.6, RabbitMQ 3.13, EMQX 3 or newer)?";
+
+/// The protocol's reasons of a refused connection that have a remedy.
+fn refusal(code: ConnectReturnCode) -> String {
+    let remedy = match code {
+        ConnectReturnCode::RetainNotSupported => {
+            "it keeps no retained messages, and states, keys and the witness need them: allow them"
+        }
+        ConnectReturnCode::QoSNotSupported => "it takes QoS 0 alone, and decisions need QoS 1: allow it",
+        ConnectReturnCode::QuotaExceeded => "this user has too many connections or messages: raise its quota",
+        ConnectReturnCode::UseAnotherServer | ConnectReturnCode::ServerMoved => {
+            "it has moved: name the other broker in [publish] host"
+        }
+        ConnectReturnCode::ClientIdentifierNotValid | ConnectReturnCode::BadClientId => {
+            "it does not take this client id: allow it, or set [publish] client-id"
+        }
+        ConnectReturnCode::UnsupportedProtocolVersion | ConnectReturnCode::RefusedProtocolVersion => NO_MQTT_5,
+        ConnectReturnCode::ServerBusy | ConnectReturnCode::ServerUnavailable | ConnectReturnCode::ServiceUnavailable => {
+            "it is overloaded or starting; this is tried again"
+        }
+        _ => return format!("{code:?}"),
+    };
+    format!("{code:?}: {remedy}")
 }
 
 fn tls_problem(error: &rustls::Error, broker: String) -> Problem {

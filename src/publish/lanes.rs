@@ -346,7 +346,8 @@ mod tests {
         fn signed(&self, verb: Verb, nonce: &str) -> Received {
             let issued_at = self.now.wall.unix_seconds();
             let (nonce, args) = (nonce.to_owned(), serde_json::Value::Null);
-            let command = Command { device: device(), verb, issued_at, expires_at: issued_at + 60, nonce, args };
+            let command =
+                Command { device: device(), verb, issued_at, expires_at: issued_at + 60, nonce, args, operator: String::new() };
             said(&format!("cmd/{}", verb.as_str()), command.sign(&self.key).as_bytes())
         }
 

@@ -37,8 +37,8 @@ pub use mqtt::{Publisher, State, Worker};
 pub use outbox::Counts;
 pub use payload::{
     Alarm, AlarmKind, AttemptEvent, Birth, CONTRACT_VERSION, CameraStats, CameraStatus, CameraWord, Clock, Context, DecisionEvent,
-    Discovery, DoorBlock, EngineStats, Event, Latency, MatchRate, MatchRateState, Models, Policy, PresenceEvent, Reply, Snapshot,
-    Stats,
+    Discovery, DoorAccess, DoorBlock, DoorHold, EngineStats, Event, LastDecision, Latency, MatchRate, MatchRateState, Models,
+    Policy, PresenceEvent, Reply, Snapshot, Stats,
 };
 pub use sealed::{Recipient, STATE_KEY, SealedError, StateKey, seal_to};
 pub use settings::{Settings, Tls};

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use uuid::Uuid;
 
-pub use at_door::{DoorBlock, Snapshot};
+pub use at_door::{DoorAccess, DoorBlock, DoorHold, LastDecision, Snapshot};
 pub use stats::{CameraStats, EngineStats, Latency, MatchRate, MatchRateState, Stats};
 
 use super::audit::Head;
@@ -266,6 +266,10 @@ pub enum Event {
     Snapshot(Snapshot),
     /// Retained: whether a door is blocked.
     DoorBlock(DoorBlock),
+    /// Retained: how a door stands: its mode, a lock-down, a hold, the last decision.
+    DoorAccess(DoorAccess),
+    /// Delivered at least once: the word that holds a door open for some seconds more, or ends that.
+    DoorHold(DoorHold),
 }
 
 /// An answer to a command.
@@ -308,6 +312,8 @@ impl Event {
             Event::Prompt(prompt) => format!("door/{}/prompt", prompt.door),
             Event::Snapshot(snapshot) => format!("door/{}/snapshot", snapshot.door),
             Event::DoorBlock(block) => format!("door/{}/throttle", block.door),
+            Event::DoorAccess(access) => format!("door/{}/access", access.door),
+            Event::DoorHold(hold) => format!("door/{}/hold", hold.door),
         }
     }
 
@@ -322,6 +328,7 @@ impl Event {
                 | Event::AuditHead(_)
                 | Event::Discovery(_)
                 | Event::DoorBlock(_)
+                | Event::DoorAccess(_)
         )
     }
 
@@ -371,6 +378,8 @@ impl Event {
             Event::Prompt(prompt) => stamped(context, prompt.asked_at.wall, &at_door::prompt(prompt)),
             Event::Snapshot(snapshot) => stamped(context, snapshot.at, &at_door::snapshot(snapshot)),
             Event::DoorBlock(block) => stamped(context, block.at, &at_door::door_block(block)),
+            Event::DoorAccess(access) => stamped(context, access.at, &at_door::door_access(access)),
+            Event::DoorHold(hold) => stamped(context, hold.at, &at_door::door_hold(hold)),
         }
     }
 }
@@ -396,9 +405,11 @@ struct Data<'a> {
     outcome: &'static str,
     reason: &'static str,
     door: &'a DoorId,
-    camera: &'a CameraId,
-    track: u64,
+    camera: Option<&'a CameraId>,
+    track: Option<u64>,
     person: Option<&'a PersonId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operator: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     person_name: Option<&'a str>,
     factors: &'a [String],
@@ -429,9 +440,10 @@ fn decision(event: &DecisionEvent, context: &Context, sequence: u64, historical:
             outcome: decision.outcome.as_str(),
             reason: decision.reason.as_str(),
             door: &decision.door,
-            camera: &decision.camera,
-            track: decision.track.0,
+            camera: decision.camera.as_ref(),
+            track: decision.camera.as_ref().map(|_| decision.track.0),
             person: decision.person.as_ref(),
+            operator: decision.operator.as_deref(),
             person_name: event.person_name.as_deref().filter(|_| context.person_names && decision.person.is_some()),
             factors: &event.factors,
             evidence: &decision.evidence,
@@ -584,9 +596,10 @@ pub(super) mod tests {
                 outcome: Outcome::Granted,
                 reason: Reason::Match,
                 door: DoorId::new("front").unwrap(),
-                camera: CameraId::new("porch").unwrap(),
+                camera: Some(CameraId::new("porch").unwrap()),
                 track: TrackId(7),
                 person: Some(PersonId::new("p0").unwrap()),
+                operator: None,
                 evidence: Evidence { frames: 5, quality_band: "high", match_band: "strong", liveness_band: "high" },
                 factors: vec![crate::types::Factor::Face],
                 policy: crate::types::PolicyVersion { id: crate::types::PolicyId::new("default").unwrap(), version: 1 },
@@ -705,6 +718,22 @@ pub(super) mod tests {
         assert_eq!(block(None, None).topic(), "door/front/throttle");
         golden("throttle", &block(Some(30), Some(60)).payload(&context(), 0, false));
         golden("throttle-ended", &block(None, None).payload(&context(), 0, false));
+        let (outcome, reason) = ("granted", "match");
+        let access = DoorAccess {
+            door: door.clone(),
+            mode: "normal",
+            locked_down: false,
+            held_until: Some(Wall(since.0 + 600_000)),
+            last: Some(LastDecision { outcome, reason, at: since }),
+            at: since,
+        };
+        let (operator, until) = ("kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k".to_owned(), access.held_until);
+        let access = Event::DoorAccess(access);
+        assert!(access.is_retained() && access.topic() == "door/front/access");
+        golden("access", &access.payload(&context(), 0, false));
+        let hold = Event::DoorHold(DoorHold { door, operator, until, grant: "header.claims.signature".into(), at: since });
+        assert!(!hold.is_retained() && hold.is_confirmed() && hold.topic() == "door/front/hold");
+        golden("hold", &hold.payload(&context(), 0, false));
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub enum Reason {
     BrokerSilent,
     /// The pack is the one that comes with the program, which is for a first look, and the config does not accept it at a door.
     DemoPack,
+    /// An operator opened the door from a desk; no face was asked for.
+    Operator,
 }
 
 impl Outcome {
@@ -107,6 +109,7 @@ impl Reason {
             Reason::SeveralFaces => "several-faces",
             Reason::BrokerSilent => "broker-silent",
             Reason::DemoPack => "demo-pack",
+            Reason::Operator => "operator",
         }
     }
 }
@@ -209,7 +212,7 @@ pub struct Observation {
 pub struct Evidence {
     /// How many frames.
     pub frames: u32,
-    /// `low`, `medium` or `high`.
+    /// `low`, `medium` or `high`; `none` where no frame was looked at.
     pub quality_band: &'static str,
     /// `none`, `weak`, `near`, `good` or `strong`.
     pub match_band: &'static str,
@@ -240,6 +243,13 @@ impl Evidence {
     }
 }
 
+impl Default for Evidence {
+    /// No frame was looked at.
+    fn default() -> Self {
+        Self { frames: 0, quality_band: "none", match_band: "none", liveness_band: "none" }
+    }
+}
+
 /// What a person was recognised by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -250,6 +260,8 @@ pub enum Factor {
     Card,
     /// A number that the person knows.
     Pin,
+    /// No person was recognised: an operator opened the door from a desk.
+    Operator,
 }
 
 impl Factor {
@@ -259,6 +271,7 @@ impl Factor {
             Factor::Face => "face",
             Factor::Card => "card",
             Factor::Pin => "pin",
+            Factor::Operator => "operator",
         }
     }
 }
@@ -292,12 +305,14 @@ pub struct Decision {
     pub reason: Reason,
     /// At which door.
     pub door: DoorId,
-    /// Seen by which camera.
-    pub camera: CameraId,
-    /// On which track.
+    /// Seen by which camera; none where an operator opened the door.
+    pub camera: Option<CameraId>,
+    /// On which track of that camera.
     pub track: TrackId,
     /// Who; on a denial only where the reason is about that person.
     pub person: Option<PersonId>,
+    /// The id of the operator's key by which the door was opened, where no face opened it.
+    pub operator: Option<String>,
     /// What may be told of the evidence.
     pub evidence: Evidence,
     /// What the person was recognised by.

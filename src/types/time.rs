@@ -36,6 +36,11 @@ impl Wall {
         self.0.div_euclid(1000)
     }
 
+    /// The moment that an RFC 3339 text names, if it is one.
+    pub fn parse_rfc3339(text: &str) -> Option<Wall> {
+        text.parse::<jiff::Timestamp>().ok().map(|stamp| Wall(stamp.as_millisecond()))
+    }
+
     /// RFC 3339 in UTC with milliseconds; the epoch's text for a moment beyond the calendar.
     pub fn rfc3339(self) -> String {
         let stamp = jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
@@ -67,6 +72,8 @@ mod tests {
     fn a_wall_time_prints_as_rfc_3339_with_milliseconds() {
         assert_eq!(Wall(1_700_000_000_123).rfc3339(), "2023-11-14T22:13:20.123Z");
         assert_eq!(Wall(0).rfc3339(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Wall::parse_rfc3339("2023-11-14T23:13:20.123+01:00"), Some(Wall(1_700_000_000_123)));
+        assert!(["", "18:00", "2026-12-24", "soon"].iter().all(|text| Wall::parse_rfc3339(text).is_none()));
     }
 
     #[test]

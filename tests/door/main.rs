@@ -228,6 +228,7 @@ fn claims(door: &str) -> Claims {
         nbf: iat,
         exp: iat + 20,
         jti: uuid::Uuid::now_v7().to_string(),
+        hold_s: None,
     }
 }
 

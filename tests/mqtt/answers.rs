@@ -19,7 +19,7 @@ use uuid::Uuid;
 const RULES: &str = "topic read #\ntopic write faceid/#\ntopic write faceid-operator/#\ntopic write zigbee2mqtt/#\n";
 
 pub(super) struct Daemon {
-    folder: TempDir,
+    pub(super) folder: TempDir,
     pub(super) child: Option<Child>,
     /// How many lines it has logged.
     pub(super) logged: Arc<AtomicUsize>,
@@ -64,7 +64,7 @@ impl Daemon {
         daemon
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub(super) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_faceid"));
         let config = self.folder.path().join("config.toml");
         if config.exists() {

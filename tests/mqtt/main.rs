@@ -3,6 +3,7 @@
 
 #[cfg(feature = "gstreamer")]
 mod answers;
+mod desk;
 mod durable;
 #[cfg(feature = "gstreamer")]
 mod floods;
@@ -122,9 +123,10 @@ fn granted(number: u64, lifetime: Duration) -> DecisionEvent {
             outcome: Outcome::Granted,
             reason: Reason::Match,
             door: DoorId::new("front").unwrap(),
-            camera: CameraId::new("porch").unwrap(),
+            camera: Some(CameraId::new("porch").unwrap()),
             track: TrackId(number),
             person: Some(PersonId::new("p0").unwrap()),
+            operator: None,
             evidence: Evidence { frames: 5, quality_band: "high", match_band: "strong", liveness_band: "high" },
             factors: vec![faceid_plus::types::Factor::Face],
             policy: faceid_plus::types::PolicyVersion { id: faceid_plus::types::PolicyId::new("default").unwrap(), version: 1 },

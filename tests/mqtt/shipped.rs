@@ -22,11 +22,12 @@ impl Site {
     fn with(config: &str) -> Self {
         let certificates = Certificates::make();
         let by_password = config.contains("passwords");
+        if !by_password {
+            certificates.by_script(&USERS);
+        }
         for user in USERS {
             if by_password {
                 secret(&certificates.path(""), &format!("{user}.password"), password_of(user).as_bytes());
-            } else {
-                certificates.leaf(user, "extendedKeyUsage=clientAuth\n");
             }
         }
         let broker = Mosquitto::shipped(config, &certificates, if by_password { &USERS } else { &[] }, None);
@@ -70,6 +71,8 @@ fn the_shipped_rules_bring_everybody_what_is_theirs_and_no_pin_or_duress_to_a_da
         ("gate", "faceid/gate/alarm/duress"),
         ("gate", "faceid/gate/alarm/witness-silent"),
         ("gate", "faceid/gate/door/front/snapshot"),
+        ("gate", "faceid/gate/door/front/access"),
+        ("gate", "faceid/gate/door/front/hold"),
         ("gate", "faceid-operator/answer"),
         ("gate", "homeassistant/device/gate/config"),
         ("gate", "homeassistant/device/other/config"),
@@ -81,6 +84,7 @@ fn the_shipped_rules_bring_everybody_what_is_theirs_and_no_pin_or_duress_to_a_da
         ("door-gate-front", "faceid/gate/alarm/forced-open"),
         ("door-gate-front", "faceid/gate/door/front/credential"),
         ("door-gate-front", "faceid/gate/door/front/decision"),
+        ("door-gate-front", "faceid/gate/door/front/hold"),
         ("reader-gate-front", "faceid/gate/door/front/credential"),
         ("reader-gate-front", "faceid/gate/door/front/state"),
         ("reader-gate-front", "faceid/gate/cmd/lockdown"),
@@ -112,7 +116,7 @@ fn the_shipped_rules_bring_everybody_what_is_theirs_and_no_pin_or_duress_to_a_da
         (
             "door-gate-front",
             "homeassistant/status",
-            &["faceid/gate/door/front/decision", "faceid/gate/keys", "homeassistant/status"],
+            &["faceid/gate/door/front/decision", "faceid/gate/door/front/hold", "faceid/gate/keys", "homeassistant/status"],
         ),
         ("reader-gate-front", "homeassistant/status", &["homeassistant/status"]),
         (
@@ -127,7 +131,9 @@ fn the_shipped_rules_bring_everybody_what_is_theirs_and_no_pin_or_duress_to_a_da
                 "faceid/gate/cmd/lockdown",
                 "faceid/gate/cmd/ping",
                 "faceid/gate/cmd/replay",
+                "faceid/gate/door/front/access",
                 "faceid/gate/door/front/decision",
+                "faceid/gate/door/front/hold",
                 "faceid/gate/door/front/passage",
                 "faceid/gate/door/front/snapshot",
                 "faceid/gate/door/front/state",
@@ -144,6 +150,7 @@ fn the_shipped_rules_bring_everybody_what_is_theirs_and_no_pin_or_duress_to_a_da
                 "faceid/gate/alarm/forced-open",
                 "faceid/gate/alarm/witness-silent",
                 "faceid/gate/birth",
+                "faceid/gate/door/front/access",
                 "faceid/gate/door/front/decision",
                 "faceid/gate/door/front/state",
                 "faceid/gate/status",

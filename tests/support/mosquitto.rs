@@ -268,6 +268,22 @@ impl Certificates {
         self.0.path().join(name)
     }
 
+    /// An authority, the broker's certificate as `server` and one for each of these users, by the script that is shipped for a site.
+    pub(crate) fn by_script(&self, users: &[&str]) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/config/mosquitto/make-certificates.sh");
+        let folder = self.path("site");
+        // Twice: what is there is kept.
+        for clients in [&users[..1], users] {
+            let output = Command::new("sh").arg(&script).arg(&folder).arg("localhost,127.0.0.1").args(clients).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        for (made, named) in [("broker", "server"), ("ca", "ca")].into_iter().chain(users.iter().map(|user| (*user, *user))) {
+            for end in ["pem", "key"] {
+                std::fs::rename(folder.join(format!("{made}.{end}")), self.path(&format!("{named}.{end}"))).unwrap();
+            }
+        }
+    }
+
     fn openssl(&self, arguments: &str) {
         let output = Command::new("openssl").args(arguments.split(' ')).current_dir(self.0.path()).output();
         let output = output.expect("openssl is missing: run `make deps`");

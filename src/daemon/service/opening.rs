@@ -34,7 +34,7 @@ impl Record {
         let journal = Journal::open(&config.state_dir.join("outbox"), &key, u64::from(settings.outbox_mib) * MIB, age)?;
         let audit = Audit::open(&config.state_dir.join("audit"), &key, settings.audit_bytes())?;
         let audit = audit.signed_by(config.device.clone(), read_grant_key(&config.secrets_dir)?);
-        let operators = settings.operator_keys.as_deref().map(|path| pinned("[publish] operator-keys", path)).transpose()?;
+        let operators = super::operators(settings)?;
         // Without a trail of an earlier run there is nothing that could have been used.
         let (is_new, now) = (!audit.has_run(), clock::now());
         let gate = Gate::new(config.device.clone(), operators, (&config.state_dir.join("nonces"), is_new), now)?;
@@ -49,8 +49,8 @@ impl Record {
     }
 }
 
-/// The keys that the config pins under `key`.
-fn pinned(key: &str, path: &Path) -> Result<KeySet, DaemonError> {
+/// The keys that the config pins under `key`: a JWK set.
+pub fn pinned(key: &str, path: &Path) -> Result<KeySet, DaemonError> {
     let wrong = |what: String| DaemonError::Pinned(format!("{key}: {}: {what}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     KeySet::from_jwk_set(&text).map_err(|error| wrong(error.to_string()))

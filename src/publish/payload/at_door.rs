@@ -32,6 +32,88 @@ pub struct DoorBlock {
     pub at: Wall,
 }
 
+/// How a door stands, published retained when it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DoorAccess {
+    /// Which door.
+    pub door: DoorId,
+    /// How its rules use it: `normal`, `locked-down`, `free` or `two-factor`.
+    pub mode: &'static str,
+    /// Whether a command has locked it down.
+    pub locked_down: bool,
+    /// Until when an operator holds it open.
+    pub held_until: Option<Wall>,
+    /// The last decision there since the start.
+    pub last: Option<LastDecision>,
+    /// Since when it is so.
+    pub at: Wall,
+}
+
+/// A decision for a display: not of whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastDecision {
+    /// The contract's word.
+    pub outcome: &'static str,
+    /// The contract's word.
+    pub reason: &'static str,
+    /// When.
+    pub at: Wall,
+}
+
+/// The word that holds a door open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DoorHold {
+    /// Which door.
+    pub door: DoorId,
+    /// The id of the operator's key.
+    pub operator: String,
+    /// Until when it is to be held open, as long as the word is renewed; none where that has ended.
+    pub until: Option<Wall>,
+    /// The signed word for the door's controller.
+    pub grant: String,
+    /// When it was said.
+    pub at: Wall,
+}
+
+#[derive(Serialize)]
+pub(super) struct DoorAccessBody<'a> {
+    door: &'a DoorId,
+    mode: &'static str,
+    locked_down: bool,
+    held_open_until: Option<String>,
+    last: Option<LastBody>,
+}
+
+#[derive(Serialize)]
+struct LastBody {
+    outcome: &'static str,
+    reason: &'static str,
+    time: String,
+}
+
+pub(super) fn door_access(access: &DoorAccess) -> DoorAccessBody<'_> {
+    let last = |last: &LastDecision| LastBody { outcome: last.outcome, reason: last.reason, time: last.at.rfc3339() };
+    DoorAccessBody {
+        door: &access.door,
+        mode: access.mode,
+        locked_down: access.locked_down,
+        held_open_until: access.held_until.map(Wall::rfc3339),
+        last: access.last.as_ref().map(last),
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct DoorHoldBody<'a> {
+    door: &'a DoorId,
+    operator: &'a str,
+    until: Option<String>,
+    grant: &'a str,
+}
+
+pub(super) fn door_hold(hold: &DoorHold) -> DoorHoldBody<'_> {
+    DoorHoldBody { door: &hold.door, operator: &hold.operator, until: hold.until.map(Wall::rfc3339), grant: &hold.grant }
+}
+
 #[derive(Serialize)]
 pub(super) struct DoorBlockBody<'a> {
     door: &'a DoorId,

@@ -400,12 +400,14 @@ pub(super) fn check(policy: usize, log: &mut [Entry]) -> Result<usize, String> {
         let (mut unsaid, mut hidden, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         let (_, doors) = CAMERAS.iter().find(|(camera, _)| *camera == seen.camera.as_str()).unwrap();
         for door in DOORS.iter().filter(|door| doors.contains(door)) {
-            let own = |d: &&Decision| d.door.as_str() == *door && d.camera == seen.camera && d.track == seen.track;
+            let own = |d: &&Decision| d.door.as_str() == *door && d.camera.as_ref() == Some(&seen.camera) && d.track == seen.track;
             let given = entry.decisions.iter().find(own);
             let is_granted = given.is_some_and(|d| d.outcome == Outcome::Granted);
             let was_decided = silent.contains(&(run_number, seen.camera.clone(), seen.track, *door))
                 || run.iter().any(|e| {
-                    e.decisions.iter().any(|d| d.camera == seen.camera && d.track == seen.track && d.door.as_str() == *door)
+                    e.decisions
+                        .iter()
+                        .any(|d| d.camera.as_ref() == Some(&seen.camera) && d.track == seen.track && d.door.as_str() == *door)
                 });
             let mut should = deserves(&facts, before, entry, seen, door).filter(|_| !was_decided);
             let is_silent = entry.silent.iter().any(|silent| silent.as_str() == *door);

@@ -129,7 +129,9 @@ pub(super) fn is_blocked(facts: &Facts, before: &[Entry], door: &str, now: i64) 
         // Nobody fails what was never asked; and each time it is asked is a try of its own.
         let run = since_restart(&before[..index]);
         let turns = entry.decisions.iter().filter(|d| d.door.as_str() == door && d.reason == Reason::Challenge);
-        weight += turns.map(|d| u32::from(prompt(run, door, &d.camera, d.track).is_some())).sum::<u32>();
+        weight += turns
+            .map(|d| u32::from(d.camera.as_ref().is_some_and(|camera| prompt(run, door, camera, d.track).is_some())))
+            .sum::<u32>();
         slate.hear(entry, door);
         slate.fail(weight, at);
     }
@@ -272,11 +274,11 @@ pub(super) fn failed_turns(facts: &Facts, before: &[Entry], entry: &Entry) -> Ve
     let turns = entry.decisions.iter().filter(|d| d.reason == Reason::Challenge);
     let whose = |decision: &Decision| {
         let door = decision.door.as_str();
-        let (asked, _) = prompt(run, door, &decision.camera, decision.track)?;
+        let (asked, _) = prompt(run, door, decision.camera.as_ref()?, decision.track)?;
         let Step::See(then) = &asked.step else { return None };
         // Somebody else who turns the head in the asked one's place has failed, and not the asked one.
         let other = match &entry.step {
-            Step::See(seen) if decision.camera == seen.camera && decision.track == seen.track => {
+            Step::See(seen) if decision.camera.as_ref() == Some(&seen.camera) && decision.track == seen.track => {
                 deserves(facts, before, entry, seen, door)
             }
             _ => None,
