@@ -163,7 +163,10 @@ pub fn open(settings: &Settings, id: &ModelId, model: &Model, folder: &Path) -> 
     let network = open_prepared(settings, &prepared)?;
     log::info!(model = id.as_str(), provider = network.provider(), rewritten = prepared.rewritten; "network {id} runs on {}", network.provider());
     if let Some(reason) = network.fallback() {
-        log::warn!(model = id.as_str(); "network {id} does not run on the first choice: {reason}");
+        // Whoever named no providers gets the best that is there, and a machine without an accelerator is nothing to warn of.
+        let is_asked_for = settings.providers != Settings::default().providers;
+        let level = if is_asked_for { log::Level::Warn } else { log::Level::Info };
+        log::log!(level, model = id.as_str(); "network {id} does not run on the first choice: {reason}");
     }
     Ok(network)
 }

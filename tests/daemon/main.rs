@@ -9,6 +9,7 @@ mod demo;
 mod enrolment;
 mod evaluate;
 mod evidence;
+mod first_door;
 mod http;
 #[path = "../support/hurdle.rs"]
 #[allow(dead_code, reason = "each test target uses a part of it")]
