@@ -45,9 +45,11 @@ impl Rules {
         lines.push(
             match (clock, rule.unsure_clock) {
                 (Clock::Synchronised, UnsureClock::Deny) => {
-                    "clock synchronised; without that, whatever depends on the time is denied"
+                    "clock synchronised; if it were not, every rule with a schedule would deny"
                 }
-                (Clock::Unsure, UnsureClock::Deny) => "clock not synchronised: whatever depends on the time is denied",
+                (Clock::Unsure, UnsureClock::Deny) => {
+                    "clock not synchronised: every rule with a schedule denies, and so does every date of a person"
+                }
                 (Clock::SetBack, _) => {
                     "clock set back: it has shown a later time before, so whatever depends on the time is denied"
                 }

@@ -29,7 +29,7 @@ pub(super) enum AuditVerb {
         #[arg(long)]
         json: bool,
     },
-    /// Write every entry as a line of JSON, oldest first; fails where the chain is broken
+    /// Write every entry as a line of JSON, oldest first; exits with an error if the chain is broken
     Export,
 }
 

@@ -27,6 +27,8 @@ mod replay;
 mod run;
 mod shots;
 mod snapshot;
+mod table;
+mod token;
 mod watch;
 
 use std::io::{IsTerminal, Write};
@@ -96,25 +98,25 @@ struct Args {
 #[derive(clap::Args, Clone, Default)]
 pub(crate) struct Places {
     /// The config file [default: /etc/faceid/config.toml, or built-in defaults where that is absent]
-    #[arg(long, global = true, value_name = "PATH", env = "FACEID_CONFIG")]
+    #[arg(long, global = true, help_heading = "Options of every verb", value_name = "PATH", env = "FACEID_CONFIG")]
     config: Option<PathBuf>,
     /// Where the gallery and other state lie [default: the config's, /var/lib/faceid]
-    #[arg(long, global = true, value_name = "DIR", env = "FACEID_STATE_DIR")]
+    #[arg(long, global = true, help_heading = "Options of every verb", value_name = "DIR", env = "FACEID_STATE_DIR")]
     state_dir: Option<PathBuf>,
     /// Where keys and passwords lie when they are no systemd credentials [default: the config's, /etc/faceid/secrets]
-    #[arg(long, global = true, value_name = "DIR", env = "FACEID_SECRETS_DIR")]
+    #[arg(long, global = true, help_heading = "Options of every verb", value_name = "DIR", env = "FACEID_SECRETS_DIR")]
     secrets_dir: Option<PathBuf>,
     /// The folder with the model files [default: the config's, /var/cache/faceid/models]
-    #[arg(long, global = true, value_name = "DIR", env = "FACEID_MODELS_DIR")]
+    #[arg(long, global = true, help_heading = "Options of every verb", value_name = "DIR", env = "FACEID_MODELS_DIR")]
     models_dir: Option<PathBuf>,
     /// The model pack [default: the config's]
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, help_heading = "Options of every verb", value_name = "NAME")]
     pack: Option<String>,
     /// What runs the networks: auto, ort or tract [default: the config's]
-    #[arg(long, global = true, value_name = "NAME", value_parser = parse_backend)]
+    #[arg(long, global = true, help_heading = "Options of every verb", value_name = "NAME", value_parser = parse_backend)]
     backend: Option<BackendChoice>,
     /// How exactly networks are computed: fp32, fp16 or int8 [default: the config's]
-    #[arg(long, global = true, value_name = "NAME", value_parser = parse_precision)]
+    #[arg(long, global = true, help_heading = "Options of every verb", value_name = "NAME", value_parser = parse_precision)]
     precision: Option<Precision>,
 }
 
@@ -185,6 +187,9 @@ enum Verb {
     Bench(bench::BenchVerb),
     /// Make the sealing key and the grant-signing key
     Keygen(run::KeygenArgs),
+    /// Make, list and take back the tokens of the local HTTP API
+    #[command(subcommand)]
+    Token(token::TokenVerb),
 }
 
 /// Parses the command line, runs the verb and gives its exit code.
@@ -225,6 +230,7 @@ pub fn main() -> ExitCode {
         Verb::Calibrate(args) => eval::calibrate::run(&places, &args),
         Verb::Bench(verb) => bench::bench(&places, &verb),
         Verb::Keygen(args) => run::keygen(&places, &args),
+        Verb::Token(verb) => token::token(&places, &verb),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),
@@ -252,6 +258,11 @@ fn complain(line: impl std::fmt::Display) {
     let line = line.to_string();
     let lines: Vec<String> = line.split('\n').map(logging::escape).collect();
     let _ = writeln!(std::io::stderr().lock(), "faceid: {}", lines.join("\n"));
+}
+
+/// A number of things, with the word for one or for several.
+fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A value as one line of JSON to standard output.

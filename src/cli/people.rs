@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::shots::{self, Unusable};
-use super::{Failure, Places, Result, code, complain, say, say_json};
+use super::{Failure, Places, Result, code, complain, plural, say, say_json, table};
 use crate::capture::still;
 use crate::gallery::{Allowed, NotEnrolled, Rule};
 use crate::pipeline::{self, Terms};
@@ -173,7 +173,7 @@ pub(super) fn enroll(places: &Places, args: &EnrollArgs) -> Result {
         None if args.json => Ok(code::YES),
         None => {
             let there = if there > 0 { format!(", {there} already there") } else { String::new() };
-            say(format!("{}: {added} template(s) enrolled{there}", args.person));
+            say(format!("{}: {} enrolled{there}", args.person, plural(added, "template")));
             Ok(code::YES)
         }
     }
@@ -273,7 +273,10 @@ pub(super) fn people(places: &Places, verb: &PeopleVerb) -> Result {
             if *json {
                 say_json(&snapshot.people().map(|(person, templates)| person_json(person, templates)).collect());
             } else {
-                snapshot.people().for_each(|(person, templates)| say(line(person, templates)));
+                let rows: Vec<[String; 6]> = snapshot.people().map(|(person, templates)| table_row(person, templates)).collect();
+                if !rows.is_empty() {
+                    table::lines(["PERSON", "NAME", "TEMPLATES", "GROUPS", "ENROLLED", "EXPIRES"], &rows).iter().for_each(say);
+                }
             }
             Ok(code::YES)
         }
@@ -295,12 +298,25 @@ pub(super) fn people(places: &Places, verb: &PeopleVerb) -> Result {
     }
 }
 
+fn table_row(person: &Person, templates: usize) -> [String; 6] {
+    let groups: Vec<&str> = person.groups.iter().map(GroupId::as_str).collect();
+    let day = |at: Wall| at.rfc3339().chars().take(10).collect::<String>();
+    [
+        person.id.to_string(),
+        person.name.clone().unwrap_or_default(),
+        templates.to_string(),
+        groups.join(" "),
+        day(person.enrolled_at),
+        person.expires_at.map(|at| at.rfc3339()).unwrap_or_default(),
+    ]
+}
+
 fn line(person: &Person, templates: usize) -> String {
     let name = person.name.as_deref().map(|name| format!(" ({name})")).unwrap_or_default();
     let groups: Vec<&str> = person.groups.iter().map(GroupId::as_str).collect();
     let groups = if groups.is_empty() { String::new() } else { format!(", groups {}", groups.join(" ")) };
     let expires = person.expires_at.map(|at| format!(", expires {}", at.rfc3339())).unwrap_or_default();
-    format!("{}{name}: {templates} template(s), enrolled {}{groups}{expires}", person.id, person.enrolled_at.rfc3339())
+    format!("{}{name}: {}, enrolled {}{groups}{expires}", person.id, plural(templates, "template"), person.enrolled_at.rfc3339())
 }
 
 fn person_json(person: &Person, templates: usize) -> Value {

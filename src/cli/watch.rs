@@ -81,7 +81,8 @@ fn told(message: &Received) -> Option<String> {
         return Some(decision_line(&value));
     }
     if message.topic.ends_with("/presence") {
-        return Some(format!("camera {}: {} face(s) in view", text("camera"), data.get("faces")?.as_u64()?));
+        let faces = usize::try_from(data.get("faces")?.as_u64()?).unwrap_or(usize::MAX);
+        return Some(format!("camera {}: {} in view", text("camera"), super::plural(faces, "face")));
     }
     if message.topic.contains("/camera/") && message.topic.ends_with("/status") {
         return Some(format!("camera {}: {} ({})", text("camera"), text("status"), text("reason")));
@@ -97,7 +98,7 @@ fn told(message: &Received) -> Option<String> {
         return Some(format!("door {}: {stands}", text("door")));
     }
     if message.topic.ends_with("/attempt") {
-        return Some(format!("camera {}: nobody was decided: {}", text("camera"), text("reason")));
+        return Some(format!("camera {}: no decision: {}", text("camera"), text("reason")));
     }
     let is_for_machines = ["/stats", "/keys", "/audit/head", "/hold"].iter().any(|end| message.topic.ends_with(end));
     (!is_for_machines).then(|| format!("{}: {payload}", message.topic))

@@ -50,7 +50,7 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where models and accelerator engines are kept; can be deleted and comes back. FACEID_CACHE_DIR overrides it.
     pub cache_dir: PathBuf,
-    /// Where secrets are read from that are no credentials of the service: files of mode 0600, named after the secret.
+    /// Folder for secrets that are not systemd credentials: files of mode 0600, named after the secret.
     pub secrets_dir: PathBuf,
     /// The networks.
     pub models: ModelSettings,

@@ -150,7 +150,7 @@ impl BirthWitness {
     fn take(&mut self, kept: Option<&Received>, had_told: bool) {
         let claim = kept.map(|message| claim_of(&message.payload, &self.keys));
         let (compared, memory) = match claim {
-            None => (Err("it keeps no birth of this device".to_owned()), None),
+            None => (Err("it has no retained `birth` of this device".to_owned()), None),
             Some(Err(why)) => (Err(format!("the birth that it keeps is none that counts: {why}")), None),
             Some(Ok(claim)) if claim.iss != self.device => (Err("the birth that it keeps is another device's".to_owned()), None),
             Some(Ok(EpochClaim { gallery, epoch, file, memory, .. })) => {
@@ -167,7 +167,7 @@ impl BirthWitness {
             }
             Err(nothing) if had_told => self.tell_forgotten(nothing),
             Err(nothing) => {
-                log::info!("the broker is no witness of this device's state yet: {nothing}");
+                log::info!("the broker cannot confirm yet that this device's state is current: {nothing}");
                 self.word.set(Word::NoneKept);
             }
         }

@@ -159,7 +159,7 @@ impl Commands {
             Heard::Passed(passage, issued) => drop(self.decider.send(Report::Passed(passage, issued))),
             Heard::PassageRefused(door, refusal) => {
                 if self.is_listed() {
-                    log::warn!(door = door.as_str(); "a passage changes nothing: {refusal}");
+                    log::warn!(door = door.as_str(); "passage rejected: {refusal}");
                     self.note("passage-refused", json!({ "door": audit::outside(door.as_str()), "why": refusal.to_string() }));
                 }
             }
@@ -225,7 +225,7 @@ impl Commands {
 
     fn refuse(&mut self, word: &str, message: &Received, refusal: &Refusal) {
         if self.is_listed() {
-            log::warn!(MESSAGE_ID = messages::COMMAND_REFUSED, verb = audit::outside(word).as_str(); "a command changes nothing: {refusal}");
+            log::warn!(MESSAGE_ID = messages::COMMAND_REFUSED, verb = audit::outside(word).as_str(); "command rejected: {refusal}");
             self.note("command-refused", json!({ "verb": audit::outside(word), "why": refusal.to_string() }));
         }
         // An unknown verb has no topic of ours to answer on, and a retained one no sender who waits.

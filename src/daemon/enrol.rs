@@ -101,7 +101,7 @@ impl Enrolments {
         if self.under_way.is_none()
             && let Ok(wanted) = self.wanted.try_recv()
         {
-            log::info!(camera = wanted.camera.as_str(); "an enrolment begins: the camera decides nothing meanwhile");
+            log::info!(camera = wanted.camera.as_str(); "enrolment started: door decisions from this camera are paused");
             self.under_way = Some((wanted, Session::new(self.terms)));
         }
     }

@@ -531,7 +531,7 @@ impl Service {
         }
         let waiting = self.publisher.counts().waiting;
         if waiting > 0 {
-            log::warn!("the broker did not take the last {waiting} message(s)");
+            log::warn!("the broker did not take the last {waiting} of what was to be told");
         }
     }
 

@@ -335,8 +335,9 @@ impl Decisions {
             Report::Observed(observation, portrait) => self.decide(&observation, portrait.as_ref().map(|jpeg| jpeg.as_slice())),
             Report::Missed(attempt) => {
                 let reason = attempt.refusal.map_or("too-short", |refusal| refusal.as_str());
+                let says = attempt.refusal.map_or("the face was not there for long enough", |refusal| refusal.sentence());
                 self.counts.count_attempt(reason);
-                log::info!(camera = attempt.camera.as_str(), track = attempt.track.0, reason = reason; "nobody was decided");
+                log::info!(camera = attempt.camera.as_str(), track = attempt.track.0, reason = reason; "no decision: {says}");
                 self.publisher.publish(events::attempt(attempt));
             }
             Report::Seen(sighting) => self.tell(Input::Sighting(sighting), clock::now()),
@@ -395,7 +396,7 @@ impl Decisions {
     /// with its second place.
     fn compare_memory(&mut self, told: u64) {
         if self.state.hear(told) {
-            let why = "this device had told the broker of a later memory: this is an older copy";
+            let why = "it is older than what this device last told the broker, and may be a restored copy";
             guards::tell_loss(&self.state, why, self.accepts_loss, &self.publisher, &self.audit);
             if !self.accepts_loss {
                 self.decider.lock_down_for_loss();

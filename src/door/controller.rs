@@ -293,7 +293,7 @@ impl Controller {
                 if hold.is_none() {
                     self.let_in(permit);
                 } else if self.presenting.waits() {
-                    log::warn!(door = self.door.as_str(); "a hold changes nothing: the panel decides here; hold the door open at the panel");
+                    log::warn!(door = self.door.as_str(); "hold rejected: the panel decides here; hold the door open at the panel");
                 } else {
                     self.step(Input::Permit(permit));
                 }
@@ -301,8 +301,8 @@ impl Controller {
             Err(Refusal::NoGrant) => {}
             Err(_) if !self.is_listed() => {}
             // QoS 1 may bring one message twice.
-            Err(error @ Refusal::Seen(SeenError::Again)) => log::info!(door = self.door.as_str(); "opens nothing: {error}"),
-            Err(error) => log::warn!(door = self.door.as_str(); "opens nothing: {error}"),
+            Err(error @ Refusal::Seen(SeenError::Again)) => log::info!(door = self.door.as_str(); "grant rejected: {error}"),
+            Err(error) => log::warn!(door = self.door.as_str(); "grant rejected: {error}"),
         }
     }
 
@@ -314,7 +314,7 @@ impl Controller {
 
     fn tell_noise(&mut self) {
         if let Some(unlisted) = self.noise.unlisted(clock::monotonic()) {
-            log::warn!(door = self.door.as_str(); "{unlisted} more messages opened nothing");
+            log::warn!(door = self.door.as_str(); "{unlisted} more messages were rejected");
         }
     }
 

@@ -104,6 +104,12 @@ impl Tokens {
         self.0.is_empty()
     }
 
+    /// Whose tokens there are with what each may do, in the file's order.
+    pub fn list(&self) -> impl Iterator<Item = (&str, String)> {
+        let scopes = |entry: &Entry| entry.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(",");
+        self.0.iter().map(move |entry| (entry.name.as_str(), scopes(entry)))
+    }
+
     /// The names, in the file's order.
     pub(super) fn names(&self) -> Vec<&str> {
         self.0.iter().map(|entry| entry.name.as_str()).collect()

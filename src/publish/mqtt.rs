@@ -221,7 +221,7 @@ impl Worker {
         self.shared.set_state(State::Stopped);
         let waiting = self.shared.outbox().counts().decisions_waiting;
         if waiting > 0 {
-            log::error!("{waiting} decisions were not delivered before the end");
+            log::error!("not delivered before the end: decisions {waiting}");
         }
     }
 

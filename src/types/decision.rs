@@ -150,6 +150,20 @@ impl Refusal {
             Refusal::NotUpright => "not-upright",
         }
     }
+
+    /// What was the matter, for a person to read: it goes on after "no decision: ".
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Refusal::TooSmall => "the face was too small, because it was too far away",
+            Refusal::TooBlurred => "the face was blurred: out of focus, or moving",
+            Refusal::TooDark => "the face was too dark",
+            Refusal::TooBright => "the face was too bright",
+            Refusal::TurnedAway => "the face was turned away",
+            Refusal::CutOff => "the face was cut off by the edge of the picture",
+            Refusal::LowConfidence => "it was hardly recognisable as a face",
+            Refusal::NotUpright => "the face did not stand upright: the camera may be turned",
+        }
+    }
 }
 
 /// One frame's face with everything that was judged on that very frame. What is granted to a person rests on samples alone that themselves

@@ -54,7 +54,7 @@ fn while_a_daemon_runs_it_is_the_one_writer_and_the_verbs_go_through_it() {
     assert!(house.fail(65, &["enroll", "bob", &photo(2)]).contains("already enrolled as ann"));
     house.succeed(&["enroll", "bob", &photo(2), "--allow-duplicate"]);
     house.succeed(&["people", "set", "ann", "--group", "staff"]);
-    assert!(house.succeed(&["people", "list"]).contains("groups staff"));
+    assert!(house.succeed(&["people", "list"]).contains("staff"));
     // Whoever opens the store behind the daemon's back is refused.
     assert!(house.fail(69, &["bench", "store", "--until-killed"]).contains("in use"));
     let before = files(&house.path("state"));
@@ -147,7 +147,7 @@ fn what_the_command_line_changes_while_no_daemon_runs_is_in_the_audit_trail() {
     std::fs::write(&folder, "in the way").unwrap();
     let output = house.run(&["people", "set", "ann", "--name", "Anna"]);
     assert!(output.status.success() && super::text(&output).contains("is not in the audit trail"), "{}", super::text(&output));
-    assert!(house.succeed(&["people", "list"]).contains("ann (Anna)"));
+    assert!(house.succeed(&["people", "list"]).contains("Anna"));
     std::fs::remove_file(&folder).unwrap();
     std::fs::rename(house.path("audit-aside"), &folder).unwrap();
 
@@ -501,7 +501,7 @@ fn a_gallery_tells_its_size_and_its_risks_and_takes_a_new_key() {
     std::fs::rename(&new, &old).unwrap();
     house.succeed(&["gallery", "verify"]);
     house.succeed(&["people", "set", "bob", "--name", "Bob"]);
-    assert!(house.succeed(&["people", "list"]).contains("bob (Bob)"));
+    assert!(house.succeed(&["people", "list"]).contains("Bob"));
 }
 
 #[test]

@@ -156,7 +156,7 @@ impl Scene {
         std::thread::spawn(move || {
             for line in log.lines().map_while(Result::ok) {
                 logged.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                if line.contains("opens nothing: ") {
+                if line.contains("grant rejected: ") {
                     refusals.lock().unwrap().push(line.clone());
                 }
                 if let Some((_, jti)) = line.split_once(" granted door=front person=p0 jti=") {

@@ -48,7 +48,7 @@ impl Service {
     /// How it fares, in a line.
     pub(super) fn status(&self) -> String {
         let mut status = format!(
-            "{} camera(s), {} people, {} frames, {} granted, {} refused",
+            "cameras {}, people {}, frames {}, granted {}, refused {}",
             self.cameras.len(),
             self.gallery.snapshot().stats().people,
             self.counts.frames.get(),
