@@ -13,6 +13,10 @@
 //! Besides the pack's networks a door may ask for a turn of the head, or name an infrared or depth camera that must see the same face: the
 //! pipeline tells what such a camera saw, the decider what it is worth, and none of it can do more than deny.
 //!
+//! Operators with the right of the policy open doors and hold them open from a desk ([`access`]'s `desk.rs`): a hold is a signed word for
+//! seconds, renewed by the daemon and dropped by the door's machine when nothing comes any more. Rules and operators' keys are read again
+//! at a reload (`daemon/desk.rs`), which also tells how each door stands.
+//!
 //! Where a site has an access panel, the door's controller is its OSDP reader ([`door::panel`], [`door::osdp`]): a grant is presented as the
 //! person's card, and the panel may have the last word. What the controller must tell of alarms and passages is on disk first
 //! ([`door::diary`]); passages tell anti-passback whether a grant was used.

@@ -407,6 +407,7 @@ fn find_tls(error: &ConnectionError) -> Option<rustls::Error> {
 
 #[cfg(test)]
 mod tests {
+    use rumqttc::v5::mqttbytes::Error;
     use rustls::pki_types::UnixTime;
 
     use super::*;
@@ -449,6 +450,31 @@ mod tests {
         assert!(!news.is_news(&lost("b"), start.plus(Duration::from_secs(1))));
         news.connected(start);
         assert!(news.is_news(&lost("b"), start.plus(GOOD_CONNECTION)));
+    }
+
+    #[test]
+    fn what_a_broker_cannot_do_is_named_with_the_remedy() {
+        let settings = Settings::default();
+        let said = |error: ConnectionError| problem(&error, &settings, false).to_string();
+        let refused = |code| said(ConnectionError::ConnectionRefused(code));
+        assert!(refused(ConnectReturnCode::RetainNotSupported).contains("retained messages"));
+        assert!(refused(ConnectReturnCode::QoSNotSupported).contains("QoS 1"));
+        assert!(refused(ConnectReturnCode::ClientIdentifierNotValid).contains("client-id"));
+        assert!(refused(ConnectReturnCode::UseAnotherServer).contains("[publish] host"));
+        for silent in [StateError::ConnectionAborted, StateError::Deserialization(Error::MalformedPacket)] {
+            assert!(said(ConnectionError::MqttState(silent)).contains("MQTT 5"));
+        }
+        let reset = || ConnectionError::Io(std::io::ErrorKind::ConnectionReset.into());
+        assert!(said(reset()).contains("does this port want TLS"), "{}", said(reset()));
+        let ended = |reason_code| {
+            let error = ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string: None });
+            problem(&error, &settings, true).to_string()
+        };
+        assert!(ended(DisconnectReasonCode::SessionTakenOver).contains("this client id"));
+        let others =
+            [DisconnectReasonCode::ServerShuttingDown, DisconnectReasonCode::PacketTooLarge, DisconnectReasonCode::NotAuthorized];
+        assert!(others.into_iter().all(|code| !ended(code).contains("client id")));
+        assert!(ended(DisconnectReasonCode::PacketTooLarge).contains("max_packet_size"));
     }
 
     #[test]

@@ -153,6 +153,8 @@ fn scene_on(desk: &Desk, more: &str) -> (Scene, Subscriber) {
 fn only_a_verified_grant_is_presented_and_the_panels_verdict_alone_unlocks_and_is_told() {
     let mut desk = Desk::new();
     let (scene, ear) = scene_on(&desk, "panel");
+    // What the broker keeps of a controller before must not stand until the line is up.
+    told(&ear, &mut desk, "lost");
     told(&ear, &mut desk, "secure");
 
     // Altered, foreign, late, for another door: none reaches the panel. A fresh grant comes after them on the same topic.
