@@ -52,7 +52,13 @@ pub(super) struct VerifyArgs {
 type Refused = (&'static str, String);
 
 /// What a door that has seen nothing yet makes of a grant.
-fn judge(token: &str, keys: &KeySet, (device, door): (&DeviceId, &DoorId), now: Wall, leeway: Duration) -> std::result::Result<Claims, Refused> {
+fn judge(
+    token: &str,
+    keys: &KeySet,
+    (device, door): (&DeviceId, &DoorId),
+    now: Wall,
+    leeway: Duration,
+) -> std::result::Result<Claims, Refused> {
     let claims = grant::verify(token, keys, door, now, leeway).map_err(|error| (error.as_str(), error.to_string()))?;
     if claims.iss != *device {
         return Err(("issuer", format!("the grant is of another device: {}", claims.iss)));
@@ -60,9 +66,11 @@ fn judge(token: &str, keys: &KeySet, (device, door): (&DeviceId, &DoorId), now: 
     Ok(claims)
 }
 
+/// A decision, or the word that holds a door open.
 #[derive(Deserialize)]
-struct Decision {
-    data: Data,
+struct Message {
+    data: Option<Data>,
+    grant: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -76,8 +84,12 @@ fn token_in(text: &str) -> std::result::Result<String, Refused> {
     if !text.starts_with('{') {
         return Ok(text.to_owned());
     }
-    let decision: Decision = serde_json::from_str(text).map_err(|_| ("malformed", "it is neither a grant nor a decision".to_owned()))?;
-    decision.data.grant.ok_or(("no-grant", "the decision carries no grant: it is a refusal, or history".to_owned()))
+    let message: Message =
+        serde_json::from_str(text).map_err(|_| ("malformed", "it is neither a grant nor a decision".to_owned()))?;
+    message
+        .data
+        .map_or(message.grant, |data| data.grant)
+        .ok_or(("no-grant", "the decision carries no grant: it is a refusal, or history".to_owned()))
 }
 
 fn read_keys(path: &Path) -> Result<KeySet> {
@@ -111,8 +123,9 @@ pub(super) fn grant(places: &Places, verb: &GrantVerb) -> Result {
     let (line, value, exit) = match outcome {
         Ok(claims) => {
             let ends = Wall(claims.exp.saturating_mul(1000)).rfc3339();
+            let does = if claims.hold_s.is_some() { "holds open" } else { "opens" };
             let line = format!(
-                "opens {door} for {} until {ends} (grant {}), unless it was used before: that only the door knows",
+                "{does} {door} for {} until {ends} (grant {}), unless it was used before: that only the door knows",
                 claims.sub, claims.jti
             );
             (line, json!({ "opens": true, "claims": claims }), code::YES)
@@ -121,7 +134,11 @@ pub(super) fn grant(places: &Places, verb: &GrantVerb) -> Result {
             (format!("opens nothing: {word}: {why}"), json!({ "opens": false, "reason": word, "detail": why }), code::NO)
         }
     };
-    if args.json { say_json(&value) } else { say(line) }
+    if args.json {
+        say_json(&value)
+    } else {
+        say(line)
+    }
     Ok(exit)
 }
 

@@ -135,7 +135,12 @@ const STATUS: Kind = Kind {
 const STATS: Kind = Kind {
     qos: 0,
     examples: &["stats"],
-    ..json("stats", "stats", "Figures of the last minute. While an accelerator's engine is built, every five seconds.", schemas::stats)
+    ..json(
+        "stats",
+        "stats",
+        "Figures of the last minute. While an accelerator's engine is built, every five seconds.",
+        schemas::stats,
+    )
 };
 const KEYS: Kind = Kind {
     retained: true,
@@ -151,12 +156,22 @@ const KEYS: Kind = Kind {
 const AUDIT_HEAD: Kind = Kind {
     retained: true,
     readers: &[Operator],
-    ..json("audit-head", "audit/head", "The last entry of the audit trail: `faceid audit verify --head` compares.", schemas::audit_head)
+    ..json(
+        "audit-head",
+        "audit/head",
+        "The last entry of the audit trail: `faceid audit verify --head` compares.",
+        schemas::audit_head,
+    )
 };
 const ALARM: Kind = Kind {
     writers: &[Device, Controller],
     examples: &["alarm"],
-    ..json("alarm", "alarm/{alarm}", "Something that a person should look after. A controller's may come twice, with the same `id`.", schemas::alarm)
+    ..json(
+        "alarm",
+        "alarm/{alarm}",
+        "Something that a person should look after. A controller's may come twice, with the same `id`.",
+        schemas::alarm,
+    )
 };
 const CAMERA_STATUS: Kind = Kind {
     retained: true,
@@ -167,7 +182,12 @@ const PRESENCE: Kind = Kind {
     retained: true,
     qos: 0,
     examples: &["presence", "presence-gone"],
-    ..json("presence", "camera/{camera}/presence", "How many faces are in view and who of them is known, when it changes.", schemas::presence)
+    ..json(
+        "presence",
+        "camera/{camera}/presence",
+        "How many faces are in view and who of them is known, when it changes.",
+        schemas::presence,
+    )
 };
 const ATTEMPT: Kind = Kind {
     qos: 0,
@@ -183,12 +203,43 @@ const SNAPSHOT: Kind = Kind {
     qos: 0,
     readers: &[Operator],
     examples: &["snapshot"],
-    ..json("snapshot", "door/{door}/snapshot", "A picture, sealed to one recipient, after `cmd/snapshot-on`. `faceid snapshot` opens it.", schemas::snapshot)
+    ..json(
+        "snapshot",
+        "door/{door}/snapshot",
+        "A picture, sealed to one recipient, after `cmd/snapshot-on`. `faceid snapshot` opens it.",
+        schemas::snapshot,
+    )
 };
 const THROTTLE: Kind = Kind {
     retained: true,
     examples: &["throttle", "throttle-ended"],
-    ..json("throttle", "door/{door}/throttle", "Whether too many attempts failed at a door, and until when that counts.", schemas::throttle)
+    ..json(
+        "throttle",
+        "door/{door}/throttle",
+        "Whether too many attempts failed at a door, and until when that counts.",
+        schemas::throttle,
+    )
+};
+const ACCESS: Kind = Kind {
+    retained: true,
+    examples: &["access"],
+    ..json(
+        "access",
+        "door/{door}/access",
+        "How a door is used: its mode, a lock-down, whether it is held open, the last decision. For displays; no person is in it.",
+        schemas::access,
+    )
+};
+const HOLD: Kind = Kind {
+    readers: &[Controller, Operator],
+    examples: &["hold"],
+    ..json(
+        "hold",
+        "door/{door}/hold",
+        "Holds a door open by an operator's order: said again every ten seconds. `grant` alone counts, a token of the type `faceid-hold+jwt` (see \
+         \"Doors that are held open\"); a controller that does not know it stays locked.",
+        schemas::hold,
+    )
 };
 const CREDENTIAL: Kind = Kind {
     writers: &[Reader],
@@ -215,7 +266,12 @@ const DOOR_STATE: Kind = Kind {
     writers: &[Controller],
     retained: true,
     form: Word,
-    ..json("door-state", "door/{door}/state", "How the door stands. `unknown` is the controller's last will, and a lock that does not obey.", schemas::door_state)
+    ..json(
+        "door-state",
+        "door/{door}/state",
+        "How the door stands. `unknown` is the controller's last will, and a lock that does not obey.",
+        schemas::door_state,
+    )
 };
 const PANEL: Kind = Kind {
     writers: &[Controller],
@@ -225,6 +281,7 @@ const PANEL: Kind = Kind {
 };
 const PANEL_EVENT: Kind = Kind {
     writers: &[Controller],
+    readers: &[Operator],
     ..json("panel-event", "door/{door}/panel/event", "What the access panel shows and says, for a display.", schemas::panel_event)
 };
 const COMMAND: Kind = Kind {
@@ -241,7 +298,12 @@ const COMMAND: Kind = Kind {
 };
 const REPLY: Kind = Kind {
     readers: &[Operator],
-    ..json("reply", "cmd/{verb}/reply", "The answer to a command. The same goes to `faceid-operator/…` where its sender asks for that.", schemas::reply)
+    ..json(
+        "reply",
+        "cmd/{verb}/reply",
+        "The answer to a command. The same goes to `faceid-operator/…` where its sender asks for that.",
+        schemas::reply,
+    )
 };
 const DISCOVERY: Kind = Kind {
     retained: true,
@@ -253,13 +315,40 @@ const HOME_ASSISTANT: Kind = Kind {
     readers: &[Device],
     retained: true,
     form: Word,
-    ..json("home-assistant-status", "/homeassistant/status", "Home Assistant's start: the device says its discovery message again.", schemas::home_assistant)
+    ..json(
+        "home-assistant-status",
+        "/homeassistant/status",
+        "Home Assistant's start: the device says its discovery message again.",
+        schemas::home_assistant,
+    )
 };
 
 /// Every kind, in the order of the published documents.
 pub const KINDS: &[Kind] = &[
-    DECISION, BIRTH, STATUS, STATS, KEYS, AUDIT_HEAD, ALARM, CAMERA_STATUS, PRESENCE, ATTEMPT, PROMPT, SNAPSHOT, THROTTLE, CREDENTIAL, PASSAGE,
-    DOOR_STATE, PANEL, PANEL_EVENT, COMMAND, REPLY, DISCOVERY, HOME_ASSISTANT,
+    DECISION,
+    BIRTH,
+    STATUS,
+    STATS,
+    KEYS,
+    AUDIT_HEAD,
+    ALARM,
+    CAMERA_STATUS,
+    PRESENCE,
+    ATTEMPT,
+    PROMPT,
+    SNAPSHOT,
+    THROTTLE,
+    ACCESS,
+    HOLD,
+    CREDENTIAL,
+    PASSAGE,
+    DOOR_STATE,
+    PANEL,
+    PANEL_EVENT,
+    COMMAND,
+    REPLY,
+    DISCOVERY,
+    HOME_ASSISTANT,
 ];
 
 /// The kind of an event.
@@ -279,6 +368,8 @@ pub fn kind_of(event: &Event) -> Kind {
         Event::Prompt(_) => PROMPT,
         Event::Snapshot(_) => SNAPSHOT,
         Event::DoorBlock(_) => THROTTLE,
+        Event::DoorAccess(_) => ACCESS,
+        Event::DoorHold(_) => HOLD,
     }
 }
 

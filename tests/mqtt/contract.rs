@@ -82,7 +82,7 @@ import verify
 vectors = json.load(open(sys.argv[1] + "/grants.json"))
 judged = 0
 for case in vectors["cases"]:
-    if "published" in case:
+    if "published" in case or "hold" in case:
         continue
     door = verify.Door(vectors["pinned"], vectors["device"], vectors["door"], since=0)
     door.taken = {jti: case["now"] + 10 for jti in case.get("taken", [])}
@@ -156,8 +156,7 @@ fn the_subscriber_in_python_opens_once_by_what_the_publisher_sends_and_not_again
     ear.say(Said { topic: topic.clone(), payload: fresh, retained: true, ..Said::default() });
     super::wait_for("the word to be kept", || {
         let late = subscriber(&settings(broker.port), nowhere());
-        let (_, message) = next_decision(&late);
-        message.retained.then_some(())
+        super::next(&late, "door/front/decision").retained.then_some(())
     });
     let (mut child, heard) = start();
     let mut found = vec![heard.recv_timeout(PATIENCE).unwrap()];
@@ -182,7 +181,7 @@ const ids = new Set(flow.map((one) => one.id));
 for (const one of flow) for (const wire of (one.wires || []).flat()) if (!ids.has(wire)) throw new Error(wire);
 let judged = 0;
 for (const case_ of vectors.cases) {
-    if (case_.published) continue;
+    if (case_.published || case_.hold) continue;
     const kept = new Map(), words = [];
     const context = { get: (name) => kept.get(name), set: (name, value) => kept.set(name, value) };
     const values = { DEVICE: vectors.device, DOOR: vectors.door, PINNED: JSON.stringify(vectors.pinned) };

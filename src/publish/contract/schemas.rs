@@ -31,7 +31,10 @@ fn object(fields: &[(&str, Value)]) -> Value {
 /// With what every plain message begins with.
 fn stamped(fields: &[(&str, Value)]) -> Value {
     let mut all = vec![
-        ("contract_version", json!({"const": CONTRACT_VERSION, "description": "The contract's version. Fields are added under the same one"})),
+        (
+            "contract_version",
+            json!({"const": CONTRACT_VERSION, "description": "The contract's version. Fields are added under the same one"}),
+        ),
         ("device", id("The device")),
         ("boot_id", text("Made afresh at each start of the program that writes")),
         ("time", time("When it was so")),
@@ -98,7 +101,10 @@ fn described(mut schema: Value, what: &str) -> Value {
 }
 
 fn models() -> Value {
-    map(&json!({"type": "array", "items": {"type": "string"}}), "The networks by what they are for: `detector`, `liveness`, `embedder`")
+    map(
+        &json!({"type": "array", "items": {"type": "string"}}),
+        "The networks by what they are for: `detector`, `liveness`, `embedder`",
+    )
 }
 
 fn clock() -> Value {
@@ -114,7 +120,10 @@ pub(super) fn decision() -> Value {
     let evidence = object(&[
         ("frames", count("How many frames the evidence comes from")),
         ("quality_band", one_of(["none", "low", "medium", "high"], "How good they were; `none` where no frame was looked at")),
-        ("match_band", one_of(["none", "weak", "near", "good", "strong"], "The best comparison, by how far it is from the threshold")),
+        (
+            "match_band",
+            one_of(["none", "weak", "near", "good", "strong"], "The best comparison, by how far it is from the threshold"),
+        ),
         ("liveness_band", one_of(["none", "low", "uncertain", "high"], "Liveness, by its threshold")),
     ]);
     let policy = object(&[("id", id("The rules' name")), ("version", count("Their version"))]);
@@ -124,11 +133,12 @@ pub(super) fn decision() -> Value {
         ("outcome", one_of(["granted", "denied", "review"], "`review`: a person should look; the door stays shut")),
         ("reason", one_of(words::REASONS.iter().map(|reason| reason.word), "See \"Reasons\"")),
         ("door", id("At which door")),
-        ("camera", id("Seen by which camera")),
-        ("track", count("Which visit there")),
+        ("camera", or_null(id("Seen by which camera; null where an operator opened the door"))),
+        ("track", or_null(count("Which visit there"))),
         ("person", or_null(id("Who; on a denial only where the reason is about that person"))),
+        ("operator?", text("The id of the operator's key, where one opened the door")),
         ("person_name?", text("The person's name, where the config says so")),
-        ("factors", list(&one_of(["face", "card", "pin"], "One"), "What the person was recognised by")),
+        ("factors", list(&one_of(["face", "card", "pin", "operator"], "One"), "What the person was recognised by")),
         ("evidence", described(evidence, "Bands, never scores, which would let an attacker climb")),
         ("policy", described(policy, "The rules that it was decided by")),
         ("models", models()),
@@ -208,7 +218,8 @@ pub(super) fn stats() -> Value {
         ("frames", count("Frames that came, since the start")),
         ("frames_dropped", count("Frames that were replaced before anyone took them, since the start")),
     ]);
-    let decision = described(latency.clone(), "From the first usable face to the grant, in milliseconds; null where none was given");
+    let decision =
+        described(latency.clone(), "From the first usable face to the grant, in milliseconds; null where none was given");
     stamped(&[
         ("uptime_s", count("Seconds since the start")),
         ("provider", text("Where the networks run")),
@@ -220,7 +231,10 @@ pub(super) fn stats() -> Value {
         ("events_dropped", count("Events that were given up for want of room, since the start")),
         (
             "witness",
-            one_of(["awaited", "silent", "heard", "none-kept", "forgotten"], "What the broker has told of this device's last `birth`"),
+            one_of(
+                ["awaited", "silent", "heard", "none-kept", "forgotten"],
+                "What the broker has told of this device's last `birth`",
+            ),
         ),
         ("temperature_c", or_null(number("The warmest sensor"))),
         ("match_rates?", match_rates()),
@@ -237,7 +251,10 @@ pub(super) fn keys() -> Value {
         ("alg", json!({"const": "EdDSA"})),
     ]);
     object(&[
-        ("keys", json!({"type": "array", "items": key, "minItems": 1, "maxItems": 16, "description": "The key in use; during a rotation two"})),
+        (
+            "keys",
+            json!({"type": "array", "items": key, "minItems": 1, "maxItems": 16, "description": "The key in use; during a rotation two"}),
+        ),
         ("endorsements?", list(&token("A statement"), "What keys of the set say of the others: see \"Keys\"")),
     ])
 }
@@ -286,7 +303,13 @@ pub(super) fn attempt() -> Value {
     stamped(&[
         ("camera", id("Which camera")),
         ("track", count("Which visit there")),
-        ("reason", one_of(words::ATTEMPTS.iter().map(|attempt| attempt.word), "Why no frame could be judged, most often; `too-short`: the face was good and gone too soon")),
+        (
+            "reason",
+            one_of(
+                words::ATTEMPTS.iter().map(|attempt| attempt.word),
+                "Why no frame could be judged, most often; `too-short`: the face was good and gone too soon",
+            ),
+        ),
         ("frames", count("How many frames the visit had")),
     ])
 }
@@ -329,6 +352,30 @@ pub(super) fn throttle() -> Value {
         ("blocked", truth("Whether it is blocked")),
         ("until", or_null(time("When the last block ends"))),
         ("reasons", list(&reason, "Which blocks there are")),
+    ])
+}
+
+pub(super) fn access() -> Value {
+    let last = object(&[
+        ("outcome", one_of(["granted", "denied", "review"], "As in the decision")),
+        ("reason", one_of(words::REASONS.iter().map(|reason| reason.word), "As in the decision")),
+        ("time", time("When it was decided")),
+    ]);
+    stamped(&[
+        ("door", id("Which door")),
+        ("mode", one_of(["normal", "locked-down", "free", "two-factor"], "How the policy uses it")),
+        ("locked_down", truth("Whether a command has locked it down")),
+        ("held_open_until", or_null(time("Until when an operator holds it open"))),
+        ("last", or_null(described(last, "The last decision since the start"))),
+    ])
+}
+
+pub(super) fn hold() -> Value {
+    stamped(&[
+        ("door", id("Which door")),
+        ("operator", text("The id of the operator's key")),
+        ("until", or_null(time("Until when it is to be held open, as long as the word is renewed; null where that has ended"))),
+        ("grant", token("The signed word, `typ` `faceid-hold+jwt`")),
     ])
 }
 
@@ -405,7 +452,7 @@ pub fn claims() -> Value {
     object(&[
         ("iss", id("The device that decided")),
         ("aud", id("The one door that it opens, as one text")),
-        ("sub", id("The person who was recognised")),
+        ("sub", id("The person who was recognised, or `operator.<kid>`")),
         ("iat", count("When it was signed, in whole seconds since 1970")),
         ("nbf", count("From when on it is valid")),
         ("exp", count("From when on it is void")),

@@ -11,6 +11,7 @@ use crate::publish::payload::{AlarmKind, CONTRACT_VERSION};
 use crate::types::{Reason, Refusal};
 
 #[path = "../../../tests/support/contract.rs"]
+#[allow(dead_code, reason = "each test target uses a part of it")]
 mod validate;
 
 mod readme;
@@ -50,7 +51,8 @@ fn asyncapi() -> Value {
     let (mut channels, mut operations, mut messages, mut schemas) = (Map::new(), Map::new(), Map::new(), Map::new());
     for kind in KINDS {
         let name = kind.name;
-        let (address, parties) = (address(kind), |parties: &[Party]| parties.iter().map(|party| party.as_str()).collect::<Vec<_>>());
+        let (address, parties) =
+            (address(kind), |parties: &[Party]| parties.iter().map(|party| party.as_str()).collect::<Vec<_>>());
         let mut channel = json!({
             "address": address, "summary": kind.purpose,
             "messages": {name: {"$ref": format!("#/components/messages/{name}")}},
@@ -100,11 +102,8 @@ fn asyncapi() -> Value {
 #[test]
 fn the_published_documents_are_what_the_table_says() {
     let pretty = |value: &Value| serde_json::to_string_pretty(value).unwrap() + "\n";
-    let made = [
-        ("asyncapi.json", pretty(&asyncapi())),
-        ("grants.json", pretty(&vectors::document())),
-        ("README.md", readme::document()),
-    ];
+    let made =
+        [("asyncapi.json", pretty(&asyncapi())), ("grants.json", pretty(&vectors::document())), ("README.md", readme::document())];
     for (name, text) in made {
         let path = folder().join(name);
         if std::env::var_os("FACEID_WRITE_CONTRACT").is_some() {
@@ -164,14 +163,15 @@ fn no_word_of_the_code_is_missing() {
     let all = [words::REASONS, words::ALARMS, words::ATTEMPTS, words::GRANT_REFUSALS];
     assert!(all.iter().flat_map(|list| *list).all(|word| !word.meaning.is_empty() && !word.advice.is_empty()));
     use crate::door::DoorState;
-    let states = [DoorState::Locked, DoorState::Unlocked, DoorState::Open, DoorState::HeldOpen, DoorState::ForcedOpen, DoorState::Unknown];
+    let states =
+        [DoorState::Locked, DoorState::Unlocked, DoorState::Open, DoorState::HeldOpen, DoorState::ForcedOpen, DoorState::Unknown];
     assert_eq!(states.map(DoorState::as_str), words::DOOR_STATES);
 }
 
 #[test]
 fn events_go_where_and_as_the_table_says() {
-    use crate::publish::payload::tests as made;
     use crate::publish::audit::Head;
+    use crate::publish::payload::tests as made;
     use crate::publish::{Alarm, CameraWord, Discovery, Reply, Snapshot};
     use crate::types::{CameraId, DoorId, Moment, Prompt, Side, TrackId, Wall};
     let (door, camera, at) = (DoorId::new("front").unwrap(), CameraId::new("porch").unwrap(), Wall(1_700_000_000_000));
@@ -186,8 +186,30 @@ fn events_go_where_and_as_the_table_says() {
         Event::AuditHead(Head::default()),
         Event::Discovery(Box::new(Discovery { topic: "homeassistant/device/gate/config".into(), payload: "{}".into() })),
         Event::Reply(Reply { topic: "cmd/ping/reply".into(), elsewhere: false, payload: String::new(), correlation: None }),
-        Event::Prompt(Prompt { door: door.clone(), camera: camera.clone(), track: TrackId(1), side: Side::Left, asked_at: asked, until: asked }),
+        Event::Prompt(Prompt {
+            door: door.clone(),
+            camera: camera.clone(),
+            track: TrackId(1),
+            side: Side::Left,
+            asked_at: asked,
+            until: asked,
+        }),
         Event::Snapshot(Snapshot { door: door.clone(), camera: camera.clone(), track: 1, sealed: String::new(), at }),
+        Event::DoorAccess(crate::publish::DoorAccess {
+            door: door.clone(),
+            mode: "normal",
+            locked_down: false,
+            held_until: None,
+            last: None,
+            at,
+        }),
+        Event::DoorHold(crate::publish::DoorHold {
+            door: door.clone(),
+            operator: String::new(),
+            until: None,
+            grant: String::new(),
+            at,
+        }),
         Event::DoorBlock(crate::publish::DoorBlock { door, faces: None, credentials: None, at }),
         Event::Presence(crate::publish::PresenceEvent {
             presence: crate::types::Presence { camera: camera.clone(), faces: 0, people: Vec::new() },
@@ -312,7 +334,9 @@ fn a_door_takes_and_refuses_the_vectors_as_they_say() {
 #[test]
 fn the_validator_finds_what_is_wrong() {
     let birth = (BIRTH.schema)();
-    for (path, value) in [("/doors/0", json!("a/b")), ("/gallery/claim", json!("a.b")), ("/clock/synced", json!(1)), ("/time", json!("now"))] {
+    for (path, value) in
+        [("/doors/0", json!("a/b")), ("/gallery/claim", json!("a.b")), ("/clock/synced", json!(1)), ("/time", json!("now"))]
+    {
         let mut altered = golden("birth");
         *altered.pointer_mut(path).unwrap() = value;
         validate::check(&birth, &altered, "birth").unwrap_err();

@@ -35,30 +35,58 @@ pub const REASONS: &[Word] = &[
         "Better light and a frontal look; `faceid doctor` says whether the pack has the network",
     ),
     word("expired-person", "The person's entry has expired", "`faceid people set ID --expires …`, if the person is still to come"),
-    word("stale", "The evidence was too old when it could be decided", "The device is overloaded: see `stats`, `faceid bench pipeline`"),
+    word(
+        "stale",
+        "The evidence was too old when it could be decided",
+        "The device is overloaded: see `stats`, `faceid bench pipeline`",
+    ),
     word(
         "gallery-unavailable",
         "The gallery is empty, belongs to another model, or is older than it was",
         "Enrol somebody; otherwise `faceid gallery verify` says what is wrong",
     ),
-    word("not-permitted", "No rule lets this person through this door, at any time", "Change `[policy]`; `faceid check --explain` says who may pass"),
+    word(
+        "not-permitted",
+        "No rule lets this person through this door, at any time",
+        "Change `[policy]`; `faceid check --explain` says who may pass",
+    ),
     word("schedule", "A rule lets this person through this door, but not now", "Come at the time, or change the rule's schedule"),
     word("not-yet-valid", "The person's time has not begun", "Wait, or change `valid-from` of `[[policy.people]]`"),
-    word("clock", "The rules ask for the time, and the clock cannot be relied on", "Let a time service set it: `timedatectl`, `faceid doctor`"),
-    word("passback", "The person is inside already, or outside already", "Leave by the reader first; the desk forgives who was let through by hand"),
+    word(
+        "clock",
+        "The rules ask for the time, and the clock cannot be relied on",
+        "Let a time service set it: `timedatectl`, `faceid doctor`",
+    ),
+    word(
+        "passback",
+        "The person is inside already, or outside already",
+        "Leave by the reader first; `faceid command forgive` for who was let through by hand",
+    ),
     word(
         "second-factor",
         "The door asks for a card or a PIN besides the face: none came in time, or it is another person's",
         "Present it before or right after the look; see \"A card or PIN reader\"",
     ),
-    word("too-few-people", "The door opens for several people together, and this one came before the others", "The others look into the camera, too"),
-    word("lockdown", "The door is locked down", "`faceid command release`, when the reason for it is over; a policy's `locked-down` mode stays"),
+    word(
+        "too-few-people",
+        "The door opens for several people together, and this one came before the others",
+        "The others look into the camera, too",
+    ),
+    word(
+        "lockdown",
+        "The door is locked down",
+        "`faceid command release`, when the reason for it is over; a policy's `locked-down` mode stays",
+    ),
     word(
         "throttled",
         "Too many attempts failed here and this face was no clear match, this very face failed a moment ago, or a picture was held up here",
         "Wait for the end that `door/{door}/throttle` names, or `faceid command release`; an enrolled person who is clearly seen passes all the same",
     ),
-    word("challenge", "The person was asked to turn the head and did not, or to the other side", "Try again and follow `door/{door}/prompt`"),
+    word(
+        "challenge",
+        "The person was asked to turn the head and did not, or to the other side",
+        "Try again and follow `door/{door}/prompt`",
+    ),
     word("witness", "The second camera that must agree says nothing: it is away, or it stalls", "See its `camera/{camera}/status`"),
     word("several-faces", "The door opens for one face in view, and a second one was there", "One at a time"),
     word(
@@ -71,6 +99,7 @@ pub const REASONS: &[Word] = &[
         "The networks are those that come with the program, which are for a first look, and the config does not accept them at a door",
         "`faceid models fetch standard`, `pack = \"standard\"`, enrol anew",
     ),
+    word("operator", "An operator opened the door from a desk; no face was asked for", "Nothing; the audit trail has who"),
 ];
 
 /// What an alarm is about: the last part of its topic, and `kind`.
@@ -78,14 +107,30 @@ pub const ALARMS: &[Word] = &[
     word("spoof", "A photo, a screen or a mask was shown", "Look who stands there"),
     word("forced-open", "The door opened without a grant", "Go and look"),
     word("held-open", "The door stays open for longer than `held-open-ms`", "Shut it"),
-    word("tamper", "A case, a sensor or a state file was touched, or an older state was put back", "See `detail`, then `faceid audit export`"),
-    word("gallery-rollback", "The gallery is older than it was", "`faceid gallery verify` tells; `--accept-rollback` when it is understood"),
+    word(
+        "tamper",
+        "A case, a sensor or a state file was touched, or an older state was put back",
+        "See `detail`, then `faceid audit export`",
+    ),
+    word(
+        "gallery-rollback",
+        "The gallery is older than it was",
+        "`faceid gallery verify` tells; `--accept-rollback` when it is understood",
+    ),
     word("gallery-read-only", "A write failed, and the gallery takes no change", "Look after the disk, then restart"),
     word("outbox-full", "Decisions were lost because no broker took them for too long", "Mend the way to the broker; `outbox-mib`"),
     word("duress", "Somebody was let in who says to be forced", "As your site has agreed; nothing at the door shows it"),
     word("throttled", "Too many attempts failed at a door", "See `door/{door}/throttle`"),
-    word("witness-silent", "The broker tells nothing of this device's last `birth`, or has forgotten it", "Mend its access rules; see `faceid doctor`"),
-    word("match-rate", "More strangers would be let in before a camera than the site bears", "Raise the threshold (`faceid calibrate`), or let `tighten-on-match-rate` do so"),
+    word(
+        "witness-silent",
+        "The broker tells nothing of this device's last `birth`, or has forgotten it",
+        "Mend its access rules; see `faceid doctor`",
+    ),
+    word(
+        "match-rate",
+        "More strangers would be let in before a camera than the site bears",
+        "Raise the threshold (`faceid calibrate`), or let `tighten-on-match-rate` do so",
+    ),
 ];
 
 /// Why a visit ended without a decision: `reason` of `camera/{camera}/attempt`.
@@ -148,14 +193,24 @@ pub const ORDERS: &[Order] = &[
         args: &[arg("from", "the first `sequence`, a number; 0 without it"), arg("limit", "how many, at most 64")],
         answer: "`events`, and `next`: the `from` of the next page",
     },
-    Order { verb: "lockdown", purpose: "Grants nothing from now on, over restarts too", args: DOORS, answer: "`lockdown` true, `doors`" },
+    Order {
+        verb: "lockdown",
+        purpose: "Grants nothing from now on, over restarts too",
+        args: DOORS,
+        answer: "`lockdown` true, `doors`",
+    },
     Order {
         verb: "release",
         purpose: "Ends a lock-down that was commanded, and blocks after failed attempts",
         args: DOORS,
         answer: "`lockdown` false, `doors`",
     },
-    Order { verb: "list", purpose: "Says who is enrolled, without names", args: NO_ARGS, answer: "`people`: `id`, `groups`, `templates`, `expires_at`" },
+    Order {
+        verb: "list",
+        purpose: "Says who is enrolled, without names",
+        args: NO_ARGS,
+        answer: "`people`: `id`, `groups`, `templates`, `expires_at`",
+    },
     Order {
         verb: "set",
         purpose: "Changes what is kept about a person; what is absent stays",
@@ -199,6 +254,28 @@ pub const ORDERS: &[Order] = &[
         purpose: "Reads the gallery again and builds its index anew",
         args: NO_ARGS,
         answer: "`people`, `templates`: how many there are now",
+    },
+    Order {
+        verb: "open",
+        purpose: "Opens a door once; needs the right `open` of `[[policy.operators]]`",
+        args: &[needed("door", "which door")],
+        answer: "`door`",
+    },
+    Order {
+        verb: "hold-open",
+        purpose: "Holds doors open, at most for twelve hours; needs the right `hold-open` of `[[policy.operators]]`",
+        args: &[
+            needed("doors", "a list of doors"),
+            arg("seconds", "for how long; 0 ends it. Give it or `until`"),
+            arg("until", "until when, RFC 3339"),
+        ],
+        answer: "`doors`, `until`",
+    },
+    Order {
+        verb: "forgive",
+        purpose: "Forgets in which areas somebody is (anti-passback)",
+        args: &[arg("person", "who. Give it or `everybody`"), arg("everybody", "true: everybody")],
+        answer: "`forgiven`: the person, or null for everybody",
     },
 ];
 

@@ -16,7 +16,8 @@ fn rows(list: &[words::Word], heads: [&str; 3]) -> String {
 }
 
 fn topics() -> String {
-    let mut out = String::from("| topic | written by | read by | QoS | retained | payload | what for |\n|---|---|---|---|---|---|---|\n");
+    let mut out =
+        String::from("| topic | written by | read by | QoS | retained | payload | what for |\n|---|---|---|---|---|---|---|\n");
     let parties = |list: &[Party]| list.iter().map(|party| party.as_str()).collect::<Vec<_>>().join(", ");
     for Kind { topic, writers, readers, qos, retained, form, purpose, name, .. } in KINDS {
         let kept = if *retained { "yes" } else { "no" };
@@ -26,7 +27,8 @@ fn topics() -> String {
             super::Form::Signed => "compact JWS".into(),
         };
         let topic = topic.trim_start_matches('/');
-        writeln!(out, "| `{topic}` | {} | {} | {qos} | {kept} | {payload} | {purpose} |", parties(writers), parties(readers)).unwrap();
+        writeln!(out, "| `{topic}` | {} | {} | {qos} | {kept} | {payload} | {purpose} |", parties(writers), parties(readers))
+            .unwrap();
     }
     out
 }
@@ -70,8 +72,14 @@ fn messages() -> String {
         let schema = (kind.schema)();
         let all = schema["enum"].as_array().into_iter().flatten().filter_map(|word| word.as_str());
         let all = all.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
-        writeln!(out, "`{}` is a word: {all}{}{}.", kind.topic.trim_start_matches('/'), if all.is_empty() { "" } else { ". " }, schema["description"].as_str().unwrap_or_default())
-            .unwrap();
+        writeln!(
+            out,
+            "`{}` is a word: {all}{}{}.",
+            kind.topic.trim_start_matches('/'),
+            if all.is_empty() { "" } else { ". " },
+            schema["description"].as_str().unwrap_or_default()
+        )
+        .unwrap();
     }
     out
 }
@@ -81,7 +89,15 @@ fn orders() -> String {
     for order in words::ORDERS {
         let arg = |arg: &words::Arg| format!("`{}`{}: {}", arg.name, if arg.needed { " (needed)" } else { "" }, arg.what);
         let args = order.args.iter().map(arg).collect::<Vec<_>>().join("; ");
-        writeln!(out, "| `{}` | {} | {} | {} |", order.verb, order.purpose, if args.is_empty() { "none" } else { &args }, order.answer).unwrap();
+        writeln!(
+            out,
+            "| `{}` | {} | {} | {} |",
+            order.verb,
+            order.purpose,
+            if args.is_empty() { "none" } else { &args },
+            order.answer
+        )
+        .unwrap();
     }
     out
 }
@@ -103,6 +119,7 @@ pub(super) fn document() -> String {
         ("ORDERS", orders()),
         ("CLAIMS", claims()),
         ("GRANT_LIFETIME", grant::MAX_LIFETIME_S.to_string()),
+        ("HOLD_S", grant::MAX_HOLD_S.to_string()),
         ("TOKEN_BYTES", grant::MAX_TOKEN_BYTES.to_string()),
         ("KEYS_BYTES", grant::MAX_JWK_SET_BYTES.to_string()),
         ("KEYS", grant::MAX_KEYS.to_string()),

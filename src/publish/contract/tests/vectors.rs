@@ -59,6 +59,8 @@ fn cases(device: &GrantKey, next: &GrantKey, stranger: &GrantKey) -> Vec<Case> {
     let gate = DeviceId::new("gate").unwrap();
     let word = device.endorse(&both, &gate, Wall(SIGNED * 1000), Duration::from_secs(60), 1);
     let published = json!({"published": both.published(vec![word])});
+    let hold = json!({"typ": "faceid-hold+jwt"});
+    let holding = |seconds: u32| sign(&with(header(device), &hold), &with(claims(), &json!({"hold_s": seconds})));
     let nothing = || json!({});
     let at = |offset: i64| json!({"now": SIGNED + offset});
     vec![
@@ -69,6 +71,9 @@ fn cases(device: &GrantKey, next: &GrantKey, stranger: &GrantKey) -> Vec<Case> {
         ("without typ, which is optional", "accept", headed(json!({"typ": null})), nothing()),
         ("the longest life that is believed", "accept", claiming(json!({"exp": SIGNED + 300})), nothing()),
         ("signed by a key that a pinned key endorses, at a controller that reads `keys`", "accept", of_next.clone(), published),
+        ("holds the door open, at a controller that knows holds", "accept", holding(30), json!({"hold": true})),
+        ("holds the door open for too long at once", "lifetime", holding(31), json!({"hold": true})),
+        ("a hold under a grant's type", "malformed", claiming(json!({"hold_s": 5})), nothing()),
         ("signed by a key that nobody has endorsed", "unknown-key", of_next, nothing()),
         ("ended, by more than the leeway", "expired", good.clone(), at(7)),
         ("the device's clock is ahead by more than the leeway", "not-yet", good.clone(), at(-3)),
@@ -112,7 +117,8 @@ pub(super) fn document() -> Value {
     json!({
         "about": "A controller of door `door` that pins `pinned` gets each token in a decision, when its clock says `now` (seconds since 1970), and \
             must do what `expect` says: `accept`, or refuse for that reason (README.md, \"Grants\"). `taken`: ids that it took before; `retained`: the \
-            broker's flag; `published`: what is on the `keys` topic, for controllers that learn. The keys are for these vectors alone: their seeds \
+            broker's flag; `published`: what is on the `keys` topic, for controllers that learn; `hold`: it \
+            comes on the topic `hold`, for controllers that know it. The keys are for these vectors alone: their seeds \
             are 32 bytes of 01, 02 and 03.",
         "device": "gate", "door": "front", "leeway_s": 2, "pinned": pinned, "cases": cases.collect::<Vec<_>>(),
     })
