@@ -18,6 +18,10 @@ pub struct DoorSettings {
     /// it nothing is believed that the controller says of passages, and each grant counts as one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller_keys: Option<PathBuf>,
+    /// Whether a sensor tells the door's controller that it is open: Home Assistant is shown an opening only then. Where [controller] of this
+    /// config drives the door, its `sensor-line` says so.
+    #[serde(default)]
+    pub has_sensor: bool,
     /// What is asked for besides the pictures of these cameras. It can only deny.
     #[serde(default)]
     pub liveness: DoorLiveness,
@@ -78,7 +82,7 @@ impl Default for DoorLiveness {
 impl DoorSettings {
     /// A door that asks for nothing besides the pictures of these cameras.
     pub fn new(id: DoorId, cameras: Vec<CameraId>) -> Self {
-        Self { id, cameras, controller_keys: None, liveness: DoorLiveness::default() }
+        Self { id, cameras, controller_keys: None, has_sensor: false, liveness: DoorLiveness::default() }
     }
 
     /// Values out of range, each with its key and the way out.

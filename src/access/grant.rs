@@ -111,6 +111,23 @@ pub enum GrantError {
     Lifetime,
 }
 
+impl GrantError {
+    /// The word of the published contract for a token that opens nothing; of a key or a set, `keys`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            GrantError::KeyLength { .. } | GrantError::Random(_) | GrantError::KeySet(_) => "keys",
+            GrantError::Malformed(_) => "malformed",
+            GrantError::Algorithm => "algorithm",
+            GrantError::UnknownKey => "unknown-key",
+            GrantError::Signature => "signature",
+            GrantError::Audience => "audience",
+            GrantError::NotYet => "not-yet",
+            GrantError::Expired => "expired",
+            GrantError::Lifetime => "lifetime",
+        }
+    }
+}
+
 /// What a grant says (RFC 7519's registered claims; times in whole seconds since 1970).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
@@ -289,6 +306,12 @@ impl GrantKey {
     #[cfg(any(test, feature = "fuzzing"))]
     pub fn sign_endorsement_text(&self, text: &str) -> String {
         self.sign_as(ENDORSEMENT, text)
+    }
+
+    /// Any header and any text, signed, to see what becomes of it.
+    #[cfg(test)]
+    pub(crate) fn sign_raw(&self, header: &str, payload: &str) -> String {
+        self.sign_parts(header, payload)
     }
 
     fn sign_as(&self, typ: &str, payload: &str) -> String {

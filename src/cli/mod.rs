@@ -17,6 +17,7 @@ mod explain;
 #[expect(clippy::expect_used, reason = "it is there to panic")]
 pub mod fuzzing;
 mod gallery;
+mod grant;
 mod import;
 #[cfg(test)]
 mod manual;
@@ -165,6 +166,9 @@ enum Verb {
     Audit(audit::AuditVerb),
     /// Sign a command, send it to a device and print the answer
     Command(command::Args),
+    /// See what a door would make of a grant
+    #[command(subcommand)]
+    Grant(grant::GrantVerb),
     /// Open a picture that a device sealed and published after `command snapshot-on`
     Snapshot(snapshot::Args),
     /// Care for the sealed gallery
@@ -221,6 +225,7 @@ pub fn main() -> ExitCode {
         Verb::Door(args) => door::door(&places, &args),
         Verb::Audit(verb) => audit::audit(&places, &verb),
         Verb::Snapshot(args) => snapshot::snapshot(&places, &args),
+        Verb::Grant(verb) => grant::grant(&places, &verb),
         Verb::Command(args) => command::command(&places, &args),
         Verb::Gallery(verb) => gallery::gallery(&places, &verb),
         Verb::Models(verb) => models::models(&places, &verb),

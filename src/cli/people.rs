@@ -95,7 +95,7 @@ pub(super) enum PeopleVerb {
     Export,
 }
 
-fn parse_time(text: &str) -> std::result::Result<Wall, String> {
+pub(super) fn parse_time(text: &str) -> std::result::Result<Wall, String> {
     let stamp: jiff::Timestamp = text.parse().map_err(|e| format!("{e}; write it like 2027-01-31T00:00:00Z"))?;
     Ok(Wall(stamp.as_millisecond()))
 }

@@ -271,7 +271,7 @@ pub(super) fn make_once(
     Err(Failure::new(code::PERMISSION, text))
 }
 
-fn key_ring(config: &Config) -> Result<daemon::KeyRing> {
+pub(super) fn key_ring(config: &Config) -> Result<daemon::KeyRing> {
     daemon::KeyRing::read(&config.device, &config.secrets_dir).map_err(|error| Failure::new(code::PERMISSION, error))
 }
 

@@ -456,3 +456,37 @@ impl Commands {
 fn pong() -> Value {
     json!({ "version": env!("CARGO_PKG_VERSION") })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::publish::contract::words;
+
+    /// The members that a verb's arguments may have, as serde says them of one that it does not know.
+    fn members<T: for<'de> Deserialize<'de>>() -> BTreeSet<String> {
+        let error = serde_json::from_value::<T>(json!({ "?": 1 })).err().unwrap().to_string();
+        error.split("expected").nth(1).unwrap().split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_published_contract_has_every_argument_of_every_verb() {
+        for order in words::ORDERS {
+            let known = match Verb::of(order.verb).unwrap() {
+                Verb::Ping | Verb::List | Verb::SnapshotOff | Verb::Rebuild => BTreeSet::new(),
+                Verb::Replay => members::<ReplayArgs>(),
+                Verb::Lockdown | Verb::Release => members::<DoorArgs>(),
+                Verb::Set => members::<SetArgs>(),
+                Verb::Remove => members::<PersonArgs>(),
+                Verb::Enroll => members::<EnrollArgs>(),
+                Verb::SnapshotOn => members::<OnArgs>(),
+                Verb::Open => members::<OpenArgs>(),
+                Verb::HoldOpen => members::<HoldArgs>(),
+                Verb::Forgive => members::<ForgiveArgs>(),
+            };
+            let told: BTreeSet<String> = order.args.iter().map(|arg| arg.name.to_owned()).collect();
+            assert_eq!(told, known, "{}", order.verb);
+        }
+    }
+}

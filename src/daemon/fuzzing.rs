@@ -60,7 +60,7 @@ impl Ear {
         }
         // The topic is the sender's too.
         self.unsigned(&String::from_utf8_lossy(payload), payload);
-        self.unsigned(discovery::BIRTH_TOPIC, payload);
+        self.unsigned(discovery::DEFAULT_BIRTH_TOPIC, payload);
         assert!(birth_witness::claim_of(payload, &self.keys).is_err());
         let Ok(text) = std::str::from_utf8(payload) else { return };
         let command = self.key.sign_command(text);

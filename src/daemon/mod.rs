@@ -2,6 +2,7 @@
 
 mod access_state;
 mod api;
+mod at_home;
 mod birth_witness;
 pub mod blocks;
 mod broker_word;

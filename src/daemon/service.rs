@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::access_state::AccessState;
 use super::api::{self, Api, Asks};
+use super::at_home;
 use super::birth_witness::BirthWitness;
 use super::broker_word::{BrokerWord, Word};
 use super::care::Care;
@@ -40,7 +41,7 @@ use crate::config::{Config, ConfigError};
 use crate::gallery::{Gallery, GalleryError, SealingKey};
 use crate::inference::{self, InferenceError};
 use crate::pipeline::{Pipeline, Terms, Timings};
-use crate::publish::{self, Audit, Birth, Discovery, Event, KeptEar, Publisher, SealedError, discovery};
+use crate::publish::{self, Audit, Birth, Event, KeptEar, Publisher, SealedError};
 use crate::system::notify::Notifier;
 use crate::system::secret::SecretError;
 use crate::system::seen::SeenError;
@@ -229,8 +230,8 @@ impl Service {
         let (publisher, mut courier) = Publisher::durable(config.publish.clone(), context, &config.secrets_dir, record.journal);
         let kept = courier.hear_kept();
         publisher.publish(keys.event(clock::wall()));
-        if config.publish.home_assistant {
-            publisher.publish(discovery_event(config));
+        for event in at_home::events(config) {
+            publisher.publish(event);
         }
         let has_run = record.audit.has_run();
 
@@ -554,14 +555,6 @@ impl Service {
 /// The operators' keys that the config pins; without any, no command is believed.
 pub fn operators(settings: &publish::Settings) -> Result<Option<KeySet>, DaemonError> {
     settings.operator_keys.as_deref().map(|path| pinned("publish.operator-keys", path)).transpose()
-}
-
-fn discovery_event(config: &Config) -> Event {
-    let cameras: Vec<CameraId> = config.cameras.iter().map(|camera| camera.id.clone()).collect();
-    let doors: Vec<_> = config.doors.iter().map(|door| door.id.clone()).collect();
-    let root = config.publish.topic_root(&config.device);
-    let payload = discovery::payload(&config.device, &root, env!("CARGO_PKG_VERSION"), &cameras, &doors);
-    Event::Discovery(Box::new(Discovery { topic: discovery::topic(&config.device), payload }))
 }
 
 /// The lanes that the courier puts commands into, and what doors say.

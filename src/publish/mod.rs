@@ -11,6 +11,7 @@ pub mod broker;
 pub mod certificates;
 pub mod command;
 pub mod connect;
+pub mod contract;
 pub mod discovery;
 pub mod filters;
 #[cfg(any(test, feature = "fuzzing"))]

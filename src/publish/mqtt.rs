@@ -20,7 +20,6 @@ use rumqttc::v5::{AsyncClient, Event as Happening, MqttOptions};
 use tokio::sync::Notify;
 
 use super::connect::{self, Course, MAX_PACKET_BYTES, Problem};
-use super::discovery;
 use super::filters::Filters;
 use super::journal::Journal;
 use super::kept::{self, Kept, KeptEar, KeptMouth};
@@ -310,7 +309,7 @@ impl Worker {
 
     /// Takes in what the broker brought: Home Assistant's word here, everything else for whoever hears commands.
     pub(crate) fn heard(&self, message: Received, now: Moment) {
-        if message.topic == discovery::BIRTH_TOPIC {
+        if message.topic == self.settings.home_assistant_birth_topic {
             if message.payload == b"online" {
                 self.shared.outbox().again(|event| matches!(event, Event::Discovery(_)));
                 self.shared.wake.notify_one();

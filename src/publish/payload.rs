@@ -661,7 +661,7 @@ pub(super) mod tests {
         })
     }
 
-    fn birth() -> Event {
+    pub(in crate::publish) fn birth() -> Event {
         Event::Birth(Box::new(Birth {
             version: "0.1.0".into(),
             provider: "ort/cpu".into(),

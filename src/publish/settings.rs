@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::discovery;
 use crate::types::DeviceId;
 
 /// Where the broker is and how this device speaks to it.
@@ -54,8 +55,13 @@ pub struct Settings {
     /// Who may look at faces after `cmd/snapshot-on`: the public key that `faceid keygen --snapshots FILE` prints. Without it no picture ever
     /// leaves the device.
     pub snapshot_recipient: Option<String>,
-    /// Whether Home Assistant is told of this device (`homeassistant/device/<device>/config`).
+    /// Whether Home Assistant is told of this device (`<home-assistant-prefix>/device/<device>/config`). Switched off, what it was told is
+    /// taken back.
     pub home_assistant: bool,
+    /// The first part of that topic: the discovery prefix in Home Assistant's MQTT options.
+    pub home_assistant_prefix: String,
+    /// Where Home Assistant says `online` when it has started: the birth message's topic in its MQTT options. It is then told again.
+    pub home_assistant_birth_topic: String,
     /// Whether decisions carry people's names beside their ids.
     pub person_names: bool,
     /// TLS.
@@ -99,6 +105,8 @@ impl Default for Settings {
             operator_keys: None,
             snapshot_recipient: None,
             home_assistant: true,
+            home_assistant_prefix: discovery::DEFAULT_PREFIX.into(),
+            home_assistant_birth_topic: discovery::DEFAULT_BIRTH_TOPIC.into(),
             person_names: false,
             tls: Tls::default(),
         }
@@ -132,13 +140,21 @@ impl Settings {
         if self.port == 0 {
             find("port", "0 is no port: 1883 is usual, 8883 with TLS".into());
         }
-        let topic_is_plain = !self.base_topic.starts_with(['$', '/']) && !self.base_topic.ends_with('/');
-        if self.base_topic.is_empty()
-            || !topic_is_plain
-            || self.base_topic.len() > 200
-            || self.base_topic.contains(['+', '#', '\0'])
-        {
-            find("base-topic", "use 1 to 200 bytes without `+` and `#`, not starting with `$` and without `/` at its ends".into());
+        let topics = [
+            ("base-topic", &self.base_topic),
+            ("home-assistant-prefix", &self.home_assistant_prefix),
+            ("home-assistant-birth-topic", &self.home_assistant_birth_topic),
+        ];
+        for (key, topic) in topics {
+            let has_plain_ends = !topic.starts_with(['$', '/']) && !topic.ends_with('/');
+            if topic.is_empty() || !has_plain_ends || topic.len() > 200 || topic.contains(['+', '#', '\0']) {
+                find(key, "use 1 to 200 bytes without `+` and `#`, not starting with `$` and without `/` at its ends".into());
+            }
+            // What is said there would be taken for a node's word.
+            let is_ours = topic.strip_prefix(&self.base_topic).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            if key != "base-topic" && is_ours {
+                find(key, "use a topic that is not below `base-topic`".into());
+            }
         }
         if self.client_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > 200 || id.contains(char::is_control)) {
             find("client-id", "use 1 to 200 bytes, or leave it out".into());
@@ -211,6 +227,8 @@ mod tests {
             outbox_days: 0,
             audit_mib: 0,
             unheard_grants_s: 86_401,
+            home_assistant_prefix: "a/#".into(),
+            home_assistant_birth_topic: "/status".into(),
             tls: Tls { client_certificate_file: Some("a.pem".into()), ..Tls::default() },
             ..Settings::default()
         };
@@ -225,6 +243,9 @@ mod tests {
                 "client-id",
                 "connect-timeout-s",
                 "flush-timeout-ms",
+                "home-assistant-birth-topic",
+                "home-assistant-prefix",
+                "home-assistant-prefix",
                 "host",
                 "keep-alive-s",
                 "outbox-days",

@@ -1,18 +1,22 @@
 //! What an operator does at doors from a desk, over a real mosquitto with the real daemon and the real door agent: opened once, held open,
 //! locked down meanwhile, each by the right that the policy gives and takes back with a reload.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use faceid_plus::publish::{Notice, Subscriber};
+use faceid_plus::publish::{Notice, Received, Subscriber};
 use serde_json::Value;
 
 use super::answers::Daemon;
 use super::mosquitto::{Mosquitto, PATIENCE, wait_for};
-use super::{nowhere, settings, wait_until_subscribed};
+use super::published::Contract;
+use super::{expect_contract, nowhere, settings, wait_until_subscribed};
 
 /// The agent at the door, whose lock prints what it does.
 struct Door {
@@ -64,9 +68,49 @@ fn reload(daemon: &Daemon) {
     assert!(Command::new("kill").args(["-HUP", &child]).status().unwrap().success());
 }
 
+/// Everything that daemon, controller and command line say meanwhile must be as the published contract says.
+struct Witness {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Received>>,
+}
+
+impl Witness {
+    fn start(broker: u16) -> Self {
+        let ear = Subscriber::start(&settings(broker), &nowhere(), "#").unwrap();
+        wait_until_subscribed(&ear);
+        let stop = Arc::new(AtomicBool::new(false));
+        let is_over = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            while !is_over.load(Ordering::SeqCst) {
+                if let Some(Notice::Message(message)) = ear.next(Duration::from_millis(100)) {
+                    all.push(message);
+                }
+            }
+            all
+        });
+        Self { stop, thread }
+    }
+
+    /// The kinds that came.
+    fn kinds(self) -> BTreeSet<String> {
+        self.stop.store(true, Ordering::SeqCst);
+        let contract = Contract::read();
+        let (answers, all): (Vec<_>, Vec<_>) =
+            self.thread.join().unwrap().into_iter().partition(|message| message.topic.starts_with("faceid-operator/"));
+        // An answer is the same wherever it goes.
+        for answer in answers {
+            expect_contract(&Received { topic: "faceid/unit/cmd/ping/reply".into(), ..answer });
+        }
+        all.iter().for_each(expect_contract);
+        all.iter().map(|message| contract.kind_on(&message.topic).unwrap().to_owned()).collect()
+    }
+}
+
 #[test]
 fn an_operator_opens_and_holds_a_door_by_the_right_that_a_reload_gives_and_a_lock_down_ends_it() {
     let broker = Mosquitto::open();
+    let witness = Witness::start(broker.port);
     let daemon = Daemon::start(broker.port);
     let folder = daemon.folder.path();
     let keys = folder.join("device.json");
@@ -131,4 +175,21 @@ fn an_operator_opens_and_holds_a_door_by_the_right_that_a_reload_gives_and_a_loc
     std::fs::write(folder.join("operators.json"), daemon.succeed(&["keygen", "--operator", other.to_str().unwrap()])).unwrap();
     reload(&daemon);
     wait_for("the other key", || (!commanded(&daemon, "ping", "{}").0).then_some(()));
+    let kinds = witness.kinds();
+    for kind in [
+        "access",
+        "audit-head",
+        "birth",
+        "command",
+        "decision",
+        "discovery",
+        "door-state",
+        "hold",
+        "keys",
+        "reply",
+        "status",
+        "throttle",
+    ] {
+        assert!(kinds.contains(kind), "{kind} did not come: {kinds:?}");
+    }
 }

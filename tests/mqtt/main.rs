@@ -3,6 +3,7 @@
 
 #[cfg(feature = "gstreamer")]
 mod answers;
+mod contract;
 mod desk;
 mod durable;
 #[cfg(feature = "gstreamer")]
@@ -13,6 +14,8 @@ mod floods;
 mod hostile;
 #[path = "../support/mosquitto.rs"]
 mod mosquitto;
+#[path = "../support/contract.rs"]
+mod published;
 mod shipped;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,8 +28,8 @@ use std::time::Duration;
 use faceid_plus::publish::command::Judge;
 use faceid_plus::publish::passage::Passages;
 use faceid_plus::publish::{
-    Alarm, AlarmKind, Birth, CameraStatus, CameraWord, Clock, Context, DecisionEvent, Discovery, DoorBlock, Event, Notice, Policy,
-    PresenceEvent, Problem, Publisher, Received, Said, Settings, State, Subscriber, Tls, discovery, lanes,
+    Alarm, AlarmKind, Birth, CameraStatus, CameraWord, Clock, Context, DecisionEvent, Discovery, DoorAccess, DoorBlock, Event,
+    Notice, Policy, PresenceEvent, Problem, Publisher, Received, Said, Settings, State, Subscriber, Tls, discovery, lanes,
 };
 use faceid_plus::system::stop::{self, StopHandle};
 use faceid_plus::types::{
@@ -184,13 +187,22 @@ fn next(subscriber: &Subscriber, topic: &str) -> Received {
     })
 }
 
+/// What came is as the published contract says.
+fn expect_contract(message: &Received) {
+    static CONTRACT: std::sync::OnceLock<published::Contract> = std::sync::OnceLock::new();
+    let contract = CONTRACT.get_or_init(published::Contract::read);
+    contract.check(&message.topic, &message.payload, message.retained).unwrap();
+}
+
 fn next_status(subscriber: &Subscriber) -> (String, bool) {
     let message = next(subscriber, "status");
+    expect_contract(&message);
     (String::from_utf8(message.payload).unwrap(), message.retained)
 }
 
 fn next_decision(subscriber: &Subscriber) -> (Value, Received) {
     let message = next(subscriber, "door/front/decision");
+    expect_contract(&message);
     (serde_json::from_slice(&message.payload).unwrap(), message)
 }
 
@@ -505,6 +517,14 @@ fn what_home_assistant_shows_as_a_state_awaits_whoever_comes_late_and_no_event_d
     running.publisher.publish(camera(CameraWord::Online));
     running.publisher.publish(Event::Presence(PresenceEvent { presence, at: Wall(0) }));
     running.publisher.publish(Event::DoorBlock(DoorBlock { door: front.clone(), faces: None, credentials: None, at: Wall(0) }));
+    running.publisher.publish(Event::DoorAccess(DoorAccess {
+        door: front.clone(),
+        mode: "normal",
+        locked_down: false,
+        held_until: None,
+        last: None,
+        at: Wall(0),
+    }));
     running.decide(1, MINUTE);
     let detail = String::new();
     running.publisher.publish(Event::Alarm(Alarm {
@@ -515,7 +535,15 @@ fn what_home_assistant_shows_as_a_state_awaits_whoever_comes_late_and_no_event_d
         at: Wall(0),
     }));
     // The device is told of at home, and its door's controller tells the door's state.
-    let text = discovery::payload(&DeviceId::new("gate").unwrap(), "faceid/gate", "0.1.0", &[porch], &[front]);
+    let device = DeviceId::new("gate").unwrap();
+    let site = discovery::Site {
+        device: &device,
+        root: "faceid/gate",
+        version: "0.1.0",
+        cameras: &[porch],
+        doors: &[(front.clone(), true)],
+    };
+    let text = discovery::payload(&site, &BTreeMap::new());
     let topic = "faceid/gate/door/front/state".to_owned();
     listener.say(Said { topic, payload: "locked".into(), retained: true, ..Said::default() });
 
@@ -529,11 +557,11 @@ fn what_home_assistant_shows_as_a_state_awaits_whoever_comes_late_and_no_event_d
         });
         heard
     };
-    let mut live = heard(&listener, 7);
+    let mut live = heard(&listener, 8);
     live.retain(|_, retained| !*retained);
     running.wait_until_delivered(1);
     let late = subscriber(&settings(broker.port), nowhere());
-    let kept = heard(&late, 5);
+    let kept = heard(&late, 6);
     // Nothing else comes: the broker hands out what it keeps before it answers to a later word.
     late.say(Said { topic: "faceid/gate/end".into(), payload: "end".into(), ..Said::default() });
     wait_for("the end of what is kept", || match late.next(PATIENCE)? {
@@ -576,8 +604,9 @@ fn home_assistants_start_brings_the_discovery_again_and_its_end_does_not() {
     let thread = std::thread::spawn(move || worker.run(&stop, &|| {}));
     let running = Running { publisher, stop: handle, thread: Some(thread) };
     let (device, door) = (DeviceId::new("gate").unwrap(), DoorId::new("front").unwrap());
-    let payload = discovery::payload(&device, "faceid/gate", "0.1.0", &[], &[door]);
-    let topic = discovery::topic(&device);
+    let site = discovery::Site { device: &device, root: "faceid/gate", version: "0.1.0", cameras: &[], doors: &[(door, false)] };
+    let payload = discovery::payload(&site, &BTreeMap::new());
+    let topic = discovery::topic(discovery::DEFAULT_PREFIX, &device);
     let home = Subscriber::start(&settings(broker.port), nowhere(), "homeassistant/#").unwrap();
     wait_until_subscribed(&home);
     let found = || {
@@ -589,7 +618,7 @@ fn home_assistants_start_brings_the_discovery_again_and_its_end_does_not() {
     running.publisher.publish(Event::Discovery(Box::new(Discovery { topic: topic.clone(), payload: payload.clone() })));
     assert_eq!(found(), payload.as_bytes());
     let say = |word: &str| {
-        home.say(Said { topic: discovery::BIRTH_TOPIC.into(), payload: word.into(), ..Said::default() });
+        home.say(Said { topic: discovery::DEFAULT_BIRTH_TOPIC.into(), payload: word.into(), ..Said::default() });
     };
     say("offline");
     say("online");

@@ -22,7 +22,7 @@ impl Worker {
                 Filter::new(self.topic("cmd/+"), QoS::AtLeastOnce),
                 Filter::new(self.topic("door/+/credential"), QoS::AtMostOnce),
                 Filter::new(self.topic("door/+/passage"), QoS::AtLeastOnce),
-                Filter::new(discovery::BIRTH_TOPIC.to_owned(), QoS::AtLeastOnce),
+                Filter::new(self.settings.home_assistant_birth_topic.clone(), QoS::AtLeastOnce),
             ]);
         }
         if !filters.is_empty() && !session.filters.ask(client, filters) {
