@@ -1,5 +1,6 @@
 //! A camera made of still pictures: for machines without GStreamer, and for tests.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ pub(super) fn run(
     let unplayable = |reason: String| CaptureError::Unplayable { camera: camera.clone(), reason };
     let paths = pictures_of(&source.path).map_err(|error| unplayable(format!("{}: {error}", source.path.display())))?;
     let mut number = 0;
+    let mut told = BTreeSet::new();
     loop {
         let before = number;
         let mut refused = String::new();
@@ -31,7 +33,10 @@ pub(super) fn run(
                 Ok(picture) => picture,
                 Err(error) => {
                     refused = format!("{} {error}", path.display());
-                    log::warn!("camera {camera}: {refused}");
+                    // Once, however often the pictures go round.
+                    if told.insert(path) {
+                        log::warn!("camera {camera}: {refused}");
+                    }
                     continue;
                 }
             };

@@ -3,8 +3,8 @@
 //!
 //! Invariants: a frame stays in the layout its decoder gave and is not copied; a slow reader never holds up a camera (the newest frame
 //! wins and the replaced ones are counted), except for a file that is asked for without loss; no password reaches an event, an error,
-//! a log line or a `Debug`. Everything that names GStreamer stands in `pipelines`, `rtsp`, `rtsp_bounds`, `rtsp_trust`, `mapped`, `recode` and
-//! `stream`, behind the feature `gstreamer`; without it only `images` works. This room spawns no thread of its own but those of a guard, which
+//! a log line or a `Debug`. Everything that names GStreamer stands in `pipelines`, `rtsp`, `rtsp_bounds`, `rtsp_trust`, `mapped`, `reasons`,
+//! `recode`, `whole` and `stream`, behind the feature `gstreamer`; without it only `images` works. This room spawns no thread of its own but those of a guard, which
 //! stands between us and an RTSP camera that nobody vouches for: the caller gives [`run`] one.
 
 mod event;
@@ -18,8 +18,12 @@ mod luma;
 #[cfg(feature = "gstreamer")]
 mod mapped;
 pub mod motion;
+#[cfg(feature = "gstreamer")]
+mod pace;
 pub mod pipelines;
 mod raster;
+#[cfg(feature = "gstreamer")]
+mod reasons;
 #[cfg(feature = "gstreamer")]
 mod recode;
 pub mod redact;
@@ -36,6 +40,8 @@ pub mod slot;
 pub mod still;
 #[cfg(feature = "gstreamer")]
 mod stream;
+#[cfg(feature = "gstreamer")]
+mod whole;
 
 use std::path::Path;
 

@@ -71,8 +71,10 @@ mod with_gstreamer {
     use super::{CameraSettings, Description, Source, source_words};
     use crate::capture::CaptureError;
     use crate::capture::redact::Redactor;
-    use crate::capture::settings::{CsiSource, FileSource, Hardware, LaunchSource, V4l2Source};
+    use crate::capture::settings::{CsiSource, FileSource, Hardware, LaunchSource, PixelAspect, V4l2Source};
+    use crate::capture::whole::Whole;
     use crate::capture::{rtsp, rtsp_trust};
+    use crate::types::frame::MAX_SIDE;
 
     /// What frames may leave the pipeline as.
     const LAYOUTS: [&str; 4] = ["I420", "NV12", "GRAY8", "GRAY16_LE"];
@@ -82,17 +84,18 @@ mod with_gstreamer {
     const HARDWARE_CONVERTERS: [&str; 2] = ["nvvidconv", "nvvideoconvert"];
 
     /// Every element that a source may need, what for, and what installs it.
-    const ELEMENTS: [(&str, &str, &str); 15] = [
+    const ELEMENTS: [(&str, &str, &str); 16] = [
         ("filesrc", "files", "libgstreamer1.0-0"),
         ("decodebin", "all but CSI", "gstreamer1.0-plugins-base"),
         ("videoconvert", "software conversion", "gstreamer1.0-plugins-base"),
+        ("videoscale", "pixels that are not square", "gstreamer1.0-plugins-base"),
         ("rtspsrc", "RTSP cameras", "gstreamer1.0-plugins-good"),
         ("rtph264depay", "RTSP cameras", "gstreamer1.0-plugins-good"),
         ("v4l2src", "USB cameras", "gstreamer1.0-plugins-good"),
         ("jpegdec", "USB cameras that send JPEG", "gstreamer1.0-plugins-good"),
         ("matroskademux", "MKV files", "gstreamer1.0-plugins-good"),
         ("qtdemux", "MP4 files", "gstreamer1.0-plugins-good"),
-        ("videoflip", "clips that say how they are turned", "gstreamer1.0-plugins-good"),
+        ("videoflip", "pictures that are turned", "gstreamer1.0-plugins-good"),
         ("h264parse", "H.264", "gstreamer1.0-plugins-bad"),
         ("avdec_h264", "H.264 in software", "gstreamer1.0-libav"),
         ("nvv4l2decoder", "H.264 on a Jetson", "nvidia-l4t-gstreamer"),
@@ -207,6 +210,8 @@ mod with_gstreamer {
         pub(in crate::capture) redactor: Redactor,
         /// What is noticed on the way to a network camera; it must live as long as the pipeline plays.
         pub(in crate::capture) way: rtsp::Way,
+        /// What keeps pictures that are not whole away.
+        pub(in crate::capture) whole: Whole,
     }
 
     /// Builds the camera's pipeline anew, reading its password anew. `no_video` is called when the source turns out to hold none.
@@ -222,6 +227,7 @@ mod with_gstreamer {
             return build_launch(settings, source, redactor);
         }
         let pipeline = gst::Pipeline::new();
+        let whole = Whole::watch(&pipeline);
         let sink = gst_app::AppSink::builder().name("faceid").build();
         let formats = gst::List::new(LAYOUTS);
         sink.set_caps(Some(&gst::Caps::builder("video/x-raw").field("format", formats).build()));
@@ -267,7 +273,7 @@ mod with_gstreamer {
             Source::Launch(_) | Source::Images(_) => return Err(bad(settings, "is no source for a pipeline".to_owned())),
         }
         configure(settings, &pipeline, &sink);
-        Ok(Built { pipeline, sink, redactor, way })
+        Ok(Built { pipeline, sink, redactor, way, whole })
     }
 
     fn bad(settings: &CameraSettings, reason: String) -> CaptureError {
@@ -308,16 +314,47 @@ mod with_gstreamer {
             converter.set_property_from_str("output-buffers", "8");
         }
         pipeline.add(sink).map_err(|error| bad(settings, error.to_string()))?;
-        // A telephone writes beside its clip how it was held, and every player turns it so. What says nothing passes untouched.
-        match &settings.source {
-            Source::File(_) if is_installed("videoflip") => {
-                let upright = make("videoflip")?;
-                upright.set_property_from_str("video-direction", "auto");
-                add_linked(settings, pipeline, &[&converter, &upright], sink.upcast_ref())?;
-            }
-            _ => add_linked(settings, pipeline, &[&converter], sink.upcast_ref())?,
+        if let Some(PixelAspect { width, height }) = settings.pixel_aspect {
+            shape_pixels(&converter, gst::Fraction::new(width.into(), height.into()));
         }
+        let mut row = vec![converter.clone()];
+        // Faces must not be wider or narrower than they are: pixels that are not square are made so. What is square passes untouched.
+        if is_installed("videoscale") {
+            let square = make("capsfilter")?;
+            let side = || gst::IntRange::new(1, MAX_SIDE as i32);
+            let caps = gst::Caps::builder("video/x-raw").field("pixel-aspect-ratio", gst::Fraction::new(1, 1));
+            square.set_property("caps", caps.field("width", side()).field("height", side()).build());
+            row.extend([make("videoscale")?, square]);
+        }
+        // A telephone writes beside its clip how it was held, and every player turns it so. What says nothing passes untouched.
+        let direction = match (settings.turn, &settings.source) {
+            (90, _) => Some("90r"),
+            (180, _) => Some("180"),
+            (270, _) => Some("90l"),
+            (_, Source::File(_)) if is_installed("videoflip") => Some("auto"),
+            _ => None,
+        };
+        if let Some(direction) = direction {
+            let upright = make("videoflip")?;
+            upright.set_property_from_str("video-direction", direction);
+            row.push(upright);
+        }
+        add_linked(settings, pipeline, &row.iter().collect::<Vec<_>>(), sink.upcast_ref())?;
         Ok(converter)
+    }
+
+    /// Has the video that comes into an element say that its pixels are of this shape.
+    fn shape_pixels(entry: &gst::Element, shape: gst::Fraction) {
+        let Some(pad) = entry.static_pad("sink") else { return };
+        pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+            let Some(gst::PadProbeData::Event(event)) = &mut info.data else { return gst::PadProbeReturn::Ok };
+            if let gst::EventView::Caps(said) = event.view() {
+                let mut caps = said.caps_owned();
+                caps.make_mut().set("pixel-aspect-ratio", shape);
+                *event = gst::event::Caps::new(&caps);
+            }
+            gst::PadProbeReturn::Ok
+        });
     }
 
     /// Adds a `decodebin` whose first video goes into `entry`.
@@ -375,7 +412,8 @@ mod with_gstreamer {
             sink.set_caps(Some(&gst::Caps::builder("video/x-raw").field("format", formats).build()));
         }
         configure(settings, &pipeline, &sink);
-        Ok(Built { pipeline, sink, redactor, way: rtsp::Way::default() })
+        let whole = Whole::watch(&pipeline);
+        Ok(Built { pipeline, sink, redactor, way: rtsp::Way::default(), whole })
     }
 
     /// What all pipelines have in common: the monotonic clock, and a sink that never queues.

@@ -36,9 +36,36 @@ pub(super) struct Way {
     certificate: Arc<Mutex<Option<String>>>,
     guard: Option<Guard>,
     bounds: Bounds,
+    asked: Option<Asked>,
+}
+
+/// What an RTSP server was asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) transport: Transport,
+    pub(super) has_login: bool,
+    /// Where it is.
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// Which of the videos that it describes.
+    pub(super) video: u32,
+    /// The numbers of the videos that it describes.
+    videos: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Asked {
+    /// How many videos it describes.
+    pub(super) fn videos(&self) -> u32 {
+        u32::try_from(self.videos.lock().unwrap_or_else(PoisonError::into_inner).len()).unwrap_or(u32::MAX)
+    }
 }
 
 impl Way {
+    /// What was asked for, of an RTSP server.
+    pub(super) fn asked(&self) -> Option<&Asked> {
+        self.asked.as_ref()
+    }
+
     /// Why there is no connection, where that is known better than from GStreamer's error.
     pub(super) fn reason(&self, place: &str) -> Option<String> {
         if let Some(why) = self.certificate.lock().unwrap_or_else(PoisonError::into_inner).clone() {
@@ -97,11 +124,23 @@ pub(super) fn source(
             element.set_property("user-pw", password.as_str());
         }
     }
-    if let Some(Place { scheme, host, port }) = Place::of(url).filter(|_| source.url.is_anybodys()) {
+    let videos = Arc::<Mutex<Vec<u32>>>::default();
+    if let Some(Place { scheme, host, port }) = Place::of(url) {
         let usual = PORTS.iter().find(|(known, _)| *known == scheme).map_or(554, |(_, port)| *port);
-        let guard = Guard::start(host, port.unwrap_or(usual)).map_err(|error| bad(format!("no guard for it: {error}")))?;
-        element.set_property("proxy", format!("http://{}", guard.address()));
-        way.guard = Some(guard);
+        let port = port.unwrap_or(usual);
+        if source.url.is_anybodys() {
+            let guard = Guard::start(host, port).map_err(|error| bad(format!("no guard for it: {error}")))?;
+            element.set_property("proxy", format!("http://{}", guard.address()));
+            way.guard = Some(guard);
+        }
+        way.asked = Some(Asked {
+            transport: source.transport,
+            has_login: source.user.is_some() || source.password_secret.is_some(),
+            host: host.to_owned(),
+            port,
+            video: source.video,
+            videos: videos.clone(),
+        });
     }
     if source.url.scheme() == Some("rtsps") {
         if !has_tls() {
@@ -120,10 +159,25 @@ pub(super) fn source(
         }
         judge_certificate(&element, source, way.certificate.clone());
     }
-    element.connect("select-stream", false, |values| {
+    // Of several videos (main and sub stream) one alone is asked for: which of them came first would be chance.
+    let (camera, wanted) = (settings.id.clone(), source.video);
+    element.connect("select-stream", false, move |values| {
         let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
         let media = caps.as_ref().and_then(|caps| caps.structure(0)).and_then(|s| s.get::<&str>("media").ok());
-        Some((media == Some("video")).to_value())
+        let number = values.get(1).and_then(|value| value.get::<u32>().ok());
+        let Some(number) = number.filter(|_| media == Some("video")) else { return Some(false.to_value()) };
+        let mut videos = videos.lock().unwrap_or_else(PoisonError::into_inner);
+        // A stream may be asked about twice.
+        let place = videos.iter().position(|known| *known == number).unwrap_or_else(|| {
+            videos.push(number);
+            videos.len() - 1
+        });
+        if place == 1 {
+            log::info!(
+                "camera {camera}: it describes more than one video: number {wanted} is taken, counted from 0; `rtsp.video` chooses"
+            );
+        }
+        Some((u32::try_from(place) == Ok(wanted)).to_value())
     });
     Ok((element, way))
 }

@@ -117,8 +117,10 @@ fn relay(mut inner: TcpStream, host: &str, port: u16, shared: &Arc<Shared>) -> i
             break unit;
         }
     };
-    let mut outer = connect(host, port_of(&first, host).unwrap_or(port)).inspect_err(|error| {
-        *shared.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+    let port = port_of(&first, host).unwrap_or(port);
+    let mut outer = connect(host, port).inspect_err(|error| {
+        let words = super::reasons::unreached_in_words(error, host, port).unwrap_or_else(|| error.to_string());
+        *shared.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
     })?;
     outer.set_read_timeout(Some(LOOK))?;
     outer.set_write_timeout(Some(WRITE))?;
@@ -169,7 +171,8 @@ fn send(first: Vec<u8>, inner: &mut TcpStream, outer: &mut TcpStream, outgoing: 
 
 fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     let mut last = io::Error::other("it has no address");
-    for address in (host, port).to_socket_addrs()? {
+    let unknown = |_| io::Error::other(format!("no host is known as {host}"));
+    for address in (host, port).to_socket_addrs().map_err(unknown)? {
         match TcpStream::connect_timeout(&address, CONNECT) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,

@@ -34,15 +34,53 @@ pub struct CameraSettings {
     /// The longest wait before a lost source is tried again; up to 4000.
     #[serde(default = "defaults::retry_max_ms")]
     pub retry_max_ms: u32,
-    /// A picture whose mean luma (0 black, 255 white) stays below this for a second is dark; 0 switches it off.
+    /// A picture of which but a twentieth is brighter than this (0 black, 255 white) for a second is dark; 0 switches it off.
     #[serde(default = "defaults::dark_luma")]
     pub dark_luma: u8,
     /// A picture whose luma deviates by less than this for a second shows nothing (a covered lens); 0 switches it off.
     #[serde(default = "defaults::flat_luma_deviation")]
     pub flat_luma_deviation: u8,
+    /// By how many degrees pictures are turned clockwise, of a camera that is mounted on its side or its head: 0, 90, 180 or 270. For
+    /// `launch`, `images` and depth there is `videoflip` in the pipeline, or a picture that is turned before.
+    #[serde(default)]
+    pub turn: u16,
+    /// The shape of a pixel, its width to its height, `"2:1"` for example, of a recorder that sends pictures of pixels that are not square
+    /// and does not say so. Without it the shape is what the stream says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pixel_aspect: Option<PixelAspect>,
     /// Which frames are worth a look.
     #[serde(default)]
     pub motion: MotionSettings,
+}
+
+/// The shape of a pixel, its width to its height.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PixelAspect {
+    /// How wide, 1 to 64.
+    pub width: u16,
+    /// How high, 1 to 64.
+    pub height: u16,
+}
+
+impl TryFrom<String> for PixelAspect {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let side = |text: &str| text.parse::<u16>().ok().filter(|side| (1..=64).contains(side));
+        let shape = text.split_once(':').and_then(|(width, height)| Some((side(width)?, side(height)?)));
+        // Pixels that are more than four times as wide as high, or the other way, are a slip of the pen.
+        let shape = shape.filter(|(width, height)| *width <= 4 * height && *height <= 4 * width);
+        let (width, height) =
+            shape.ok_or_else(|| format!("`{text}` is no shape of a pixel: give WIDTH:HEIGHT, `2:1` for example"))?;
+        Ok(Self { width, height })
+    }
+}
+
+impl From<PixelAspect> for String {
+    fn from(shape: PixelAspect) -> Self {
+        format!("{}:{}", shape.width, shape.height)
+    }
 }
 
 mod defaults {
@@ -142,6 +180,10 @@ pub struct RtspSource {
     /// How long packets wait for late ones before decoding; 0 to 5000.
     #[serde(default = "defaults::latency_ms")]
     pub latency_ms: u32,
+    /// Which video is taken where the camera describes several at one address, its main and its sub stream for example: 0 is the first;
+    /// up to 15.
+    #[serde(default)]
+    pub video: u32,
 }
 
 /// How an RTSP camera's packets travel.
@@ -380,6 +422,8 @@ impl Default for CameraSettings {
             retry_max_ms: defaults::retry_max_ms(),
             dark_luma: defaults::dark_luma(),
             flat_luma_deviation: defaults::flat_luma_deviation(),
+            turn: 0,
+            pixel_aspect: None,
             motion: MotionSettings::default(),
         }
     }
@@ -409,6 +453,18 @@ impl CameraSettings {
         if self.retry_max_ms > MAX_RETRY_MS || self.retry_max_ms < self.retry_min_ms {
             let text = "give retry-min-ms to 4000, or a source that returns is not back within 5 s";
             wrong("retry-max-ms", format!("is {}: {text}", self.retry_max_ms));
+        }
+        if ![0, 90, 180, 270].contains(&self.turn) {
+            wrong("turn", format!("is {}: give 0, 90, 180 or 270", self.turn));
+        }
+        if matches!(self.source, Source::Launch(_) | Source::Images(_)) {
+            let text = "is for the other kinds of sources: say it in the pipeline, or change the pictures";
+            if self.turn != 0 {
+                wrong("turn", text.to_owned());
+            }
+            if self.pixel_aspect.is_some() {
+                wrong("pixel-aspect", text.to_owned());
+            }
         }
         for (key, text) in self.source.findings() {
             wrong(&format!("source.{key}"), text);
@@ -449,6 +505,9 @@ impl Source {
                 }
                 if source.fingerprint.as_deref().is_some_and(|text| fingerprint_bytes(text).is_none()) {
                     wrong("rtsp.fingerprint", "is no SHA-256: give 64 hexadecimal digits, with or without `:`".to_owned());
+                }
+                if source.video > 15 {
+                    wrong("rtsp.video", format!("is {}: give 0 to 15", source.video));
                 }
                 if source.latency_ms > 5000 {
                     wrong("rtsp.latency-ms", format!("is {}: give 0 to 5000", source.latency_ms));
@@ -522,6 +581,13 @@ impl StreamUrl {
         }
         if self.0.contains(char::is_whitespace) {
             return Some("holds white space".to_owned());
+        }
+        let behind = authority.rsplit_once(']').map_or(authority, |(_, behind)| behind);
+        if behind
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port == 0) || port.parse::<u16>().is_err())
+        {
+            return Some("names a port that is none: give 1 to 65535".to_owned());
         }
         None
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::raster;
@@ -109,6 +110,11 @@ pub fn decode_picture_within(bytes: &[u8], max_pixels: u64) -> Result<Picture, S
 }
 
 fn decode_bounded(bytes: &[u8], max_pixels: u64, max_memory: u64) -> Result<Picture, StillError> {
+    decode(bytes, max_pixels, max_memory, true)
+}
+
+/// `may_lack_end` is whether a JPEG without an end marker is looked at more closely.
+fn decode(bytes: &[u8], max_pixels: u64, max_memory: u64, may_lack_end: bool) -> Result<Picture, StillError> {
     if bytes.is_empty() {
         return Err(StillError::Empty);
     }
@@ -130,10 +136,14 @@ fn decode_bounded(bytes: &[u8], max_pixels: u64, max_memory: u64) -> Result<Pict
     }
     let jpeg = (format == ImageFormat::Jpeg).then(|| Jpeg::of(bytes));
     match jpeg {
-        // The decoder fills what is missing with grey.
-        Some(None) => return Err(StillError::CutOff),
-        Some(Some(Jpeg { scans, .. })) if scans > MAX_SCANS => {
+        Some(Jpeg { scans, .. }) if scans > MAX_SCANS => {
             return Err(StillError::Damaged { format: name, reason: format!("it has {scans} scans, more than {MAX_SCANS}") });
+        }
+        // The decoder fills what is missing with grey.
+        Some(jpeg) if !(jpeg.has_end || may_lack_end && jpeg.is_one_scan()) => return Err(StillError::CutOff),
+        Some(jpeg) if !jpeg.has_end => {
+            drop(decoder);
+            return decode_without_end(bytes, max_pixels, max_memory);
         }
         _ => {}
     }
@@ -141,7 +151,7 @@ fn decode_bounded(bytes: &[u8], max_pixels: u64, max_memory: u64) -> Result<Pict
     let pixels = u64::from(width) * u64::from(height);
     let color = decoder.color_type();
     let own = match format {
-        ImageFormat::Jpeg => jpeg.flatten().map_or(0, |jpeg| jpeg.coefficients(width, height)),
+        ImageFormat::Jpeg => jpeg.map_or(0, |jpeg| jpeg.coefficients(width, height)),
         ImageFormat::WebP => webp_bytes_a_pixel(bytes) * pixels,
         _ => 0,
     };
@@ -156,6 +166,23 @@ fn decode_bounded(bytes: &[u8], max_pixels: u64, max_memory: u64) -> Result<Pict
     let rgb = to_rgb(raw, length, color).ok_or_else(|| StillError::Damaged { format: name, reason: format!("{color:?}") })?;
     let (width, height, rgb) = turned(rgb, width, height, orientation, max_memory);
     Picture::from_rgb(width, height, rgb).ok_or(StillError::Size { width, height, max_pixels })
+}
+
+/// Decodes a JPEG whose last bytes are missing, if these are but the end marker: then it does not matter what follows the last block. Two
+/// different endings that give the same pixels say so; whatever is missing of the picture itself would be read from them. The first one's
+/// zero bits are a code in any table (ITU-T T.81, annex C).
+fn decode_without_end(bytes: &[u8], max_pixels: u64, max_memory: u64) -> Result<Picture, StillError> {
+    let kept = bytes.strip_suffix(&[0xFF]).unwrap_or(bytes);
+    let with_ending = |ending: u8| {
+        let whole = [kept, &[ending; 64], &[0xFF, 0xD9]].concat();
+        let picture = decode(&whole, max_pixels, max_memory, false).map_err(|_| StillError::CutOff)?;
+        let digest = Sha256::digest(picture.plane(0).0);
+        Ok::<_, StillError>((digest, picture))
+    };
+    // One picture at a time is held.
+    let (first, _) = with_ending(0)?;
+    let (second, picture) = with_ending(0x55)?;
+    if first == second { Ok(picture) } else { Err(StillError::CutOff) }
 }
 
 /// What a WebP's decoder holds besides what it gives, a pixel, by the first chunk: the lossy planes; the lossless picture; and where the
@@ -251,7 +278,11 @@ fn known_format(bytes: &[u8]) -> Result<ImageFormat, StillError> {
         Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp)) => Ok(format),
         Ok(format) => Err(StillError::UnknownFormat(name_of(format))),
         Err(_) => Err(StillError::UnknownFormat(match bytes.get(4..12) {
-            Some(b"ftypheic" | b"ftypheix" | b"ftypmif1" | b"ftyphevc") => "HEIC, which is not read",
+            Some(b"ftypheic" | b"ftypheix" | b"ftypmif1" | b"ftyphevc") => {
+                "HEIC, which is not read (an iPhone gives JPEG when sent by mail, or with Settings, Camera, Formats, Most Compatible; `heif-convert` makes one)"
+            }
+            Some([b'f', b't', b'y', b'p', ..]) => "a clip or a picture of a kind that is not read",
+            _ if bytes.starts_with(b"\0\0\0\x0cjP  ") => "JPEG 2000, which is not read",
             _ if bytes.starts_with(b"%PDF") => "PDF, which is not read",
             _ if std::str::from_utf8(&bytes[..bytes.len().min(64)]).is_ok() => "text, not a picture",
             _ => "no picture that is known",
@@ -282,6 +313,8 @@ fn refusal(format: &'static str, error: &ImageError) -> StillError {
 /// What a JPEG's segments say of the work that it is.
 #[derive(Debug, Clone, Copy, Default)]
 struct Jpeg {
+    /// Whether an end marker follows the last scan.
+    has_end: bool,
     scans: usize,
     is_progressive: bool,
     /// Of the frame, and of its first scan.
@@ -294,20 +327,20 @@ struct Jpeg {
 }
 
 impl Jpeg {
-    /// Nothing when no end marker follows the last scan. Segments are walked (ITU-T T.81, annex B), because EXIF holds a thumbnail with an
+    /// Segments are walked (ITU-T T.81, annex B), because EXIF holds a thumbnail with an
     /// end marker of its own.
-    fn of(bytes: &[u8]) -> Option<Self> {
+    fn of(bytes: &[u8]) -> Self {
         let mut at = 2;
         let mut jpeg = Self::default();
         let mut in_scan = false;
         while let Some(&[first, marker]) = bytes.get(at..at + 2) {
             match (first, marker) {
-                (0xFF, 0xD9) => return Some(jpeg),
+                (0xFF, 0xD9) => return Self { has_end: true, ..jpeg },
                 (0xFF, 0x01 | 0xD0..=0xD8) => at += 2,
                 (0xFF, 0x00) | (0..=0xFE, _) if in_scan => at += 1,
                 (0xFF, 0xFF) | (0..=0xFE, _) => at += 1,
                 (0xFF, marker) => {
-                    let &[high, low] = bytes.get(at + 2..at + 4)? else { return None };
+                    let &[high, low] = bytes.get(at + 2..at + 4).unwrap_or_default() else { return jpeg };
                     let length = usize::from(u16::from_be_bytes([high, low]));
                     let segment = bytes.get(at + 4..at + 2 + length).unwrap_or_default();
                     in_scan = marker == 0xDA;
@@ -320,7 +353,12 @@ impl Jpeg {
                 }
             }
         }
-        None
+        jpeg
+    }
+
+    /// Whether a single scan has all of it, so that a picture that breaks off lacks rows.
+    fn is_one_scan(self) -> bool {
+        !self.is_progressive && self.scans == 1 && self.first_scan >= self.components
     }
 
     fn frame(&mut self, marker: u8, segment: &[u8]) {
@@ -373,7 +411,8 @@ mod tests {
     }
 
     fn scans_of(bytes: &[u8]) -> Option<usize> {
-        Jpeg::of(bytes).map(|jpeg| jpeg.scans)
+        let jpeg = Jpeg::of(bytes);
+        jpeg.has_end.then_some(jpeg.scans)
     }
 
     fn drawn(width: u32, height: u32) -> DynamicImage {
@@ -469,7 +508,7 @@ mod tests {
         let of = |marker: u8, factors: &[u8], scans: &[u8]| {
             let scans: Vec<u8> = scans.iter().flat_map(|components| scan(*components)).collect();
             let bytes = [frame(marker, factors), scans, vec![0xFF, 0xD9]].concat();
-            Jpeg::of(&bytes).unwrap().coefficients(16, 16)
+            Jpeg::of(&bytes).coefficients(16, 16)
         };
         let halved = [0x22, 0x11, 0x11];
         assert_eq!(of(0xC0, &halved, &[3]), 0, "one scan needs none");
@@ -527,6 +566,25 @@ mod tests {
         assert_eq!((scans_of(&of(1)), scans_of(&of(MAX_SCANS))), (Some(1), Some(MAX_SCANS)));
         let error = decode_picture(&of(MAX_SCANS + 1)).unwrap_err().to_string();
         assert!(error.contains("33 scans"), "{error}");
+    }
+
+    #[test]
+    fn a_jpeg_that_lacks_its_end_marker_alone_is_taken_and_one_that_lacks_a_block_is_not() {
+        for (width, height) in [(64, 48), (61, 35)] {
+            let whole = encoded(&drawn(width, height), ImageFormat::Jpeg);
+            let expected = decode_picture(&whole).unwrap();
+            for missing in [1, 2] {
+                let picture = decode_picture(&whole[..whole.len() - missing]).unwrap();
+                assert!(picture.plane(0).0 == expected.plane(0).0, "{missing}");
+            }
+            for missing in [4, 5, 8, 20, whole.len() / 10] {
+                let refused = decode_picture(&whole[..whole.len() - missing]);
+                assert!(matches!(refused, Err(StillError::CutOff)), "{missing}: {refused:?}");
+            }
+            // A segment that promises more than there is, behind the picture.
+            let promising = [&whole[..whole.len() - 2], b"\xff\xfe\xff\xff"].concat();
+            assert!(matches!(decode_picture(&promising), Err(StillError::CutOff)));
+        }
     }
 
     #[test]

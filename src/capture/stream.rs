@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gstreamer as gst;
-use gstreamer::glib;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
 use super::event::{CameraState, Teller};
 use super::light::LightWatch;
+use super::pace::PaceWatch;
 use super::pipelines::{self, Built};
+use super::reasons::{self, Failed};
 use super::redact::Redactor;
 use super::settings::{CameraSettings, Source};
+use super::whole::{KEY_WAIT, Whole};
 use super::{CaptureError, Slot, mapped};
 use crate::system::{Backoff, Stop, clock};
 use crate::types::{CameraId, Frame, Moment, Monotonic, Wall};
@@ -50,6 +52,7 @@ struct Intake {
     size: (u32, u32),
     light: LightWatch,
     darkness: Option<&'static str>,
+    pace: PaceWatch,
     fault: Option<String>,
     /// Where running time zero lies for a lossless file.
     origin: Monotonic,
@@ -93,6 +96,7 @@ pub(super) fn run(
         size: (0, 0),
         light: LightWatch::new(settings.dark_luma, settings.flat_luma_deviation),
         darkness: None,
+        pace: PaceWatch::default(),
         fault: None,
         origin: now,
     };
@@ -152,31 +156,43 @@ fn run_once(
     begin(shared);
     let place = settings.source.place();
     let (watched, nothing) = (shared.clone(), format!("{place} holds no video that can be decoded"));
-    let Built { pipeline, sink, redactor, way } = pipelines::build(settings, secrets, move || {
+    let Built { pipeline, sink, redactor, way, whole } = pipelines::build(settings, secrets, move || {
         watched.lock().fault = Some(nothing.clone());
     })?;
-    let writer = shared.clone();
-    sink.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(move |sink| on_sample(sink, &writer)).build());
+    let (writer, judge) = (shared.clone(), whole.clone());
+    sink.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(move |sink| on_sample(sink, &writer, &judge)).build());
     let bus = pipeline.bus().ok_or_else(|| CaptureError::Init("a pipeline has no bus".to_owned()))?;
     let playing = Playing(&pipeline, shared);
     // A refusal leaves its reason on the bus.
     let refused = pipeline.set_state(gst::State::Playing).is_err();
+    let mut missing = None;
     loop {
         if stop.is_asked() {
             return Ok(End::Stopped);
         }
-        let message = bus.timed_pop_filtered(POLL, &[gst::MessageType::Error, gst::MessageType::Eos]);
-        let (frames, silent_for, fault) = report(shared, teller);
+        let wanted = [gst::MessageType::Error, gst::MessageType::Eos, gst::MessageType::Element];
+        let message = bus.timed_pop_filtered(POLL, &wanted);
+        let (frames, silent_for, fault) = report(shared, &whole, teller);
         match message.as_ref().map(|message| message.view()) {
             _ if fault.is_some() => return Ok(End::Lost(CameraState::Offline, redactor.clean(&fault.unwrap_or_default()))),
             Some(gst::MessageView::Error(error)) => {
                 log_error(settings, error, &redactor);
-                let reason = way.reason(&place).unwrap_or_else(|| reason_of(error, &place, frames, &redactor));
+                let (place, missing) = (place.as_str(), missing.as_deref());
+                let reason = Failed { place, frames, way: &way, missing, redactor: &redactor }.reason(error);
                 return Ok(End::Lost(CameraState::Offline, redactor.clean(&reason)));
             }
+            Some(gst::MessageView::Element(element)) => missing = reasons::missing_plugin(element).or(missing),
             Some(gst::MessageView::Eos(_)) => return Ok(at_end(settings, &place, shared, &pipeline)),
             _ if refused => return Ok(End::Lost(CameraState::Offline, format!("{place} does not start"))),
             _ => {}
+        }
+        if whole.waits_too_long(clock::monotonic()) {
+            let seconds = KEY_WAIT.as_secs();
+            let reason = format!(
+                "no key frame from {place} for {seconds} s after packets were lost: set a shorter key frame interval (GOP) in the camera"
+            );
+            drop(playing);
+            return Ok(End::Lost(CameraState::Stalled, reason));
         }
         if silent_for >= settings.stall_timeout() && !shared.is_waiting.load(Ordering::Acquire) {
             let seconds = settings.stall_timeout().as_secs_f32();
@@ -213,7 +229,7 @@ fn begin(shared: &Shared) {
 }
 
 /// Tells what the streaming thread has seen; gives the frames of this try, how long none came, and what went wrong.
-fn report(shared: &Shared, teller: &mut Teller<'_>) -> (u64, Duration, Option<String>) {
+fn report(shared: &Shared, whole: &Whole, teller: &mut Teller<'_>) -> (u64, Duration, Option<String>) {
     let intake = shared.lock();
     let (frames, heard_at, fault) = (intake.frames, intake.heard_at, intake.fault.clone());
     let (darkness, (width, height)) = (intake.darkness, intake.size);
@@ -224,13 +240,25 @@ fn report(shared: &Shared, teller: &mut Teller<'_>) -> (u64, Duration, Option<St
             None => teller.tell(CameraState::Online, &format!("{width}x{height}")),
         }
     }
-    (frames, clock::monotonic().since(heard_at), fault)
+    let now = clock::monotonic();
+    if let Some(losses) = whole.untold_losses(now) {
+        log::warn!(
+            "camera {}: packets were lost on the way ({losses} gap(s)): pictures are passed over until the next key frame; `transport = \"tcp\"` loses none",
+            shared.camera
+        );
+    }
+    // Pictures that are passed over are no silence.
+    let heard_at = whole.passed_over_at().map_or(heard_at, |at| heard_at.max(at));
+    (frames, now.since(heard_at), fault)
 }
 
 /// Takes one sample in, on GStreamer's thread.
-fn on_sample(sink: &gst_app::AppSink, shared: &Shared) -> Result<gst::FlowSuccess, gst::FlowError> {
+fn on_sample(sink: &gst_app::AppSink, shared: &Shared, whole: &Whole) -> Result<gst::FlowSuccess, gst::FlowError> {
     let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
     let now = clock::now();
+    if sample.buffer().is_some_and(|picture| !whole.takes(picture, now.monotonic)) {
+        return Ok(gst::FlowSuccess::Ok);
+    }
     let fail = |reason: String| {
         shared.lock().fault = Some(reason);
         gst::FlowError::Error
@@ -259,6 +287,12 @@ fn on_sample(sink: &gst_app::AppSink, shared: &Shared) -> Result<gst::FlowSucces
         intake.size = size;
     }
     intake.darkness = intake.light.look(&picture, captured_at.monotonic);
+    if let Some(told) = intake.light.colour_news() {
+        log::info!("camera {}: {told}", shared.camera);
+    }
+    if let Some(told) = intake.pace.look(captured_at.monotonic) {
+        log::warn!("camera {}: {told}", shared.camera);
+    }
     intake.number += 1;
     intake.frames += 1;
     intake.heard_at = now.monotonic;
@@ -318,31 +352,4 @@ fn at_end(settings: &CameraSettings, place: &str, shared: &Shared, pipeline: &gs
 fn log_error(settings: &CameraSettings, error: &gst::message::Error, redactor: &Redactor) {
     let debug = error.debug().map(|text| redactor.clean(&text)).unwrap_or_default();
     log::debug!("camera {}: GStreamer: {} ({debug})", settings.id, redactor.clean(error.error().message()));
-}
-
-/// GStreamer's error in words for the person who must mend it. The library's own text follows without secrets.
-fn reason_of(error: &gst::message::Error, place: &str, frames: u64, redactor: &Redactor) -> String {
-    let error: glib::Error = error.error();
-    let what = if let Some(kind) = error.kind::<gst::ResourceError>() {
-        match kind {
-            gst::ResourceError::NotFound => format!("{place} is not there"),
-            gst::ResourceError::NotAuthorized => format!("{place} refuses the user or the password"),
-            gst::ResourceError::Busy => format!("{place} is in use by another program"),
-            gst::ResourceError::Settings => format!("{place} does not offer what is asked of it"),
-            _ if frames > 0 => format!("the connection to {place} is lost"),
-            _ => format!("{place} cannot be opened"),
-        }
-    } else if let Some(kind) = error.kind::<gst::StreamError>() {
-        match kind {
-            gst::StreamError::TypeNotFound | gst::StreamError::WrongType => format!("{place} is no video"),
-            gst::StreamError::CodecNotFound => format!("{place} needs a decoder that is not installed"),
-            _ if frames > 0 => format!("the stream of {place} is damaged after {frames} frames"),
-            _ => format!("{place} holds no video that can be decoded: it is damaged or cut off"),
-        }
-    } else if error.kind::<gst::CoreError>() == Some(gst::CoreError::MissingPlugin) {
-        format!("{place} needs a plugin that is not installed")
-    } else {
-        format!("{place} fails")
-    };
-    format!("{what} ({})", redactor.clean(error.message()).trim_end_matches('.'))
 }

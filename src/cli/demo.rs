@@ -240,7 +240,7 @@ fn enroll(config: &Config, data: &Path, truth: Option<&Truth>) -> Result<String>
     let wanted = |name: &str| truth.is_none_or(|truth| truth.enrolled.iter().any(|person| person == name));
     let folders = import::folders_in(&data.join("people"))?;
     let folders = folders.into_iter().filter(|(folder, _)| folder.file_name().is_some_and(|name| wanted(&name.to_string_lossy())));
-    let report = import::import_folders(&context, &folders.collect::<Vec<_>>(), false, Allowed::default())?;
+    let report = import::import_folders(&context, &folders.collect::<Vec<_>>(), import::Shown::Scene, Allowed::default())?;
     if report.people.is_empty() {
         return Err(Failure::unavailable("none of the demo people could be enrolled with this pack"));
     }

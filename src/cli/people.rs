@@ -28,6 +28,7 @@ const ON_CLIP: Duration = Duration::from_secs(3600);
 #[derive(clap::Args)]
 pub(super) struct EnrollArgs {
     /// The person's id: letters, digits, `_`, `-`, `.`
+    #[arg(value_parser = parse_new_id)]
     person: PersonId,
     /// Photos with exactly one face each, or clips
     #[arg(value_name = "IMAGE|CLIP", required_unless_present = "camera")]
@@ -93,6 +94,16 @@ pub(super) enum PeopleVerb {
     },
     /// What is kept about people, without templates, as JSON
     Export,
+}
+
+/// An id; of a text that is none, one that is proposed.
+fn parse_new_id(text: &str) -> std::result::Result<PersonId, String> {
+    PersonId::new(text).map_err(|error| match super::import::proposed_id(text) {
+        Some(id) if !text.trim().is_empty() => {
+            format!("{text} cannot be an id: give one and the name beside it, `{id} --name \"{text}\"`")
+        }
+        _ => error.to_string(),
+    })
 }
 
 pub(super) fn parse_time(text: &str) -> std::result::Result<Wall, String> {
@@ -214,7 +225,13 @@ fn at_camera(context: &Context, stack: &mut Stack, id: &CameraId) -> std::result
     let guided = std::io::stdout().is_terminal();
     let mut last = String::new();
     let (gate, terms) = (*context.quality(), terms(context, stack, false));
-    shots::collect(camera, &context.config.secrets_dir, stack, &gate, (terms, AT_CAMERA), |count, step| {
+    shots::collect(camera, &context.config.secrets_dir, stack, &gate, (terms, AT_CAMERA), |progress| {
+        let (count, step) = match progress {
+            shots::Progress::Seen(count, step) => (count, step),
+            shots::Progress::Waits(why) => {
+                return complain(format!("no picture comes yet: {why}; it is tried for {} s", AT_CAMERA.as_secs()));
+            }
+        };
         let line = format!("{count} of {MOST_SHOTS}: {}", step.as_str());
         if guided && line != last {
             say(&line);
@@ -228,7 +245,7 @@ fn from_file(context: &Context, stack: &mut Stack, path: &Path) -> std::result::
     if shots::is_clip(path) {
         let camera = shots::clip_camera(path)?;
         let (gate, terms) = (*context.quality(), terms(context, stack, true));
-        return shots::collect(camera, &context.config.secrets_dir, stack, &gate, (terms, ON_CLIP), |_, _| {});
+        return shots::collect(camera, &context.config.secrets_dir, stack, &gate, (terms, ON_CLIP), |_| {});
     }
     let picture = still::read_picture(path).map_err(Failure::data)?;
     one_face(stack, &picture, context.quality()).map(|embedding| vec![embedding])

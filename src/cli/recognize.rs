@@ -71,7 +71,7 @@ pub(super) fn recognize(places: &Places, args: &RecognizeArgs) -> Result {
             Err(error) => {
                 broken = true;
                 complain(format!("{}: {error}", path.display()));
-                rows.push(json!({"image": path, "faces": [], "error": error.to_string()}));
+                rows.push(json!({"image": path.to_string_lossy(), "faces": [], "error": error.to_string()}));
                 continue;
             }
         };
@@ -86,7 +86,7 @@ pub(super) fn recognize(places: &Places, args: &RecognizeArgs) -> Result {
         }
         let faces = faces.iter().zip(&verdicts).map(|(face, verdict)| face_json(face, verdict, &snapshot));
         let faces: Vec<Value> = faces.collect();
-        rows.push(json!({"image": path, "faces": faces}));
+        rows.push(json!({"image": path.to_string_lossy(), "faces": faces}));
     }
     if args.json {
         say_json(&Value::Array(rows));
@@ -108,7 +108,7 @@ pub(super) fn liveness(places: &Places, args: &LivenessArgs) -> Result {
             Err(error) => {
                 broken = true;
                 complain(format!("{}: {error}", path.display()));
-                rows.push(json!({"image": path, "faces": [], "error": error.to_string()}));
+                rows.push(json!({"image": path.to_string_lossy(), "faces": [], "error": error.to_string()}));
                 continue;
             }
         };
@@ -128,7 +128,7 @@ pub(super) fn liveness(places: &Places, args: &LivenessArgs) -> Result {
         if faces.is_empty() && !args.json {
             say(format!("{}: no face", path.display()));
         }
-        rows.push(json!({"image": path, "faces": shown}));
+        rows.push(json!({"image": path.to_string_lossy(), "faces": shown}));
     }
     if args.json {
         say_json(&Value::Array(rows));

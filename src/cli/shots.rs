@@ -17,7 +17,30 @@ use crate::vision::stack::Stack;
 /// Whether a file is a clip by its name; everything else is taken for a photo.
 pub(super) fn is_clip(path: &Path) -> bool {
     let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
-    matches!(extension.as_deref(), Some("mp4" | "mkv" | "webm" | "mov" | "avi" | "h264" | "ts"))
+    matches!(
+        extension.as_deref(),
+        Some(
+            "mp4"
+                | "m4v"
+                | "mkv"
+                | "webm"
+                | "mov"
+                | "avi"
+                | "3gp"
+                | "mpg"
+                | "mpeg"
+                | "flv"
+                | "wmv"
+                | "ts"
+                | "mts"
+                | "m2ts"
+                | "264"
+                | "h264"
+                | "265"
+                | "h265"
+                | "hevc"
+        )
+    )
 }
 
 /// A clip file as a camera that is read without pace and without loss.
@@ -48,14 +71,22 @@ impl From<Failure> for Unusable {
     }
 }
 
-/// Gathers what `terms` ask for within `limit`. `told` hears how it goes, for a person before a camera.
+/// How a gathering goes, for a person before a camera.
+pub(super) enum Progress<'a> {
+    /// What one frame brought, and how many faces are kept.
+    Seen(usize, Step),
+    /// No frame comes, and why; it is tried further.
+    Waits(&'a str),
+}
+
+/// Gathers what `terms` ask for within `limit`. `told` hears how it goes.
 pub(super) fn collect(
     camera: CameraSettings,
     secrets: &Path,
     stack: &mut Stack,
     gate: &quality::Settings,
     (terms, limit): (Terms, Duration),
-    mut told: impl FnMut(usize, Step),
+    mut told: impl FnMut(Progress<'_>),
 ) -> std::result::Result<Vec<Embedding>, Unusable> {
     let (slot, frames) = Slot::single();
     let (handle, stop) = stop::pair();
@@ -74,6 +105,7 @@ pub(super) fn collect(
     });
     let mut session = Session::new(terms);
     let deadline = clock::monotonic().plus(limit);
+    let mut trouble = String::new();
     let result = loop {
         if clock::monotonic() >= deadline || session.is_over() {
             break Ok(());
@@ -81,7 +113,14 @@ pub(super) fn collect(
         let frame = match frames.take_any(Duration::from_millis(500)) {
             Taken::Item(_, frame) => frame,
             Taken::Closed => break Ok(()),
-            Taken::TimedOut => continue,
+            Taken::TimedOut => {
+                let now = state.lock().map(|state| state.clone()).unwrap_or((CameraState::Offline, String::new()));
+                if now.0 != CameraState::Online && now.1 != trouble {
+                    trouble = now.1;
+                    told(Progress::Waits(&trouble));
+                }
+                continue;
+            }
         };
         let at = frame.captured_at.monotonic;
         if !session.is_due(at) {
@@ -90,7 +129,7 @@ pub(super) fn collect(
         match pipeline::look(stack, &frame.picture, gate) {
             Ok(faces) => {
                 let step = session.see(at, faces);
-                told(session.kept(), step);
+                told(Progress::Seen(session.kept(), step));
             }
             Err(error) => break Err(Failure::unavailable(error)),
         }

@@ -6,6 +6,7 @@
 //! only when it jumps or was out of sight, to see whether it is still the same face. A frame's face counts when it was held against the
 //! visit's others, or not at all; and whom it shows is told of each for itself, because two people may be alike enough for one visit.
 
+mod crops;
 mod portrait;
 mod session;
 mod stages;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use crops::{NotAligned, look_at_crop, not_aligned};
 pub use portrait::portrait;
 pub use session::{Session, Step, Terms, Unfinished};
 pub use stages::{Gated, Stages};

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::PipelineError;
+use super::crops::look_with_margin;
 use crate::gallery::Snapshot;
 use crate::types::{Detection, Embedding, PadScore, PersonId, Picture, Reason, Refusal, Score};
 use crate::vision::stack::{PackThresholds, Stack};
@@ -35,13 +36,25 @@ pub enum Asked {
     Liveness,
 }
 
-/// Every face of a photo, the largest first. Quality is told, not enforced: enrolment refuses by it, recognition reports it.
+/// Every face of a photo, the largest first. Quality is told, not enforced: enrolment refuses by it, recognition reports it. Where there is
+/// none, a face that fills the photo is looked for.
 pub fn look(stack: &mut Stack, picture: &Picture, settings: &quality::Settings) -> Result<Vec<StillFace>, PipelineError> {
     look_at_most(stack, picture, settings, usize::MAX)
 }
 
 /// As [`look`], of the `most` largest faces: where cameras wait meanwhile, a picture of a crowd must not hold them up.
 pub(super) fn look_at_most(
+    stack: &mut Stack,
+    picture: &Picture,
+    settings: &quality::Settings,
+    most: usize,
+) -> Result<Vec<StillFace>, PipelineError> {
+    let faces = look_plainly(stack, picture, settings, most)?;
+    if faces.is_empty() { look_with_margin(stack, picture, settings, most) } else { Ok(faces) }
+}
+
+/// As [`look_at_most`], of the picture as it is.
+pub(super) fn look_plainly(
     stack: &mut Stack,
     picture: &Picture,
     settings: &quality::Settings,

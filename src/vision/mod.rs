@@ -9,6 +9,7 @@ pub mod align;
 pub mod depth;
 pub mod detect;
 pub mod embed;
+pub mod framed;
 #[cfg(any(test, feature = "fuzzing"))]
 #[expect(clippy::expect_used, reason = "it is there to panic")]
 pub mod fuzzing;

@@ -194,7 +194,7 @@ fn ramp(value: f32, low: f32, high: f32) -> f32 {
 }
 
 /// The share of a box that lies outside the picture; 1 for a box without area.
-fn outside_share(area: &BoundingBox, picture: &Picture) -> f32 {
+pub fn outside_share(area: &BoundingBox, picture: &Picture) -> f32 {
     let overlap = |start: f32, length: f32, limit: u32| ((start + length).min(limit as f32) - start.max(0.0)).max(0.0);
     let inside = overlap(area.x, area.width, picture.width()) * overlap(area.y, area.height, picture.height());
     if area.area() > 0.0 { (1.0 - inside / area.area()).clamp(0.0, 1.0) } else { 1.0 }

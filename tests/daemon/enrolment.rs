@@ -31,6 +31,14 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+/// Imports, ends with this code, and gives the report.
+fn imported(house: &House, code: i32, arguments: &[&str]) -> Value {
+    let output = house.command().args(["import", "--json"]).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}{}", String::from_utf8_lossy(&output.stdout));
+    parsed(&String::from_utf8(output.stdout).unwrap())
+}
+
 /// The whole audit trail.
 fn audited(house: &House) -> String {
     house.succeed(&["audit", "export"])
@@ -252,7 +260,7 @@ fn names_that_fall_onto_one_another_become_as_many_people_and_the_same_import_ag
     let (a, b, c, d) = (one("person-a"), one("person-b"), one("person-c"), one("person-d"));
     let dir = folders(&house, "people", &[("张伟", &a), ("李娜", &b), ("José", &c), ("Josè", &d)]);
     for round in 0..2 {
-        let report = parsed(&house.succeed(&["import", &dir, "--json"]));
+        let report = imported(&house, 0, &[&dir]);
         let (templates, there) = if round == 0 { (4, 0) } else { (0, 4) };
         assert_eq!(
             (&report["people"], &report["templates"], &report["already_there"], report["refused"].as_array().unwrap().len()),
@@ -277,8 +285,9 @@ fn a_strangers_folder_never_becomes_somebody_who_is_enrolled() {
     // The id's own name, and one that an id cannot hold.
     let b = [photo("person-b", 1)];
     let dir = folders(&house, "people", &[("anna b", &b), ("anna_b", &[photo("person-c", 1)])]);
-    let report = parsed(&house.succeed(&["import", &dir, "--json"]));
+    let report = imported(&house, 65, &[&dir]);
     assert_eq!((&report["people"], &report["refused"][0]["code"]), (&json!(1), &json!("other-face")), "{report}");
+    assert_eq!((&report["refused_people"], &report["refused_photos"]), (&json!({"other-face": 1}), &json!({})), "{report}");
     let anna = house.succeed(&["people", "show", "anna_b"]);
     assert!(anna.contains("(Anna): 1 template") && anna.contains("groups vault"), "{anna}");
     let stranger = identity(&house, &photo("person-b", 2)).unwrap();
@@ -298,7 +307,7 @@ fn photos_beyond_what_fits_and_a_strangers_among_them_are_refused_by_name_and_ev
     let all = |person: &str| [1, 2, 3, 4].map(|number| photo(person, number));
     let ada = [all("person-a").to_vec(), vec![photo("person-b", 1)]].concat();
     let dir = folders(&house, "people", &[("ada", &ada), ("bob", &all("person-b")[..1]), ("zed", &all("person-d")[..2])]);
-    let report = parsed(&house.succeed(&["--config", text(&config), "import", &dir, "--json"]));
+    let report = imported(&house, 65, &[&dir, "--config", text(&config)]);
     assert_eq!((&report["people"], &report["templates"]), (&json!(3), &json!(5)), "{report}");
     let refused: Vec<(&str, &str)> = report["refused"]
         .as_array()
@@ -411,4 +420,153 @@ fn a_clip_that_says_how_it_was_held_is_turned_as_every_player_turns_it() {
     let said = house.fail(65, &["enroll", "ada", text(&turned)]);
     assert!(said.contains("not-upright") || said.contains("no face") || said.contains("no usable face"), "{said}");
     assert!(people(&house).is_empty());
+}
+
+#[test]
+fn a_path_that_is_not_utf8_costs_no_verb_its_answer() {
+    use std::os::unix::ffi::OsStrExt;
+    let house = house();
+    let strange = |name: &[u8]| house.folder.path().join(std::ffi::OsStr::from_bytes(name));
+    let (good, bad) = (strange(b"ren\xe9.jpg"), strange(b"no\xe9.jpg"));
+    std::fs::copy(photo("person-a", 1), &good).unwrap();
+    std::fs::write(&bad, "no picture").unwrap();
+    let run = |arguments: &[&std::ffi::OsStr]| {
+        let output = house.command().args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_ne!(output.status.code(), Some(70), "{arguments:?}: {said}");
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), said)
+    };
+    let word = std::ffi::OsStr::new;
+    let (code, _, said) = run(&[word("enroll"), word("ada"), bad.as_os_str(), good.as_os_str()]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(people(&house), [("ada".to_owned(), 1)]);
+    let (code, rows, _) = run(&[word("recognize"), word("--json"), good.as_os_str(), bad.as_os_str(), word(&photo("person-a", 2))]);
+    let rows = parsed(&rows);
+    assert_eq!((code, rows.as_array().unwrap().len()), (Some(65), 3), "{rows}");
+    assert_eq!((&rows[0]["faces"][0]["identity"], &rows[2]["faces"][0]["identity"]), (&json!("ada"), &json!("ada")), "{rows}");
+    let (_, rows, _) = run(&[word("liveness"), word("--json"), good.as_os_str(), bad.as_os_str()]);
+    assert_eq!(parsed(&rows).as_array().unwrap().len(), 2, "{rows}");
+    let folder = house.path("people").join(std::ffi::OsStr::from_bytes(b"b\xe9la"));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(photo("person-b", 1), folder.join(std::ffi::OsStr::from_bytes(b"\xe9.jpg"))).unwrap();
+    std::fs::copy(&bad, folder.join(bad.file_name().unwrap())).unwrap();
+    let report = imported(&house, 65, &[text(&house.path("people"))]);
+    assert_eq!((&report["people"], &report["refused_photos"]), (&json!(1), &json!({"unreadable": 1})), "{report}");
+}
+
+/// What is left of the demo's photo of a person within the box of its face, enlarged or made smaller to this width.
+fn face_of(house: &House, person: &str, number: u8, around: f32, width: u32) -> RgbImage {
+    let path = photo(person, number);
+    let rows = parsed(&String::from_utf8(house.run(&["recognize", "--json", &path]).stdout).unwrap());
+    let area: Vec<f32> = rows[0]["faces"][0]["box"].as_array().unwrap().iter().map(|side| side.as_f64().unwrap() as f32).collect();
+    let whole = image::open(&path).unwrap().to_rgb8();
+    let (x, y) = ((area[0] - around * area[2]).max(0.0), (area[1] - around * area[3]).max(0.0));
+    let (w, h) = (area[2] * (1.0 + 2.0 * around), area[3] * (1.0 + 2.0 * around));
+    let face = crop_imm(&whole, x as u32, y as u32, w as u32, h as u32).to_image();
+    let height = (width as f32 * face.height() as f32 / face.width() as f32) as u32;
+    imageops::resize(&face, width, height, imageops::FilterType::Triangle)
+}
+
+#[test]
+fn crops_of_a_face_come_in_as_crops_and_none_is_taken_for_aligned() {
+    let house = house();
+    let dir = house.path("crops");
+    for person in ["person-a", "person-b", "person-c"] {
+        std::fs::create_dir_all(dir.join(person)).unwrap();
+        for number in 1..=3 {
+            let face = image::DynamicImage::from(face_of(&house, person, number, 0.02, 47)).to_luma8();
+            face.save(dir.join(person).join(format!("{number}.png"))).unwrap();
+        }
+    }
+    let report = imported(&house, 65, &[text(&dir), "--aligned"]);
+    assert_eq!((&report["people"], &report["refused_photos"]), (&json!(0), &json!({"not-aligned": 9})), "{report}");
+    assert!(report["refused"][0]["reason"].as_str().unwrap().contains("--crops"), "{report}");
+    let report = imported(&house, 65, &[text(&dir)]);
+    assert_eq!(report["people"], 0, "too small: {report}");
+    let output = house.run(&["import", text(&dir), "--crops", "--json"]);
+    let report = parsed(&String::from_utf8(output.stdout).unwrap());
+    assert_eq!(report["people"], 3, "{report}");
+    for person in ["person-a", "person-b", "person-c"] {
+        assert_eq!(identity(&house, &photo(person, 4)).as_deref(), Some(person));
+    }
+}
+
+#[test]
+fn a_face_that_fills_its_photo_is_enrolled_and_recognised() {
+    let house = house();
+    let file = house.path("full.png");
+    face_of(&house, "person-a", 1, 0.0, 300).save(&file).unwrap();
+    house.succeed(&["enroll", "ada", text(&file)]);
+    assert_eq!(identity(&house, &photo("person-a", 2)).as_deref(), Some("ada"));
+    assert_eq!(identity(&house, text(&file)).as_deref(), Some("ada"));
+    // Half a face is none, with a margin or without.
+    let whole = image::open(&file).unwrap().to_rgb8();
+    let half = house.path("half.png");
+    crop_imm(&whole, 0, 0, whole.width() / 2, whole.height()).to_image().save(&half).unwrap();
+    house.fail(65, &["enroll", "bob", text(&half)]);
+}
+
+#[test]
+fn an_import_tells_what_it_passed_over_which_ids_it_gave_and_how_a_folder_is_laid_out() {
+    let house = house();
+    let flat = house.path("flat");
+    std::fs::create_dir_all(&flat).unwrap();
+    std::fs::copy(photo("person-a", 1), flat.join("Ada.jpg")).unwrap();
+    let said = house.fail(65, &["import", text(&flat)]);
+    assert!(said.contains("a folder for each person") && said.contains("/ada/1.jpg"), "{said}");
+    let dir = folders(&house, "people", &[("Jörg", &[photo("person-a", 1)]), ("bob", &[photo("person-b", 1)])]);
+    let root = Path::new(&dir);
+    std::fs::create_dir_all(root.join("bob/2024")).unwrap();
+    std::fs::create_dir_all(root.join(".git")).unwrap();
+    std::fs::copy(photo("person-b", 2), root.join("beside.jpg")).unwrap();
+    std::fs::copy(demo("turn-left.mp4"), root.join("bob/clip.mp4")).unwrap();
+    let report = imported(&house, 65, &[&dir]);
+    let passed: Vec<&str> = report["passed_over"].as_array().unwrap().iter().map(|row| row["path"].as_str().unwrap()).collect();
+    assert_eq!(passed, [format!("{dir}/beside.jpg"), format!("{dir}/bob/2024")], "{report}");
+    assert_eq!((report["ids"].as_array().unwrap().len(), report["people"].as_u64()), (1, Some(2)), "{report}");
+    assert!(report["refused"][0]["reason"].as_str().unwrap().contains("is a clip, and import takes photos"), "{report}");
+    let said = house.fail(65, &["import", &dir]);
+    for line in [
+        "2 people with 0 templates enrolled, 2 already there",
+        "refused: 1 of 3 photos: 1 unreadable",
+        "passed over: 2 entries",
+        "Jörg is enrolled as J_rg-",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    let said = house.fail(64, &["enroll", "Jörg Müller", &photo("person-c", 1)]);
+    assert!(said.contains("`joerg-mueller --name \"Jörg Müller\"`"), "{said}");
+}
+
+#[test]
+fn enrolment_at_a_camera_that_is_not_there_says_so_at_once() {
+    use std::io::{BufRead, BufReader};
+    let house = house();
+    let config = house.path("config.toml");
+    std::fs::write(
+        &config,
+        "[models]\npack = \"builtin\"\n[[cameras]]\nid = \"dead\"\n[cameras.source.rtsp]\nurl = \"rtsp://127.0.0.1:1/none\"\n",
+    )
+    .unwrap();
+    let mut child = house
+        .command()
+        .args(["--config", text(&config), "enroll", "x", "--camera", "dead"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let (sender, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(sender.send(line))));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let line = told.recv_timeout(left).expect("nothing is said");
+        if line.contains("no picture comes yet") {
+            assert!(line.contains("nothing listens on port 1 of 127.0.0.1"), "{line}");
+            break;
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -512,13 +512,19 @@ fn an_import_refuses_a_face_that_is_somebody_elses_and_names_whose() {
         std::fs::copy(photo(number), house.path("people").join(person).join("photo.jpg")).unwrap();
     }
     let folder = house.path("people").to_str().unwrap().to_owned();
-    let report: Value = serde_json::from_str(&house.succeed(&["import", &folder, "--json"])).unwrap();
+    // What was refused is told by the exit code too.
+    let imported = || {
+        let output = house.run(&["import", &folder, "--json"]);
+        assert_eq!(output.status.code(), Some(65));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let report = imported();
     assert_eq!((&report["people"], &report["templates"]), (&1.into(), &1.into()), "{report}");
     let refused = report["refused"].as_array().unwrap();
     assert!(refused.len() == 1 && refused[0]["path"].as_str().unwrap().ends_with("bob"), "{report}");
     assert!(refused[0]["reason"].as_str().unwrap().contains("already enrolled as ann"), "{report}");
     // Again: her own face is no other's, his is still hers.
-    let report: Value = serde_json::from_str(&house.succeed(&["import", &folder, "--json"])).unwrap();
+    let report = imported();
     assert_eq!((&report["people"], report["refused"].as_array().unwrap().len()), (&1.into(), 1), "{report}");
     let report: Value = serde_json::from_str(&house.succeed(&["import", &folder, "--allow-duplicate", "--json"])).unwrap();
     assert_eq!(report["people"], 2, "{report}");

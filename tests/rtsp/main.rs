@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail as its tests do")]
 
+mod oddities;
 #[path = "../support/rtsp_server.rs"]
 mod rtsp_server;
 
@@ -44,8 +45,12 @@ impl Camera {
 
     fn start_on(hardware: Hardware, source: Source, secrets: &Path) -> Self {
         let mut settings = CameraSettings::new(CameraId::new("front").unwrap(), source);
-        settings.stall_timeout_ms = 1500;
         settings.hardware = hardware;
+        Self::start_with(settings, secrets)
+    }
+
+    fn start_with(mut settings: CameraSettings, secrets: &Path) -> Self {
+        settings.stall_timeout_ms = 1500;
         let shown = format!("{settings:?}");
         assert!(!shown.contains(PASSWORD), "{shown}");
         let (slot, frames) = Slot::single();
@@ -106,6 +111,7 @@ fn rtsp(url: &str) -> RtspSource {
         ca_file: None,
         fingerprint: None,
         latency_ms: 100,
+        video: 0,
     }
 }
 
