@@ -128,6 +128,7 @@ fn the_subscriber_in_python_opens_once_by_what_the_publisher_sends_and_not_again
         nbf: iat,
         exp: iat + 60,
         jti: jti.into(),
+        hold_s: None,
     };
     let decide = |number: u64, grant: String| {
         let mut event = granted(number, MINUTE);

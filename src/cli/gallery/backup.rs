@@ -198,7 +198,10 @@ pub(super) fn make_key(file: &Path, kept_out: &[&Path]) -> Result {
         .and_then(|()| out.write_all(b"\n"))
         .and_then(|()| out.sync_all())
         .map_err(failed)?;
-    complain(format!("{}: the identity that opens backups: keep it off this device, and where it is not lost with it", file.display()));
+    complain(format!(
+        "{}: the identity that opens backups: keep it off this device, and where it is not lost with it",
+        file.display()
+    ));
     say(identity.recipient());
     Ok(code::YES)
 }
