@@ -76,7 +76,7 @@ struct Witness {
 
 impl Witness {
     fn start(broker: u16) -> Self {
-        let ear = Subscriber::start(&settings(broker), &nowhere(), "#").unwrap();
+        let ear = Subscriber::start(&settings(broker), nowhere(), "#").unwrap();
         wait_until_subscribed(&ear);
         let stop = Arc::new(AtomicBool::new(false));
         let is_over = stop.clone();
@@ -124,7 +124,7 @@ fn an_operator_opens_and_holds_a_door_by_the_right_that_a_reload_gives_and_a_loc
     append(&format!("[controller]\ndoor = \"front\"\nlock = \"print\"\npinned-keys = \"{}\"\n", keys.display()));
     let door = Door::start(&daemon);
     door.until("listening for decisions");
-    let ear = Subscriber::start(&settings(broker.port), &nowhere(), "faceid/unit/door/front/access").unwrap();
+    let ear = Subscriber::start(&settings(broker.port), nowhere(), "faceid/unit/door/front/access").unwrap();
     wait_until_subscribed(&ear);
     let access = |what: &str, is_so: &dyn Fn(&Value) -> bool| {
         wait_for(what, || {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use faceid_plus::capture::settings::PixelAspect;
 use faceid_plus::capture::{CameraSettings, CameraState, Source, Taken, Transport};
+use faceid_plus::system::stop;
 use faceid_plus::types::{CameraId, Frame};
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -64,8 +65,11 @@ fn stream(folder: &Path) -> (Vec<Vec<Vec<u8>>>, PathBuf) {
     (packets, path)
 }
 
+/// Pictures, each in its packets.
+type Pictures = Vec<Vec<Vec<u8>>>;
+
 /// Plays pictures' packets over one RTSP connection at their speed; says when all are sent.
-fn playing(pictures: Vec<Vec<Vec<u8>>>) -> (u16, Arc<AtomicBool>) {
+fn playing(pictures: Pictures) -> (u16, Arc<AtomicBool>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (done, told) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -80,6 +84,7 @@ fn playing(pictures: Vec<Vec<Vec<u8>>>) -> (u16, Arc<AtomicBool>) {
 }
 
 fn serve(mut connection: TcpStream, pictures: &[Vec<Vec<u8>>], tell: &AtomicBool, done: &AtomicBool) {
+    let (_handle, stop) = stop::pair();
     let (mut text, mut buffer) = (String::new(), [0; 4096]);
     while let Ok(length @ 1..) = connection.read(&mut buffer) {
         text.push_str(&String::from_utf8_lossy(&buffer[..length]));
@@ -102,7 +107,7 @@ fn serve(mut connection: TcpStream, pictures: &[Vec<Vec<u8>>], tell: &AtomicBool
                             return;
                         }
                     }
-                    std::thread::sleep(Duration::from_millis(if at == 0 { 0 } else { 1000 / PER_SECOND }));
+                    stop.sleep(Duration::from_millis(if at == 0 { 0 } else { 1000 / PER_SECOND }));
                 }
                 tell.store(true, Ordering::Release);
             }
@@ -166,7 +171,7 @@ fn no_picture_before_the_first_key_frame_or_from_a_loss_to_the_next_one_is_looke
     let joined = come_whole(pictures[4..].to_vec(), &expected);
     assert!(joined > 0 && joined <= PICTURES - GOP, "{joined}");
     // A packet is lost in the middle of a picture, at the end of one, a whole picture, and within a key frame.
-    let lost: [&dyn Fn(&mut Vec<Vec<Vec<u8>>>); 4] = [
+    let lost: [&dyn Fn(&mut Pictures); 4] = [
         &|pictures| drop(pictures[GOP + 4].remove(0)),
         &|pictures| drop(pictures[GOP + 5].pop()),
         &|pictures| drop(pictures.remove(GOP + 6)),

@@ -66,7 +66,8 @@ fn an_operator_opens_a_door_once_where_the_policy_says_so_and_nowhere_else() {
 
 #[test]
 fn a_hold_is_told_again_and_again_for_seconds_and_ends_by_time_word_lock_down_and_lost_right() {
-    let ends: [(&str, fn(&mut Decider)); 4] = [
+    type End = fn(&mut Decider);
+    let ends: [(&str, End); 4] = [
         ("its time", |_| {}),
         ("a word", |decider| drop(decider.hold_open(&door("front"), KEY, Duration::ZERO, moment(50_000)))),
         ("a lock-down", |decider| decider.take(Input::Command(Command::Lockdown { door: None }), moment(50_000)).unwrap()),

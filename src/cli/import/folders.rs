@@ -42,7 +42,7 @@ pub(super) fn found_in(dir: &Path) -> Result<Found> {
         if path.is_dir() {
             let mut photos = Vec::new();
             for file in entries(&path)? {
-                match why_passed_over(&file, "a folder within a person's: put the photos of one person into one folder") {
+                match why_passed_over(&file, "is a folder within a person's: put the photos of one person into one folder") {
                     Some(why) => found.passed_over.push((file, why)),
                     None => photos.push(file),
                 }
