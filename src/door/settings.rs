@@ -145,16 +145,12 @@ impl Settings {
         self.lock == LockKind::Panel || self.osdp.verdict_opens
     }
 
-    /// A program of the lock that is not there or cannot be run; a bare name is looked for in `PATH`.
+    /// A program of the lock that is not there or cannot be run.
     pub fn missing_program(&self) -> Option<&str> {
         use std::os::unix::fs::PermissionsExt;
-        let can_run = |path: &Path| path.metadata().is_ok_and(|of| of.is_file() && of.permissions().mode() & 0o111 != 0);
-        let is_there = |program: &&str| {
-            let folders = std::env::var_os("PATH").filter(|_| !program.contains('/')).unwrap_or_default();
-            can_run(Path::new(program)) || std::env::split_paths(&folders).any(|folder| can_run(&folder.join(program)))
-        };
+        let can_run = |path: &str| Path::new(path).metadata().is_ok_and(|of| of.is_file() && of.permissions().mode() & 0o111 != 0);
         let programs = [&self.command.unlock, &self.command.lock].into_iter().filter_map(|command| command.first());
-        programs.map(String::as_str).find(|program| self.lock == LockKind::Command && !is_there(program))
+        programs.map(String::as_str).find(|program| self.lock == LockKind::Command && !can_run(program))
     }
 
     /// Every value that would not work: the dotted key below `[controller]`, and what is wrong with the way out. A table without a

@@ -457,7 +457,7 @@ fn a_path_that_is_not_utf8_costs_no_verb_its_answer() {
 /// What is left of the demo's photo of a person within the box of its face, enlarged or made smaller to this width.
 fn face_of(house: &House, person: &str, number: u8, around: f32, width: u32) -> RgbImage {
     let path = photo(person, number);
-    let rows = parsed(&String::from_utf8(house.run(&["recognize", "--json", &path]).stdout).unwrap());
+    let rows = parsed(&String::from_utf8(house.run(&["liveness", "--json", &path]).stdout).unwrap());
     let area: Vec<f32> = rows[0]["faces"][0]["box"].as_array().unwrap().iter().map(|side| side.as_f64().unwrap() as f32).collect();
     let whole = image::open(&path).unwrap().to_rgb8();
     let (x, y) = ((area[0] - around * area[2]).max(0.0), (area[1] - around * area[3]).max(0.0));

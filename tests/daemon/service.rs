@@ -192,13 +192,14 @@ fn doctor_names_what_is_broken_and_what_mends_it() {
 fn check_and_doctor_say_which_doors_passages_are_not_believed() {
     let house = House::new();
     house.succeed(&["keygen"]);
-    let config = house.path("config.toml");
+    let (config, device) = (house.path("config.toml"), house.path("device.json"));
     let text = |counts: &str, keys: &str| {
+        let device = device.display();
         format!(
             "[[cameras]]\nid = \"hall\"\n[cameras.source.v4l2]\ndevice = \"/nowhere\"\n\
              [[doors]]\nid = \"in\"\ncameras = [\"hall\"]\n{keys}[[doors]]\nid = \"out\"\ncameras = [\"hall\"]\n\
              [[policy.areas]]\nid = \"yard\"\nentries = [\"in\"]\nexits = [\"out\"]\nkind = \"hard\"\ncounts = \"{counts}\"\n\
-             [controller]\ndoor = \"in\"\npinned-keys = \"/nowhere/keys.json\"\n[controller.gpio]\nsensor-line = 1\n\
+             [controller]\ndoor = \"in\"\npinned-keys = \"{device}\"\n[controller.gpio]\nsensor-line = 1\n\
              [publish]\nhost = \"127.0.0.1\"\nport = 1\n"
         )
     };
@@ -206,6 +207,22 @@ fn check_and_doctor_say_which_doors_passages_are_not_believed() {
         std::fs::write(&config, text).unwrap();
         house.succeed(&["--config", config.to_str().unwrap(), "check"])
     };
+    // What ends a start with 78 ends a check with it: a file of keys that is not there or is empty, a program of the lock that is not.
+    let wrong = |text: String| {
+        std::fs::write(&config, text).unwrap();
+        house.fail(78, &["--config", config.to_str().unwrap(), "check"])
+    };
+    assert!(wrong(text("grants", "")).contains("controller.pinned-keys: ") && wrong(text("grants", "")).contains("device.json"));
+    std::fs::write(&device, "").unwrap();
+    assert!(wrong(text("grants", "")).contains("controller.pinned-keys: "));
+    std::fs::write(&device, house.succeed(&["keygen", "--public"])).unwrap();
+    assert!(
+        wrong(text("grants", "controller-keys = \"/nowhere/in.json\"\n")).contains("doors.0.controller-keys: /nowhere/in.json")
+    );
+    let operators = text("grants", "").replace("[publish]\n", "[publish]\noperator-keys = \"/nowhere/desk.json\"\n");
+    assert!(wrong(operators).contains("publish.operator-keys: /nowhere/desk.json"));
+    let lock = "[controller]\nlock = \"command\"\ncommand = { unlock = [\"/nowhere/unlock\"], lock = [\"/bin/true\"] }\n";
+    assert!(wrong(text("grants", "").replace("[controller]\n", lock)).contains("no program `/nowhere/unlock`"));
     assert!(!check(text("grants", "")).contains("note"), "nobody waits for passages");
     let said = check(text("passages", ""));
     assert!(said.matches("note: area `yard`").count() == 2 && said.contains("`in`") && said.contains("`out`"), "{said}");
