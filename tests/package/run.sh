@@ -82,7 +82,7 @@ echo "$answer" | python3 -c 'import json, sys; first = json.load(sys.stdin)["res
     { tail -20 "$work/run.log"; fail "the script was not answered as it expects"; }
 kill -TERM "$(cat "$root/tmp/run.pid")"
 wait $running || true
-grep -q "ready: 1 camera" "$work/run.log" || { tail -20 "$work/run.log"; fail "the daemon was not ready"; }
+grep -q "ready: cameras 1" "$work/run.log" || { tail -20 "$work/run.log"; fail "the daemon was not ready"; }
 
 echo "== upgrade keeps the gallery, the keys and the edited config"
 # Everything that tells of a person or opens what does: none of it may change now, and no byte of it may be left at the end.
