@@ -101,7 +101,7 @@ closed "after the upgrade"
 [ "$(inside stat -c '%a %U:%G' $config~ /etc/faceid/door.toml | tr '\n' ' ')" = "640 root:faceid 640 root:faceid-door " ] ||
     fail "an older copy or the door's config is open: $(inside stat -c '%n %a %U:%G' $config~ /etc/faceid/door.toml)"
 inside test -e $config.dpkg-dist || fail "the new default was not put beside the edited config"
-inside faceid people list | grep -q "person-a: 1 template" || fail "the upgrade lost the gallery"
+inside faceid people show person-a | grep -q "person-a: 1 template" || fail "the upgrade lost the gallery"
 recognised "after the upgrade"
 inside apt-get install -y --reinstall -o Dpkg::Options::=--force-confold /tmp/faceid.deb </dev/null >/dev/null 2>&1 || fail reinstall
 [ "$before" = "$(sums)" ] || fail "installing it again changed the gallery, a key or the config"
